@@ -1,0 +1,26 @@
+"""hefw: diffusion models on a server that never sees the picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hefw.generate import Result, generate
+    from hefw.hookspecs import hookimpl
+
+__all__ = ["Result", "__version__", "generate", "hookimpl"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that a server or `hefw --help` does not import what it does not use.
+    if name in ("generate", "Result"):
+        import hefw.generate as module
+
+        return getattr(module, name)
+    if name == "hookimpl":
+        from hefw.hookspecs import hookimpl
+
+        return hookimpl
+    raise AttributeError(f"module 'hefw' has no attribute {name!r}")

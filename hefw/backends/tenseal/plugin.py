@@ -1,0 +1,19 @@
+"""Registers the backend `tenseal`."""
+
+from __future__ import annotations
+
+from hefw.hookspecs import Entry, hookimpl
+
+
+@hookimpl
+def hefw_backends() -> list[Entry]:
+    return [
+        Entry(
+            "tenseal",
+            "hefw.backends.tenseal.backend:TensealBackend",
+            "Microsoft SEAL through tenseal.sealapi",
+            requires=("_sealapi_cpp",),
+            advice="pip install 'hefw[tenseal]'",
+            distribution="tenseal",
+        )
+    ]

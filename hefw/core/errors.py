@@ -1,0 +1,74 @@
+"""The one hierarchy of errors. Every message names the value given, what is allowed, and the next step."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HefwError(Exception):
+    """Base of every error that hefw raises on purpose. `str(error)` is one line that a user can act on."""
+
+
+class ParameterError(HefwError):
+    """CKKS parameters that do not exist, do not fit, or are below 128-bit security."""
+
+
+class CapabilityError(HefwError):
+    """A backend was asked for an operation that it declares it lacks."""
+
+
+class LevelError(HefwError):
+    """An operation wants more levels than a ciphertext has left, or operands of different levels."""
+
+
+class ScaleError(HefwError):
+    """Scales of operands differ, or a scale does not fit the modulus."""
+
+
+class KeyMismatchError(HefwError):
+    """A ciphertext or key belongs to another key holder, or an evaluation key is missing."""
+
+
+class EncodingError(HefwError):
+    """Values that cannot be encoded: wrong length, not finite, or too large for the modulus."""
+
+
+class EnvelopeError(HefwError):
+    """Bytes from outside that are truncated, changed, oversized, or made for something else."""
+
+
+class GraphError(HefwError):
+    """A graph that is malformed, or a graph file that cannot be read."""
+
+
+class LoweringError(HefwError):
+    """No program exists for a graph under the parameters asked for."""
+
+
+class PluginError(HefwError):
+    """A plugin is unknown, unavailable, or cannot be loaded."""
+
+
+class ConfigError(HefwError):
+    """A configuration key or value that is not allowed."""
+
+
+class SchedulerError(HefwError):
+    """A scheduler whose update is not linear, or not supported by the protocol."""
+
+
+class ProtocolError(HefwError):
+    """A message that is out of order, or a party that failed or went away."""
+
+
+def suggest(given: str, known: Iterable[str]) -> str:
+    """The tail of an 'unknown name' message: the nearest known name, and all of them.
+
+    >>> suggest("tensela", ["simulator", "tenseal"])
+    "did you mean 'tenseal'? Known: simulator, tenseal"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}"

@@ -1,0 +1,156 @@
+"""Finding plugins: built-in ones and those of the entry-point group `hefw`, through the same hooks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, get_args
+
+import pluggy
+
+from hefw import hookspecs
+from hefw.core.errors import PluginError, suggest
+from hefw.hookspecs import Entry
+
+Kind = Literal["backend", "strategy", "model", "scheduler"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+HOOKS: dict[Kind, str] = {
+    "backend": "hefw_backends",
+    "strategy": "hefw_strategies",
+    "model": "hefw_models",
+    "scheduler": "hefw_schedulers",
+}
+BUILTIN = (
+    "hefw.backends.simulator.plugin",
+    "hefw.backends.tenseal.plugin",
+    "hefw.strategies.plugin",
+    "hefw.models.plugin",
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of `hefw plugins`: an entry, or a plugin that could not be loaded at all."""
+
+    kind: Kind | Literal["plugin"]
+    name: str
+    version: str
+    summary: str
+    source: str
+    unavailable: str | None  # the reason and the next step; None if it can be used
+
+
+@dataclass
+class Registry:
+    """All entries by kind and name, and the errors of plugins that failed to load."""
+
+    entries: dict[tuple[Kind, str], Entry] = field(default_factory=dict)
+    sources: dict[tuple[Kind, str], str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: Kind, entry: Entry, source: str) -> None:
+        """Register one entry; a second one of the same name is an error that names both sources."""
+        if not isinstance(entry, Entry):
+            raise PluginError(f"hook {HOOKS[kind]} of {source} returned {entry!r}; it must return hefw.hookspecs.Entry")
+        if entry.hookspec_version != hookspecs.HOOKSPEC_VERSION:
+            raise PluginError(
+                f"{kind} {entry.name!r} of {source} is written for hook specification {entry.hookspec_version}; this "
+                f"hefw has version {hookspecs.HOOKSPEC_VERSION}. Install a release of the plugin made for it."
+            )
+        key = (kind, entry.name)
+        if key in self.entries:
+            raise PluginError(f"{kind} {entry.name!r} is registered by {self.sources[key]} and again by {source}")
+        self.entries[key] = entry
+        self.sources[key] = source
+
+    def names(self, kind: Kind) -> list[str]:
+        """The names registered for a kind, sorted."""
+        return sorted(name for k, name in self.entries if k == kind)
+
+    def entry(self, kind: Kind, name: str) -> Entry:
+        """The entry of that name; PluginError with the nearest known name if there is none."""
+        try:
+            return self.entries[kind, name]
+        except KeyError:
+            raise PluginError(f"unknown {kind} {name!r}; {suggest(name, self.names(kind))}") from None
+
+    def load(self, kind: Kind, name: str) -> Any:
+        """Import the entry's target. PluginError with the reason and the next step if it is unavailable."""
+        entry = self.entry(kind, name)
+        reason = unavailable(entry)
+        if reason:
+            raise PluginError(f"{kind} {name!r} is unavailable: {reason}")
+        module, _, attribute = entry.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, OSError) as error:
+            raise PluginError(f"{kind} {name!r} cannot be loaded from {entry.target}: {error}") from error
+
+    def listing(self) -> list[Listed]:
+        """One row an entry and one a broken plugin, in the order in which `hefw plugins` prints them."""
+        rows = [
+            Listed(kind, name, version(entry), entry.summary, self.sources[kind, name], unavailable(entry))
+            for kind in KINDS
+            for name in self.names(kind)
+            for entry in [self.entry(kind, name)]
+        ]
+        rows += [Listed("plugin", source, "?", "", source, error) for source, error in sorted(self.broken.items())]
+        return rows
+
+
+def unavailable(entry: Entry) -> str | None:
+    """Why an entry cannot be used on this machine and what to do about it, or None."""
+    missing = [name for name in entry.requires if not _importable(name)]
+    if not missing:
+        return None
+    return f"{', '.join(missing)} not installed" + (f"; run: {entry.advice}" if entry.advice else "")
+
+
+def version(entry: Entry) -> str:
+    """The installed version of the entry's distribution, or '-'."""
+    try:
+        return importlib.metadata.version(entry.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "-"
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def build(plugins: Iterable[tuple[str, Any]]) -> Registry:
+    """A registry of (source name, plugin module or zero-argument loader) pairs; a plugin that fails is listed as broken."""
+    registry = Registry()
+    for source, plugin in plugins:
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        staged = Registry(dict(registry.entries), dict(registry.sources), registry.broken)
+        try:
+            manager.register(plugin() if callable(plugin) else plugin, name=source)
+            manager.check_pending()
+            for kind in KINDS:
+                for entries in getattr(manager.hook, HOOKS[kind])():
+                    for entry in entries:
+                        staged.add(kind, entry, source)
+        except Exception as error:  # a stranger's code may raise anything, and must break nothing else
+            registry.broken[source] = f"{type(error).__name__}: {error}"
+        else:
+            registry = staged
+    return registry
+
+
+@cache
+def registry() -> Registry:
+    """The registry of this process: the built-in plugins, then the entry points of the group `hefw`."""
+    found: list[tuple[str, Any]] = [(name, lambda name=name: importlib.import_module(name)) for name in BUILTIN]
+    found += [
+        (f"{point.name} ({point.value})", point.load) for point in importlib.metadata.entry_points(group=hookspecs.PROJECT)
+    ]
+    return build(found)
