@@ -1,0 +1,89 @@
+"""The simulator's evaluator: slot vectors with the noise that CKKS would add."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.backends.simulator import payload
+from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import ScaleError
+from hefw.core.noise import NoiseModel
+from hefw.core.params import Resolved
+
+Slots = NDArray[np.complex128]
+
+
+class SimulatorEvaluator(Evaluator):
+    """Handles are (slots,) complex vectors: what a decryption would give."""
+
+    def __init__(self, params: Resolved, capabilities: Capabilities) -> None:
+        super().__init__(params, capabilities)
+        self._noise = NoiseModel(params.params.ring_dimension)
+        self._ratio = max(params.primes) / min(params.special_primes)
+        self._random = np.random.default_rng()
+
+    def _load_key(self, name: str, data: bytes) -> None:
+        payload.check_key(data, name)
+
+    def _load(self, data: bytes, level: int, scale: float) -> Slots:
+        return payload.read(data, self.params.slots, level)
+
+    def _dump(self, ciphertext: Ciphertext) -> bytes:
+        return payload.write(ciphertext.handle, ciphertext.level)
+
+    def _encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Slots | float:
+        if isinstance(values, float):
+            return round(values * scale) / scale  # a constant has one coefficient
+        return self._noisy(np.asarray(values, np.complex128), self._noise.encode / scale)
+
+    def _add(self, a: Ciphertext, b: Ciphertext) -> Slots:
+        return self._fits(a.handle + b.handle, a.level, a.scale)
+
+    def _negate(self, a: Ciphertext) -> Slots:
+        return -np.asarray(a.handle)
+
+    def _add_plain(self, a: Ciphertext, b: Plaintext) -> Slots:
+        return self._fits(a.handle + b.handle, a.level, a.scale)
+
+    def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Slots:
+        return np.asarray(a.handle * b.handle)
+
+    def _mul(self, a: Ciphertext, b: Ciphertext) -> Slots:
+        return self._fits(a.handle * b.handle, a.level, a.scale * b.scale)
+
+    def _relinearise(self, a: Ciphertext) -> Slots:
+        return self._switched(a.handle, a)
+
+    def _rescale(self, a: Ciphertext) -> Slots:
+        scale = a.scale / self.params.primes[a.level]
+        return self._noisy(self._fits(a.handle, a.level, a.scale), self._noise.rescale / scale)
+
+    def _drop_level(self, a: Ciphertext, level: int) -> Slots:
+        return self._fits(a.handle, level, a.scale)
+
+    def _rotate(self, a: Ciphertext, step: int) -> Slots:
+        return self._switched(np.roll(a.handle, -step), a)
+
+    def _conjugate(self, a: Ciphertext) -> Slots:
+        return self._switched(np.conj(a.handle), a)
+
+    def _switched(self, slots: Slots, a: Ciphertext) -> Slots:
+        return self._noisy(slots, self._noise.key_switch(a.level + 1, self._ratio) / a.scale)
+
+    def _noisy(self, slots: Slots, std: float) -> Slots:
+        noise = self._random.normal(scale=std, size=(2, len(slots)))
+        return np.asarray(slots + noise[0] + 1j * noise[1])
+
+    def _fits(self, slots: Slots, level: int, scale: float) -> Slots:
+        """A real library would wrap around silently; here it is an error that names the size."""
+        peak = float(np.abs(slots).max())
+        if not math.isfinite(peak) or (peak and math.log2(peak) + math.log2(scale) > self.params.log_modulus(level) - 1):
+            raise ScaleError(
+                f"a value of {peak:g} at scale 2^{math.log2(scale):.1f} overflows the modulus of "
+                f"2^{self.params.log_modulus(level):.1f} at level {level}: rescale earlier, or bound the values"
+            )
+        return np.asarray(slots)

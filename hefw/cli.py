@@ -1,0 +1,305 @@
+"""The command `hefw`: thin over the Python API of the same words.
+
+Exit codes: 0; 2 and one line `error: ...` for bad input; 1 and one line for a failed run; 130 for Ctrl-C. A traceback
+is printed only if HEFW_DEBUG is set. Commands import what they need when they run, so that `hefw --help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from hefw import __version__
+from hefw.core.errors import (
+    CapabilityError,
+    ConfigError,
+    GraphError,
+    HefwError,
+    LoweringError,
+    ParameterError,
+    PluginError,
+    SchedulerError,
+)
+
+OK, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+BAD_INPUT_ERRORS = (
+    CapabilityError,
+    ConfigError,
+    GraphError,
+    LoweringError,
+    ParameterError,
+    PluginError,
+    SchedulerError,
+)
+PLUGIN_KEYS = ("backend", "strategy", "model", "scheduler")
+
+app = typer.Typer(
+    name="hefw",
+    help="Diffusion models on a server that never sees the picture.",
+    rich_markup_mode=None,  # rich would be imported for --help
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train a built-in model again.", rich_markup_mode=None)
+app.add_typer(train_app, name="train")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hefw {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def hefw(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def generate(
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="A YAML or TOML file; options win over it.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="One label an image (default 0-9,0-5).")] = None,
+    steps: Annotated[str | None, typer.Option(metavar="N", help="Steps of the scheduler (default 10).")] = None,
+    backend: Annotated[str | None, typer.Option(help="HE library (default tenseal); see `hefw plugins`.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="What of a latent is encrypted (default full).")] = None,
+    model: Annotated[str | None, typer.Option(help="Diffusion model (default digits).")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Sampler (default ddim).")] = None,
+    protocol: Annotated[str | None, typer.Option(help="What the server computes (default end-to-end).")] = None,
+    refresh: Annotated[str | None, typer.Option(help="Who gives levels back (default client).")] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N", help="Most images in one request, or what fits (default auto).")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="N", help="Fixes the starting noise and nothing else (default 0).")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for pictures and report (default hefw-run).")
+    ] = None,
+    allow_insecure: Annotated[
+        bool | None,
+        typer.Option("--allow-insecure/--no-allow-insecure", help="Less than 128-bit security (default no)."),
+    ] = None,
+    precision_db: Annotated[
+        str | None, typer.Option(metavar="DB", help="PSNR wanted against the plaintext twin (default 60).")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="CKKS parameter, e.g. ring_dimension=16384.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[KIND.]KEY=VALUE", help="Option of a plugin: of the model, or e.g. backend.KEY=VALUE."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False,
+) -> None:
+    """Draw images on ciphertext, and write them with a report into a folder."""
+    from hefw.config import merge
+
+    overrides: dict[str, Any] = {
+        "labels": labels,
+        "steps": _number(steps),
+        "protocol": protocol,
+        "refresh": refresh,
+        "batch": _number(batch),
+        "seed": _number(seed),
+        "out": out,
+        "allow_insecure": allow_insecure,
+        "params": _pairs("--param", param) | ({} if precision_db is None else {"precision_db": _number(precision_db)}),
+    }
+    names = {"backend": backend, "strategy": strategy, "model": model, "scheduler": scheduler}
+    options = _plugin_options(option)
+    for kind, name in names.items():
+        overrides[kind] = ({} if name is None else {"name": name}) | options[kind] if options[kind] else name
+    settings = merge(config, overrides)
+    settings.resolve()
+
+    try:
+        from hefw.report.write import write_run
+    except ImportError as error:
+        raise ConfigError(
+            f"reports need {error.name}, which is not installed; run: pip install 'hefw[report]'"
+        ) from error
+    from hefw.report.files import check_writable
+    from hefw.report.terminal import show_progress
+
+    check_writable(settings.folder)
+    import hefw.run
+
+    # A library that prints must not end up in the JSON.
+    with contextlib.redirect_stdout(sys.stderr), show_progress(sys.stderr) as progress:
+        result = hefw.run.generate(settings, progress=progress)
+        paths = write_run(result, settings.folder)
+    if result.record.banner:
+        typer.echo(result.record.banner, err=True)
+    for path in paths:
+        typer.echo(f"wrote {path}", err=True)
+    if as_json:
+        typer.echo(result.record.to_json(), nl=False)
+
+
+@app.command("plugins")
+def list_plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List backends, strategies, models and schedulers, and why some are unavailable."""
+    import dataclasses
+
+    from hefw import plugins
+
+    rows = plugins.registry().listing()
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        return
+    header = ("kind", "name", "version", "what it is")
+    cells = [(row.kind, row.name, row.version, _describe(row.summary, row.unavailable)) for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*header)
+        for row, cell in zip(rows, cells, strict=True):
+            table.add_row(*map(Text, cell), style="dim" if row.unavailable else None)
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)][:-1]
+    for line in (header, *cells):
+        typer.echo("  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[-1]]))
+
+
+@train_app.callback()
+def train() -> None:
+    """Train a built-in model again."""
+
+
+@train_app.command("digits")
+def train_digits(
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the weights.")] = "digits",
+    seed: Annotated[int, typer.Option(help="Seeds weights, batches and noise.")] = 0,
+    iterations: Annotated[int | None, typer.Option(help="Optimiser steps; the model's own number by default.")] = None,
+) -> None:
+    """Train the model `digits` and save its weights."""
+    from hefw.config import MAX_SEED
+
+    if iterations is not None and iterations < 1:
+        raise ConfigError(f"--iterations {iterations} is not allowed; allowed: an integer from 1")
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"--seed {seed} is not allowed; allowed: an integer from 0 to 2^63 - 1")
+    from hefw.report.files import check_writable
+
+    check_writable(out)
+    try:
+        from hefw.models.digits import train
+    except ImportError as error:
+        raise PluginError(
+            f"training needs {error.name}, which is not installed; run: pip install 'hefw[models]'"
+        ) from error
+    from hefw.core.progress import Progress
+    from hefw.report.terminal import show_progress
+
+    total = iterations or train.DEFAULT_ITERATIONS
+    with show_progress(sys.stderr) as show:
+        train.train(
+            total,
+            seed=seed,
+            out=out,
+            progress=lambda done, _, loss: show(Progress("train", done, total, f"loss {loss:.4f}")),
+        )
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _number(text: str | None) -> int | float | str | None:
+    """Text as a number where it is one; what is not is left for Config to refuse by its key's own words."""
+    for kind in (int, float):
+        with contextlib.suppress(TypeError, ValueError):
+            return kind(text)  # type: ignore[arg-type]
+    return text
+
+
+def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, Any]:
+    """KEY=VALUE texts as a mapping; a value is JSON where it can be read so, else text."""
+    pairs: dict[str, Any] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"{name} {text!r} is not allowed; allowed: KEY=VALUE; for example {name} width=32")
+        try:
+            pairs[key] = json.loads(value, parse_constant=_no_number)
+        except ValueError:
+            pairs[key] = value
+    return pairs
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and Infinity are not JSON
+
+
+def _plugin_options(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """`--option` texts by kind of plugin; without a kind they are the model's."""
+    options: dict[str, dict[str, Any]] = {kind: {} for kind in PLUGIN_KEYS}
+    for key, value in _pairs("--option", texts).items():
+        kind, dot, name = key.partition(".")
+        if dot and kind not in options:
+            raise ConfigError(f"--option {key!r}: {kind!r} has no options; allowed: {', '.join(options)}")
+        kind, name = (kind, name) if dot else ("model", key)
+        if name == "name":
+            raise ConfigError(f"--option {key!r} is not an option of a plugin; choose the {kind} by --{kind} NAME")
+        options[kind][name] = value
+    return options
+
+
+def _describe(summary: str, unavailable: str | None) -> str:
+    text = f"{summary} (unavailable: {unavailable})" if summary and unavailable else summary or f"failed: {unavailable}"
+    return " ".join(text.split())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line with these arguments; returns the exit code. No exception gets out but SystemExit."""
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="hefw", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BAD_INPUT_ERRORS as error:
+        return _fail(BAD_INPUT, str(error))
+    except HefwError as error:
+        return _fail(FAILED, str(error))
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of typer's; its class has moved between releases
+            command = getattr(getattr(error, "ctx", None), "command_path", "hefw")
+            return _fail(BAD_INPUT, f"{error.format_message()} (see `{command} --help`)")
+        hint = "" if os.environ.get("HEFW_DEBUG") else " (set HEFW_DEBUG=1 for a traceback)"
+        return _fail(FAILED, f"{type(error).__name__}: {error}{hint}")
+    if code == INTERRUPTED:
+        typer.echo("interrupted", err=True)
+    return code if isinstance(code, int) else OK
+
+
+def _fail(code: int, message: str) -> int:
+    if os.environ.get("HEFW_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def main() -> None:
+    """The console script `hefw`."""
+    signal.signal(signal.SIGTERM, _terminate)  # so that a run ends its server and removes its files
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,414 @@
+"""A run's configuration: one frozen object, from Python, a YAML or TOML file, or command-line options.
+
+Whatever is wrong with it is a `ConfigError` of one line that names the value, what is allowed, and what to write.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    PlainValidator,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
+
+from hefw import plugins
+from hefw.core.errors import ConfigError, suggest
+from hefw.hookspecs import Entry, Options
+from hefw.plugins import KINDS, Kind, Registry
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_LABELS = 65_536
+MAX_LABEL = 999_999_999
+MAX_STEPS = 1000
+MAX_SEED = 2**63 - 1
+
+_LABELS_ALLOWED = "labels and ranges of labels, separated by commas"
+
+
+def parse_labels(value: object) -> tuple[int, ...]:
+    """Labels from text ("0-9,0-5,7"), one integer, or integers. Syntax only: `check_labels` knows the model's range.
+
+    Raises:
+        ConfigError: not of these forms, negative, a range that runs backwards, none, or more than 65,536 labels.
+    """
+    try:
+        return _labels(value)
+    except ValueError as error:
+        raise ConfigError(f"labels: {error}") from None
+
+
+def format_labels(labels: Iterable[int]) -> str:
+    """The shortest text that `parse_labels` reads back as these labels.
+
+    >>> format_labels((0, 1, 2, 0, 1, 7))
+    '0-2,0-1,7'
+    """
+    runs: list[list[int]] = []
+    for label in labels:
+        if runs and label == runs[-1][1] + 1:
+            runs[-1][1] = label
+        else:
+            runs.append([label, label])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def check_labels(labels: Iterable[int], count: int, model_name: str) -> None:
+    """Raise ConfigError naming the first label that a model with labels 0..count-1 does not have."""
+    for label in labels:
+        if not 0 <= label < count:
+            raise ConfigError(
+                f"label {label} is not one of model {model_name!r}; allowed 0-{count - 1}; "
+                f"for example labels: 0-{count - 1}"
+            )
+
+
+def _labels(value: object) -> tuple[int, ...]:
+    if isinstance(value, str):
+        labels = [label for part in value.split(",") for label in _label_range(part.strip(), value)]
+    elif isinstance(value, bool) or not (isinstance(value, Iterable) or hasattr(value, "__index__")):
+        raise ValueError(f"{_show(value)} is not allowed; allowed: {_LABELS_ALLOWED}; for example labels: 0-9,0-5")
+    else:
+        labels = [_label(item) for item in (value if isinstance(value, Iterable) else [value])]
+    if not 1 <= len(labels) <= MAX_LABELS:
+        raise ValueError(f"{len(labels)} labels are not allowed; allowed: 1 to {MAX_LABELS}, one an image")
+    return tuple(labels)
+
+
+def _label_range(part: str, whole: str) -> range:
+    match = re.fullmatch(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?", part)
+    if not match:
+        raise ValueError(
+            f"{_show(part)} in {_show(whole)} is not a label; allowed: {_LABELS_ALLOWED}; for example labels: 0-9,0-5"
+        )
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise ValueError(f"range {part!r} runs backwards; write {last}-{first}")
+    if last - first >= MAX_LABELS:
+        raise ValueError(f"range {part!r} has {last - first + 1} labels; allowed: 1 to {MAX_LABELS}, one an image")
+    return range(first, last + 1)
+
+
+def _label(item: object) -> int:
+    if not isinstance(item, bool) and hasattr(item, "__index__") and 0 <= (label := operator.index(item)) <= MAX_LABEL:
+        return label
+    raise ValueError(f"{_show(item)} is not a label; allowed: integers from 0; for example labels: [0, 1, 2]")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plugin by name, with its options: `name` or `{name: ..., option: ...}` in a file."""
+
+    name: str
+    options: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: object) -> Choice:
+        """From a name, a mapping with the key `name`, or a Choice. ValueError (one line) for anything else."""
+        if isinstance(value, cls):
+            return value
+        given = {"name": value} if isinstance(value, str) else value
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str) or not given["name"]:
+            raise ValueError(f"{_show(value)} is not allowed; allowed: a name, or {{name: ..., option: ...}}")
+        rest = {key: option for key, option in given.items() if key != "name"}
+        try:
+            return cls(given["name"], json.loads(json.dumps(rest, allow_nan=False)))
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                f"options {_show(rest)} are not allowed; allowed: finite numbers, text, true, false, null, lists and mappings of them"
+            ) from None
+
+    def to_json(self) -> str | dict[str, JsonValue]:
+        """The name alone, or the mapping."""
+        return {"name": self.name, **self.options} if self.options else self.name
+
+
+ChoiceField = Annotated[
+    Choice, PlainValidator(Choice.parse), PlainSerializer(Choice.to_json, return_type=str | dict[str, Any])
+]
+LabelsField = Annotated[tuple[int, ...], PlainValidator(_labels), PlainSerializer(format_labels, return_type=str)]
+Bits = Annotated[StrictInt, Field(ge=2, le=60)]
+BitList = Annotated[tuple[Bits, ...], Field(min_length=1, max_length=64)]
+
+
+class Params(BaseModel):
+    """CKKS parameters that the user fixes; what is None is chosen from the model's depth and the precision."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    precision_db: float = Field(
+        default=60.0,
+        ge=20,
+        le=100,
+        strict=True,
+        allow_inf_nan=False,
+        description="a PSNR against the plaintext twin from 20 to 100 (dB)",
+        examples=[60],
+    )
+    ring_dimension: Literal[1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072] | None = Field(
+        default=None, description="a power of two from 1024 to 131072, or null", examples=[16384]
+    )
+    modulus_bits: BitList | None = Field(
+        default=None, description="a list of prime sizes from 2 to 60 (bits), or null", examples=["[60, 40, 40]"]
+    )
+    special_bits: BitList | None = Field(
+        default=None, description="a list of prime sizes from 2 to 60 (bits), or null", examples=["[60]"]
+    )
+
+
+class Config(BaseModel):
+    """One run. Unknown keys are refused; `Config(**config.to_dict()) == config`.
+
+    Raises:
+        ConfigError: one line that names the key, the value, what is allowed, and an example.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: ChoiceField = Field(default=Choice("tenseal"), description="the HE library")
+    strategy: ChoiceField = Field(default=Choice("full"), description="what of a latent is encrypted")
+    model: ChoiceField = Field(default=Choice("digits"), description="the diffusion model")
+    scheduler: ChoiceField = Field(default=Choice("ddim"), description="the sampler")
+    protocol: Literal["end-to-end"] = Field(default="end-to-end", description="end-to-end", examples=["end-to-end"])
+    refresh: Literal["client"] = Field(default="client", description="client", examples=["client"])
+    labels: LabelsField = Field(default=(*range(10), *range(6)), description=_LABELS_ALLOWED, examples=["0-9,0-5"])
+    steps: StrictInt = Field(
+        default=10, ge=1, le=MAX_STEPS, description=f"an integer from 1 to {MAX_STEPS}", examples=[10]
+    )
+    batch: Annotated[StrictInt, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="the most images in one request, from 1, or auto (what a ciphertext holds)",
+        examples=["auto"],
+    )
+    seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED, description="an integer from 0 to 2^63 - 1", examples=[0])
+    params: Params = Field(
+        default=Params(),
+        description=f"a mapping of {', '.join(sorted(Params.model_fields))}",
+        examples=["{precision_db: 60}"],
+    )
+    out: Annotated[StrictStr, Field(min_length=1, pattern=r"^[^\x00]+$")] = Field(
+        default="hefw-run", description="the path of a folder", examples=["hefw-run"]
+    )
+    allow_insecure: StrictBool = Field(default=False, description="true or false", examples=["false"])
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_line(error)) from None
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path, with `~` expanded."""
+        return Path(self.out).expanduser()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values of every key. Keys and ciphertext are never in it; labels and seed are: it stays with the
+        key holder."""
+        return self.model_dump(mode="json")
+
+    def resolve(self, registry: Registry | None = None) -> dict[Kind, Resolved]:
+        """The registered entry and the checked options of the backend, strategy, model and scheduler."""
+        return {kind: resolve(kind, getattr(self, kind), registry) for kind in KINDS}
+
+    def command(self) -> str:
+        """The shell command that repeats this run (keys and encryption randomness differ, as they must)."""
+        default = Config()
+        words = ["hefw", "generate", "--labels", format_labels(self.labels), "--steps", str(self.steps)]
+        words += ["--seed", str(self.seed)]
+        for kind in KINDS:
+            choice: Choice = getattr(self, kind)
+            words += [f"--{kind}", choice.name]
+            for name, value in choice.options.items():
+                words += ["--option", f"{kind}.{name}={_option_text(value)}"]
+        for key in ("protocol", "refresh", "batch", "out"):
+            if getattr(self, key) != getattr(default, key):
+                words += [f"--{key}", str(getattr(self, key))]
+        for key, value in self.params.model_dump(mode="json", exclude_defaults=True).items():
+            words += ["--param", f"{key}={_option_text(value)}"]
+        if self.allow_insecure:
+            words.append("--allow-insecure")
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A chosen plugin: its entry in the registry, and its options as an instance of `entry.options`."""
+
+    kind: Kind
+    entry: Entry
+    options: Options
+
+
+def resolve(kind: Kind, choice: Choice, registry: Registry | None = None) -> Resolved:
+    """Check a choice against the registry (that of this process by default) and the entry's declared options.
+
+    Raises:
+        ConfigError: unknown name or option (with the nearest known one), or an option's value that is not allowed.
+    """
+    registry = registry or plugins.registry()
+    names = registry.names(kind)
+    if choice.name not in names:
+        broken = "; some plugins failed to load: see `hefw plugins`" if registry.broken else ""
+        raise ConfigError(f"unknown {kind} {_show(choice.name)}; {suggest(choice.name, names)}{broken}")
+    entry = registry.entry(kind, choice.name)
+    try:
+        return Resolved(kind, entry, entry.options.model_validate(dict(choice.options)))
+    except ValidationError as error:
+        raise ConfigError(f"{kind} {choice.name!r}: {_option_line(error, entry.options)}") from None
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read a configuration file: YAML (.yaml, .yml) or TOML (.toml), a mapping of some of Config's keys.
+
+    Raises:
+        ConfigError: missing, unreadable or malformed file (with the line), a key or a value that is not allowed.
+    """
+    path = Path(path)
+    readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".toml": _read_toml}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(f"config {str(path)!r} is of an unknown kind; allowed: {', '.join(readers)}")
+    try:
+        values = reader(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"config {str(path)!r} does not exist; give the path of a YAML or TOML file, or none for the defaults"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}; give a readable file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config {str(path)!r} is not text; give a YAML or TOML file in UTF-8") from None
+    except ValueError as error:
+        raise ConfigError(f"config {str(path)!r} is malformed: {_one_line(str(error))}") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"config {str(path)!r} holds {_show(values)}; allowed: a mapping of keys to values; for example steps: 10"
+        )
+    try:
+        return Config(**{str(key): value for key, value in values.items()})
+    except ConfigError as error:
+        raise ConfigError(f"config {str(path)!r}: {error}") from None
+
+
+def merge(base: Config | str | os.PathLike[str] | None, overrides: Mapping[str, Any]) -> Config:
+    """A configuration with some keys replaced: command-line options win over the file.
+
+    Args:
+        base: a Config, a file's path, or None for the defaults.
+        overrides: values by key; None means not given. A mapping changes single entries of `params`, and without
+            `name` single options of a plugin; any other value replaces the key's whole value.
+    """
+    config = Config() if base is None else base if isinstance(base, Config) else load(base)
+    values = config.to_dict()
+    for key, value in overrides.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping) and "name" not in value and key in (*KINDS, "params"):
+            old = values[key]
+            value = {**({"name": old} if isinstance(old, str) else old), **value}
+        values[key] = value
+    return Config(**values)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{error.problem}; expected YAML such as steps: 10") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{error}; expected YAML such as steps: 10") from None
+    return {} if values is None else values  # nothing but comments
+
+
+def _read_toml(text: str) -> Any:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{error}; expected TOML such as steps = 10") from None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _show(value: object) -> str:
+    text = _one_line(repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _option_text(value: object) -> str:
+    """VALUE of KEY=VALUE: plain text where it cannot be taken for JSON, else JSON."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value)
+
+
+def _line(error: ValidationError) -> str:
+    """The first failure of a ValidationError of Config, as one line."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key, info, known = path[0], Config.model_fields.get(path[0]), Config.model_fields
+    if key == "params" and len(path) > 1:
+        key, info, known = f"params.{path[1]}", Params.model_fields.get(path[1]), Params.model_fields
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {_show(key)}; {suggest(key.removeprefix('params.'), known)}"
+    if first["type"] == "value_error":
+        return f"{key}: {first['ctx']['error']}"
+    assert info is not None
+    example = f"; for example {key.rpartition('.')[2]}: {info.examples[0]}" if info.examples else ""
+    return f"{key}: {_show(first['input'])} is not allowed; allowed: {info.description}{example}"
+
+
+def _option_line(error: ValidationError, model: type[Options]) -> str:
+    """The first failure of a plugin's options, as one line; a union's alternatives are all named."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    name = str(first["loc"][0]) if first["loc"] else "options"
+    if first["type"] == "extra_forbidden":
+        return f"unknown option {name!r}; {suggest(name, model.model_fields)}"
+    if first["type"] == "missing":
+        return f"option {name!r} is missing; known options: {', '.join(sorted(model.model_fields))}"
+    reasons = dict.fromkeys(
+        _one_line(item["msg"].removeprefix("Value error, ")) for item in errors if item["loc"][:1] == first["loc"][:1]
+    )
+    reason = " or ".join(text[:1].lower() + text[1:] for text in reasons)
+    return f"option {name!r} = {_show(first['input'])} is not allowed: {reason}"

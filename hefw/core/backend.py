@@ -1,0 +1,523 @@
+"""What an HE library must offer, and what every evaluator can then do.
+
+A backend's folder implements the methods that start with an underscore. The public methods check and keep level and
+scale in one place, count operations, and fall back to complete defaults written on the primitives.
+
+Conventions: *level* is the number of rescales that remain. Scales are exact and rescaling is explicit. A rotation by
++k moves slot i + k to slot i, cyclic over all N / 2 slots.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import tempfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.envelope import Envelope
+from hefw.core.errors import CapabilityError, EncodingError, KeyMismatchError, LevelError, ParameterError, ScaleError
+from hefw.core.linear import Transform
+from hefw.core.params import CkksParams, Resolved
+
+#: Relative difference up to which two scales count as equal (they differ by float rounding only).
+SCALE_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a library can do. An operation that is not declared is refused, never emulated by decrypting."""
+
+    ring_dimensions: tuple[int, ...]
+    conjugation: bool = True
+    complex_values: bool = True
+    hoisted_rotations: bool = False
+    seeded_bytes: bool = False  # fresh ciphertexts and keys are sent as seeds: about half the size
+    bootstrap: bool = False
+    simulated: bool = False  # no encryption at all
+
+
+@dataclass(frozen=True)
+class KeyManifest:
+    """The evaluation keys a program needs. `rotations` maps a step in slots to the highest level of its use."""
+
+    rotations: Mapping[int, int] = field(default_factory=dict)
+    relinearisation: bool = True
+    conjugation: bool = False
+    bootstrap: bool = False
+
+    def names(self) -> list[str]:
+        """The blobs that `KeyHolder.evaluation_keys` makes, in order."""
+        return (
+            (["relinearisation"] if self.relinearisation else [])
+            + (["conjugation"] if self.conjugation else [])
+            + [f"rotation/{step}" for step in sorted(self.rotations)]
+        )
+
+
+@dataclass
+class Ciphertext:
+    """A library's ciphertext with the level and scale that hefw keeps for it. `size` is 2, or 3 before relinearisation."""
+
+    handle: Any
+    level: int
+    scale: float
+    size: int = 2
+
+
+@dataclass
+class Plaintext:
+    """A library's encoded plaintext: a vector over all slots, or one constant."""
+
+    handle: Any
+    level: int
+    scale: float
+
+
+class Backend(ABC):
+    """One HE library."""
+
+    name: str
+    capabilities: Capabilities
+
+    @abstractmethod
+    def resolve(self, params: CkksParams) -> Resolved:
+        """The actual primes that the library takes for `params`; ParameterError if it cannot."""
+
+    @abstractmethod
+    def keygen(self, params: Resolved, manifest: KeyManifest) -> KeyHolder:
+        """A new secret key, from the operating system's randomness."""
+
+    @abstractmethod
+    def load_key_holder(self, params: Resolved, manifest: KeyManifest, path: Path) -> KeyHolder:
+        """The key holder that `KeyHolder.save` wrote."""
+
+    @abstractmethod
+    def evaluator(self, params: Resolved) -> Evaluator:
+        """A server's side: has no secret key and no way to get one."""
+
+    def require(self, capability: str) -> None:
+        """CapabilityError, naming this backend, if a capability is not declared."""
+        if not getattr(self.capabilities, capability):
+            raise CapabilityError(f"backend {self.name!r} has no {capability.replace('_', ' ')}; choose one that declares it")
+
+    def check(self, params: CkksParams) -> None:
+        """ParameterError if the library does not offer the ring dimension."""
+        if params.ring_dimension not in self.capabilities.ring_dimensions:
+            allowed = ", ".join(map(str, self.capabilities.ring_dimensions))
+            raise ParameterError(f"backend {self.name!r} has no ring dimension {params.ring_dimension}; allowed: {allowed}")
+
+
+class KeyHolder(ABC):
+    """The client's side of a backend: owns the secret key. Only a KeyHolder can decrypt."""
+
+    def __init__(self, params: Resolved, manifest: KeyManifest, key_id: bytes | None = None) -> None:
+        self.params = params
+        self.manifest = manifest
+        self.key_id = key_id or secrets.token_bytes(16)
+
+    @abstractmethod
+    def _encrypt(self, values: NDArray[Any], level: int, scale: float) -> bytes:
+        """The library's bytes of a fresh encryption of `values` (slots,), padded to a length that depends on the level only."""
+
+    @abstractmethod
+    def _decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
+        """All slots, divided by the ciphertext's scale."""
+
+    @abstractmethod
+    def _load(self, payload: bytes, level: int, scale: float) -> Any:
+        """The library's ciphertext from its bytes; EnvelopeError if they are not one."""
+
+    @abstractmethod
+    def _evaluation_key(self, name: str) -> bytes:
+        """The library's bytes of one evaluation key, by a name of `KeyManifest.names`."""
+
+    @abstractmethod
+    def _secret_bytes(self) -> bytes:
+        """The library's bytes of the secret key."""
+
+    def encrypt_bytes(self, values: NDArray[Any], level: int, scale: float) -> bytes:
+        """Encrypt (slots,) values at a level and scale into an envelope, as it is sent."""
+        checked = check_values(values, self.params, level, scale)
+        return self._envelope("ciphertext", self._encrypt(checked, level, scale), level, scale)
+
+    def encrypt(self, values: NDArray[Any], level: int, scale: float) -> Ciphertext:
+        """Encrypt (slots,) values at a level and scale, for local use."""
+        checked = check_values(values, self.params, level, scale)
+        return Ciphertext(self._load(self._encrypt(checked, level, scale), level, scale), level, scale)
+
+    def decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
+        """All N / 2 slots as complex numbers. ScaleError if the scale does not fit the modulus that is left."""
+        check_scale(self.params, ciphertext.level, ciphertext.scale)
+        return self._decrypt(ciphertext)
+
+    def decrypt_bytes(self, data: bytes) -> NDArray[np.complex128]:
+        """Decrypt an envelope. EnvelopeError if it was made for other parameters or another key."""
+        return self.decrypt(load_ciphertext(data, self.params, self.key_id, self._load))
+
+    def evaluation_keys(self) -> Iterator[tuple[str, bytes]]:
+        """All public keys a server needs as named envelopes, each of which can be sent again alone."""
+        for name in self.manifest.names():
+            kind, _, step = name.partition("/")
+            payload = self._evaluation_key(name)
+            yield name, self._envelope(f"{kind}-key", payload, self.params.max_level, 1.0, int(step or 0))
+
+    def save(self, path: Path) -> None:
+        """Write the secret key to a file that only its owner can read."""
+        data = self._envelope("secret-key", self._secret_bytes(), self.params.max_level, 1.0)
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp makes it 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def _envelope(self, kind: str, payload: bytes, level: int, scale: float, item: int = 0) -> bytes:
+        return Envelope(kind, self.params.backend, self.params.digest, self.key_id, level, scale, payload, item).pack()
+
+
+class Evaluator(ABC):
+    """The server's side of a backend: made from parameters and named evaluation-key blobs, it cannot hold a secret key."""
+
+    def __init__(self, params: Resolved, capabilities: Capabilities) -> None:
+        self.params = params
+        self.capabilities = capabilities
+        self.counts: Counter[str] = Counter()
+        self.key_id: bytes | None = None
+        self.keys: set[str] = set()
+
+    # -- keys and bytes ------------------------------------------------------------------------------------------
+
+    def load_keys(self, blobs: Mapping[str, bytes]) -> None:
+        """Take evaluation keys by name ('relinearisation', 'conjugation', 'rotation/STEP'); all must be of one key holder."""
+        for name, blob in blobs.items():
+            kind, _, step = name.partition("/")
+            envelope = Envelope.unpack(blob).expect(
+                kind=f"{kind}-key",
+                backend=self.params.backend,
+                params_digest=self.params.digest,
+                key_id=self.key_id,
+            )
+            if envelope.item != int(step or 0):
+                raise KeyMismatchError(f"the blob named {name!r} holds the key of rotation {envelope.item}")
+            self._load_key(name, envelope.payload)
+            self.key_id = envelope.key_id
+            self.keys.add(name)
+
+    def require_keys(self, names: Iterable[str]) -> None:
+        """KeyMismatchError that lists the evaluation keys which were not sent."""
+        missing = [name for name in names if name not in self.keys]
+        if missing:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise KeyMismatchError(f"missing evaluation keys: {shown}; the key holder must send them")
+
+    def load(self, data: bytes) -> Ciphertext:
+        """A ciphertext from its envelope; EnvelopeError if it is not of these parameters and this key."""
+        return load_ciphertext(data, self.params, self.key_id, self._load)
+
+    def dump(self, ciphertext: Ciphertext) -> bytes:
+        """The envelope of a ciphertext, of a length that depends on its level only."""
+        if self.key_id is None:
+            raise KeyMismatchError("no evaluation key was loaded yet, so that the key's id is not known; call load_keys")
+        return Envelope(
+            "ciphertext",
+            self.params.backend,
+            self.params.digest,
+            self.key_id,
+            ciphertext.level,
+            ciphertext.scale,
+            self._dump(ciphertext),
+        ).pack()
+
+    # -- plaintexts ----------------------------------------------------------------------------------------------
+
+    def encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Plaintext:
+        """Encode (slots,) values, or one constant for all slots, at a level and scale."""
+        checked = check_values(values, self.params, level, scale)
+        self.counts["encode"] += 1
+        return Plaintext(self._encode(checked, level, scale), level, scale)
+
+    # -- additions: levels and scales of both operands must agree ---------------------------------------------------
+
+    def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        """a + b, at their common level and scale."""
+        self._agree("add", a, b)
+        self.counts["add"] += 1
+        return Ciphertext(self._add(a, b), a.level, a.scale, max(a.size, b.size))
+
+    def add_into(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        """a + b where the caller gives up `a`: a library may reuse its memory."""
+        self._agree("add", a, b)
+        self.counts["add"] += 1
+        return Ciphertext(self._add_into(a, b), a.level, a.scale, max(a.size, b.size))
+
+    def sub(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
+        """a - b, at their common level and scale."""
+        self._agree("sub", a, b)
+        self.counts["add"] += 1
+        return Ciphertext(self._sub(a, b), a.level, a.scale, max(a.size, b.size))
+
+    def negate(self, a: Ciphertext) -> Ciphertext:
+        """-a, at the same level and scale."""
+        return Ciphertext(self._negate(a), a.level, a.scale, a.size)
+
+    def add_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
+        """a + b, at their common level and scale."""
+        self._agree("add_plain", a, b)
+        self.counts["add_plain"] += 1
+        return Ciphertext(self._add_plain(a, b), a.level, a.scale, a.size)
+
+    # -- products: the level stays, the scales multiply ------------------------------------------------------------
+
+    def mul_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
+        """a * b slot by slot; the level stays, the scale is the product."""
+        scale = self._product("mul_plain", a, b)
+        self.counts["mul_plain"] += 1
+        return Ciphertext(self._mul_plain(a, b), a.level, scale, a.size)
+
+    def mul_scalar(self, a: Ciphertext, value: float, scale: float) -> Ciphertext:
+        """a times a constant that is encoded at `scale`; the level stays."""
+        return self.mul_plain(a, self.encode(value, a.level, scale))
+
+    def multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
+        """The sum of products with plaintexts, in one call; all products must have one level and scale."""
+        first, weight = pairs[0]
+        scale = self._product("multiply_accumulate", first, weight)
+        for a, b in pairs:
+            if a.level != first.level or b.level != first.level:
+                raise LevelError(f"multiply_accumulate: levels {a.level} and {b.level} differ from {first.level}")
+            if abs(a.scale * b.scale - scale) > SCALE_TOLERANCE * scale:
+                raise ScaleError(f"multiply_accumulate: scale {a.scale * b.scale:g} differs from {scale:g}")
+        self.counts["mul_plain"] += len(pairs)
+        self.counts["add"] += len(pairs) - 1
+        return Ciphertext(self._multiply_accumulate(pairs), first.level, scale, first.size)
+
+    def mul(self, a: Ciphertext, b: Ciphertext, *, relinearise: bool = True) -> Ciphertext:
+        """a * b of two ciphertexts; the level stays, the scale is the product, the size is 3 until relinearised."""
+        scale = self._product("mul", a, b)
+        self._two_parts("mul", a, b)
+        self.counts["mul"] += 1
+        product = Ciphertext(self._mul(a, b), a.level, scale, 3)
+        return self.relinearise(product) if relinearise else product
+
+    def square(self, a: Ciphertext, *, relinearise: bool = True) -> Ciphertext:
+        """a * a; the level stays, the scale is squared."""
+        scale = self._product("square", a, a)
+        self._two_parts("square", a)
+        self.counts["mul"] += 1
+        product = Ciphertext(self._square(a), a.level, scale, 3)
+        return self.relinearise(product) if relinearise else product
+
+    def relinearise(self, a: Ciphertext) -> Ciphertext:
+        """Back to two parts; level and scale stay. KeyMismatchError without a relinearisation key."""
+        self.require_keys(["relinearisation"])
+        self.counts["relinearise"] += 1
+        return Ciphertext(self._relinearise(a), a.level, a.scale, 2)
+
+    # -- levels --------------------------------------------------------------------------------------------------
+
+    def rescale(self, a: Ciphertext, times: int = 1) -> Ciphertext:
+        """Drop `times` primes and divide the scale by them. LevelError if fewer levels remain."""
+        if times > a.level:
+            raise LevelError(f"rescale by {times} wants {times} levels, {a.level} remain; refresh before, or use a longer chain")
+        for _ in range(times):
+            self.counts["rescale"] += 1
+            a = Ciphertext(self._rescale(a), a.level - 1, a.scale / self.params.primes[a.level], a.size)
+        return a
+
+    def drop_level(self, a: Ciphertext, level: int) -> Ciphertext:
+        """The same value at a lower level; the scale stays. LevelError if `level` is above the ciphertext's."""
+        if level == a.level:
+            return a
+        if not 0 <= level < a.level:
+            raise LevelError(f"a ciphertext of level {a.level} cannot be dropped to level {level}")
+        check_scale(self.params, level, a.scale)
+        self.counts["drop_level"] += 1
+        return Ciphertext(self._drop_level(a, level), level, a.scale, a.size)
+
+    # -- rotations: level and scale stay ---------------------------------------------------------------------------
+
+    def rotate(self, a: Ciphertext, step: int) -> Ciphertext:
+        """Slot i + step moves to slot i, cyclic over N / 2 slots. KeyMismatchError without that step's key."""
+        step %= self.params.slots
+        if step == 0:
+            return a
+        self._two_parts("rotate", a)
+        self.require_keys([f"rotation/{step}"])
+        self.counts["rotate"] += 1
+        return Ciphertext(self._rotate(a, step), a.level, a.scale)
+
+    def rotate_many(self, a: Ciphertext, steps: Sequence[int]) -> list[Ciphertext]:
+        """`rotate` for several steps of one ciphertext; a library that hoists shares their common part."""
+        return [self.rotate(a, step) for step in steps]
+
+    def conjugate(self, a: Ciphertext) -> Ciphertext:
+        """The complex conjugate of every slot."""
+        self.require_keys(["conjugation"])
+        self.counts["conjugate"] += 1
+        return Ciphertext(self._conjugate(a), a.level, a.scale)
+
+    def linear_transform(
+        self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
+    ) -> list[Ciphertext]:
+        """Matrices times encrypted vectors by baby steps and giant steps; the level stays, the scales multiply.
+
+        `inputs` are the ciphertexts of all sources at one level; `weights` are `transform.weights` encoded there, in the
+        same order, at scales that make all products agree.
+        """
+        rotated = [
+            dict(zip(steps, self.rotate_many(ct, steps), strict=True))
+            for ct, steps in zip(inputs, transform.babies, strict=True)
+        ]
+        outputs = []
+        for groups in transform.outputs:
+            total: Ciphertext | None = None
+            for group in groups:
+                inner = self.multiply_accumulate([(rotated[t.source][t.baby], weights[t.weight]) for t in group.terms])
+                inner = self.rotate(inner, group.giant)
+                total = inner if total is None else self.add_into(total, inner)
+            if total is None:
+                raise EncodingError("a linear transform without a single weight has no ciphertext result")
+            for step in transform.folds:
+                total = self.add_into(self.rotate(total, step), total)
+            outputs.append(total)
+        return outputs
+
+    def bootstrap(self, a: Ciphertext) -> Ciphertext:
+        """Give a ciphertext its levels back without the key holder; refused unless the library can."""
+        raise CapabilityError(f"backend {self.params.backend!r} cannot bootstrap; use refresh: client")
+
+    # -- what a library implements -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _load_key(self, name: str, payload: bytes) -> None: ...
+
+    @abstractmethod
+    def _load(self, payload: bytes, level: int, scale: float) -> Any: ...
+
+    @abstractmethod
+    def _dump(self, ciphertext: Ciphertext) -> bytes: ...
+
+    @abstractmethod
+    def _encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Any: ...
+
+    @abstractmethod
+    def _add(self, a: Ciphertext, b: Ciphertext) -> Any: ...
+
+    @abstractmethod
+    def _negate(self, a: Ciphertext) -> Any: ...
+
+    @abstractmethod
+    def _add_plain(self, a: Ciphertext, b: Plaintext) -> Any: ...
+
+    @abstractmethod
+    def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Any: ...
+
+    @abstractmethod
+    def _mul(self, a: Ciphertext, b: Ciphertext) -> Any: ...
+
+    @abstractmethod
+    def _relinearise(self, a: Ciphertext) -> Any: ...
+
+    @abstractmethod
+    def _rescale(self, a: Ciphertext) -> Any: ...
+
+    @abstractmethod
+    def _drop_level(self, a: Ciphertext, level: int) -> Any: ...
+
+    @abstractmethod
+    def _rotate(self, a: Ciphertext, step: int) -> Any: ...
+
+    def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
+        return self._add(a, b)
+
+    def _sub(self, a: Ciphertext, b: Ciphertext) -> Any:
+        return self._add(a, Ciphertext(self._negate(b), b.level, b.scale, b.size))
+
+    def _square(self, a: Ciphertext) -> Any:
+        return self._mul(a, a)
+
+    def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
+        first, weight = pairs[0]
+        scale = first.scale * weight.scale
+        total = Ciphertext(self._mul_plain(first, weight), first.level, scale, first.size)
+        for a, b in pairs[1:]:
+            product = Ciphertext(self._mul_plain(a, b), first.level, scale, first.size)
+            total = Ciphertext(self._add_into(total, product), first.level, scale, first.size)
+        return total.handle
+
+    def _conjugate(self, a: Ciphertext) -> Any:
+        raise CapabilityError(f"backend {self.params.backend!r} has no conjugation; choose one that declares it")
+
+    # -- checks --------------------------------------------------------------------------------------------------
+
+    def _agree(self, what: str, a: Ciphertext, b: Ciphertext | Plaintext) -> None:
+        if a.level != b.level:
+            raise LevelError(f"{what}: levels {a.level} and {b.level} differ; use drop_level on the higher one")
+        if abs(a.scale - b.scale) > SCALE_TOLERANCE * max(a.scale, b.scale):
+            raise ScaleError(f"{what}: scales {a.scale:g} and {b.scale:g} differ; encode or rescale to one scale")
+
+    def _product(self, what: str, a: Ciphertext, b: Ciphertext | Plaintext) -> float:
+        if a.level != b.level:
+            raise LevelError(f"{what}: levels {a.level} and {b.level} differ; use drop_level on the higher one")
+        scale = a.scale * b.scale
+        check_scale(self.params, a.level, scale)
+        return scale
+
+    def _two_parts(self, what: str, *operands: Ciphertext) -> None:
+        if any(operand.size != 2 for operand in operands):
+            raise ScaleError(f"{what}: a ciphertext of three parts must be relinearised first")
+
+
+def check_scale(params: Resolved, level: int, scale: float) -> None:
+    """ScaleError if a scale does not fit the modulus at a level."""
+    if scale <= 0 or math.log2(scale) >= params.log_modulus(level):
+        raise ScaleError(
+            f"scale 2^{math.log2(scale) if scale > 0 else -math.inf:.1f} does not fit the modulus of "
+            f"2^{params.log_modulus(level):.1f} at level {level}; rescale first or encode at a smaller scale"
+        )
+
+
+def check_values(values: NDArray[Any] | float, params: Resolved, level: int, scale: float) -> NDArray[Any] | float:
+    """Values that can be encoded: one constant, or exactly N / 2 finite numbers that fit the modulus at the level."""
+    if not 0 <= level <= params.max_level:
+        raise LevelError(f"level {level} does not exist; these parameters have levels 0 to {params.max_level}")
+    check_scale(params, level, scale)
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiuc":
+        raise EncodingError(f"values of type {array.dtype} cannot be encoded; give real or complex numbers")
+    if array.ndim and array.shape != (params.slots,):
+        raise EncodingError(f"{array.shape} values were given; a vector must have exactly ({params.slots},)")
+    peak = float(np.abs(array).max())
+    if not math.isfinite(peak):
+        raise EncodingError("values that are not finite (NaN or infinity) cannot be encoded")
+    if peak and math.log2(peak) + math.log2(scale) >= params.log_modulus(level) - 1:
+        raise EncodingError(
+            f"values up to {peak:g} at scale 2^{math.log2(scale):.1f} exceed the modulus of "
+            f"2^{params.log_modulus(level):.1f} at level {level}; use a smaller scale or a higher level"
+        )
+    if array.ndim:
+        return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
+    return float(array.real)
+
+
+def load_ciphertext(data: bytes, params: Resolved, key_id: bytes | None, load: Any) -> Ciphertext:
+    """Check an envelope and hand its payload to a library's loader."""
+    envelope = Envelope.unpack(data).expect(
+        kind="ciphertext", backend=params.backend, params_digest=params.digest, key_id=key_id
+    )
+    if envelope.level > params.max_level:
+        raise LevelError(f"level {envelope.level} does not exist; these parameters have levels 0 to {params.max_level}")
+    check_scale(params, envelope.level, envelope.scale)
+    return Ciphertext(load(envelope.payload, envelope.level, envelope.scale), envelope.level, envelope.scale)

@@ -1,0 +1,167 @@
+"""Runs programs on an evaluator: the one place where operations, levels and scales meet.
+
+Weights are encoded once per transform, level and scale, and shared by all steps, requests and sessions of a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.backend import Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import LevelError, ProtocolError, ScaleError
+from hefw.core.linear import Transform
+from hefw.core.program import LinearOp, Port, Program, SquareOp
+from hefw.core.progress import Progress, ProgressCallback
+
+Ciphertexts = list[Ciphertext]
+Watch = Callable[[str, Ciphertexts], None]
+
+
+class Weights:
+    """Encoded weights of one program. Holds no key, so that every session of a server may share it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._encoded: dict[tuple[int, int, tuple[float, ...]], list[Plaintext]] = {}
+
+    def encode_all(self, evaluator: Evaluator, progress: ProgressCallback | None = None) -> None:
+        """Encode whatever is not encoded yet."""
+        ops = [op for op in (*self.program.prelude, *self.program.step) if isinstance(op, LinearOp) and op.transform]
+        total = self.program.weight_count
+        done = 0
+        for op in ops:
+            assert op.transform is not None
+            self.get(evaluator, op)
+            done += len(op.transform.weights)
+            if progress is not None:
+                progress(Progress("encode", done, total, op.name))
+
+    def get(self, evaluator: Evaluator, op: LinearOp) -> list[Plaintext]:
+        """The weights of one operation at its level and scales, encoded at the first call."""
+        assert op.transform is not None
+        key = (id(op.transform), op.level, op.weight_scales)
+        if key not in self._encoded:
+            self._encoded[key] = _encode(evaluator, op.transform, op.level, op.weight_scales)
+        return self._encoded[key]
+
+
+def _encode(evaluator: Evaluator, transform: Transform, level: int, scales: tuple[float, ...]) -> list[Plaintext]:
+    return [
+        evaluator.encode(transform.weight(k), level, scales[source]) for k, source in enumerate(transform.weight_sources)
+    ]
+
+
+class Engine:
+    """One session's run of a program: an evaluator with that session's keys, and the shared weights."""
+
+    def __init__(self, program: Program, evaluator: Evaluator, weights: Weights | None = None) -> None:
+        self.program = program
+        self.evaluator = evaluator
+        self.weights = weights or Weights(program)
+        self._kept: dict[str, Ciphertexts] = {}
+
+    def load_keys(self, blobs: Mapping[str, bytes]) -> None:
+        """Take evaluation keys by name."""
+        self.evaluator.load_keys(blobs)
+
+    def begin(self, inputs: Mapping[str, Ciphertexts], progress: ProgressCallback | None = None) -> None:
+        """Start a request: take its once-a-request inputs and compute what stays the same over all steps."""
+        self.evaluator.require_keys(self.program.interface.keys.names())
+        self._kept = {}
+        for name, port in self.program.interface.inputs.items():
+            if port.once:
+                self._kept[name] = _checked(name, inputs, port)
+        values = dict(self._kept)
+        for number, op in enumerate(self.program.prelude):
+            self._kept[op.name] = self._linear(op, 0, values)
+            if progress is not None:
+                progress(Progress("label", number + 1, len(self.program.prelude), op.name))
+
+    def run(
+        self,
+        step: int,
+        inputs: Mapping[str, Ciphertexts],
+        progress: ProgressCallback | None = None,
+        watch: Watch | None = None,
+    ) -> dict[str, Ciphertexts]:
+        """One step: named input ciphertexts to named output ciphertexts. `watch(region, value)` sees every value."""
+        interface = self.program.interface
+        if not 0 <= step < interface.steps:
+            raise ProtocolError(f"step {step} does not exist; this program has steps 0 to {interface.steps - 1}")
+        missing = [name for name in self.program.kept if name not in self._kept]
+        if missing:
+            raise ProtocolError(f"the request has not begun: {', '.join(missing)} missing; call begin first")
+        values = dict(self._kept)
+        for name, port in interface.inputs.items():
+            if not port.once:
+                values[name] = _checked(name, inputs, port)
+        for number, op in enumerate(self.program.step):
+            values[op.name] = self._square(op, values) if isinstance(op, SquareOp) else self._linear(op, step, values)
+            if watch is not None:
+                watch(op.name, values[op.name])
+            if progress is not None:
+                progress(Progress("evaluate", number + 1, len(self.program.step), op.name))
+        return {name: values[value] for name, value in self.program.outputs.items()}
+
+    def _square(self, op: SquareOp, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+        evaluator = self.evaluator
+        return [evaluator.rescale(evaluator.square(ct), op.rescales) for ct in values[op.source]]
+
+    def _linear(self, op: LinearOp, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+        evaluator = self.evaluator
+        dropped: dict[str, Ciphertexts] = {}
+
+        def at_level(name: str) -> Ciphertexts:
+            if name not in dropped:
+                dropped[name] = [evaluator.drop_level(ct, op.level) for ct in values[name]]
+            return dropped[name]
+
+        total: Ciphertexts | None = None
+        if op.transform is not None:
+            sources = [ct for name in op.sources for ct in at_level(name)]
+            total = evaluator.linear_transform(sources, op.transform, self.weights.get(evaluator, op))
+        for scalar in op.scalars:
+            factor = float(scalar.factors[step % len(scalar.factors)])
+            if factor:
+                part = [evaluator.mul_scalar(ct, factor, scalar.scale) for ct in at_level(scalar.value)]
+                total = part if total is None else _add(evaluator, total, part)
+        if total is None:
+            raise ScaleError(f"region {op.name!r} is zero at step {step}; it has no ciphertext value")
+        if op.addend is not None:
+            total = _add(evaluator, total, values[op.addend])
+        if op.bias is not None:
+            bias = op.bias[step if len(op.bias) > 1 else 0]
+            total = [
+                evaluator.add_plain(ct, evaluator.encode(slots, ct.level, ct.scale))
+                for ct, slots in zip(total, spread(op, bias), strict=True)
+            ]
+        return [evaluator.rescale(ct, op.rescales) for ct in total]
+
+
+def spread(op: LinearOp, bias: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A bias (features,) at every position of the operation's layout, for all images: (ciphertexts, slots)."""
+    padded = np.append(bias, 0.0)  # position -1 is zero
+    return np.repeat(padded[op.layout.positions], op.layout.batch, axis=1)
+
+
+def _add(evaluator: Evaluator, total: Ciphertexts, part: Ciphertexts) -> Ciphertexts:
+    return [evaluator.add_into(a, b) for a, b in zip(total, part, strict=True)]
+
+
+def _checked(name: str, inputs: Mapping[str, Ciphertexts], port: Port) -> Ciphertexts:
+    """The ciphertexts of an input, at the level and scale that the program was planned for."""
+    if name not in inputs:
+        raise ProtocolError(f"input {name!r} is missing; sent: {', '.join(inputs) or 'none'}")
+    ciphertexts: Any = inputs[name]
+    if len(ciphertexts) != port.layout.ciphertexts:
+        raise ProtocolError(f"input {name!r} has {len(ciphertexts)} ciphertexts; {port.layout.ciphertexts} are expected")
+    for ct in ciphertexts:
+        if ct.level != port.level:
+            raise LevelError(f"input {name!r} has level {ct.level}; the program takes level {port.level}")
+        if ct.scale != port.scale:
+            raise ScaleError(f"input {name!r} has scale {ct.scale:g}; the program takes scale {port.scale:g}")
+    return list(ciphertexts)

@@ -1,0 +1,363 @@
+"""What is computed, free of any layout: a small DAG of affine regions, polynomials and sums over named inputs.
+
+A graph describes one denoising step for every step of a schedule: weights are shared by all steps; biases and the
+factors of identity terms have a row a step. It is one file: safetensors, with the structure as JSON in its header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from hefw.core.errors import GraphError
+from hefw.core.linear import SparseMatrix
+
+FORMAT_VERSION = 1
+Array = NDArray[np.float64]
+Values = dict[str, Array]  # node name -> (images, features)
+Perturb = Callable[[str, Array], Array]
+
+
+@dataclass(frozen=True)
+class Input:
+    """An encrypted input. `once`: sent once a request (a label), not at every step (a latent)."""
+
+    name: str
+    shape: tuple[int, ...]
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class LinearTerm:
+    """`matrix` times the value of `source`; with `factors` (steps,), times that step's number too (identity matrices only)."""
+
+    source: str
+    matrix: SparseMatrix
+    factors: Array | None = None
+
+
+@dataclass(frozen=True)
+class Affine:
+    """An affine region: the sum of its terms plus `bias` (1 or steps, features)."""
+
+    name: str
+    shape: tuple[int, ...]
+    terms: tuple[LinearTerm, ...]
+    bias: Array
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """Entry by entry, sum_k coefficients[k] * source**k; `coefficients` is (degree + 1, features)."""
+
+    name: str
+    shape: tuple[int, ...]
+    source: str
+    coefficients: Array
+
+    @property
+    def is_square(self) -> bool:
+        """True if it is exactly source**2, which an evaluator does in one operation."""
+        c = self.coefficients
+        return len(c) == 3 and not c[:2].any() and bool((c[2] == 1).all())
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of several values of one shape."""
+
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result: the key holder multiplies `node` by the public `factors` (steps,); it becomes `feedback` of the next step."""
+
+    node: str
+    factors: Array
+    feedback: str | None = None
+
+
+Node = Input | Affine | Polynomial | Sum
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in topological order, outputs by name, and what is known about the steps.
+
+    `calibration` holds public sample inputs (images, features) by input name, from which a planner learns ranges and
+    forecasts precision; for a fed-back input these are samples of the first step.
+    """
+
+    nodes: Mapping[str, Node]
+    outputs: Mapping[str, Output]
+    timesteps: tuple[int, ...]
+    calibration: Mapping[str, Array] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """The inputs by name."""
+        return {name: node for name, node in self.nodes.items() if isinstance(node, Input)}
+
+    def evaluate(self, step: int, inputs: Mapping[str, Array], perturb: Perturb | None = None) -> Values:
+        """All values of one step in plaintext: the reference that every backend is compared with.
+
+        `inputs` maps names to (images, features). `perturb(name, value)` may replace each value as it is computed.
+        """
+        values: Values = {}
+        for name, node in self.nodes.items():
+            value = _evaluate(node, step, inputs, values)
+            values[name] = value if perturb is None else perturb(name, value)
+        return values
+
+    def trajectory(self, inputs: Mapping[str, Array], perturb: Perturb | None = None) -> list[Values]:
+        """The values of every step, each output fed back as its next step's input."""
+        current, history = dict(inputs), []
+        for step in range(self.steps):
+            values = self.evaluate(step, current, perturb)
+            history.append(values)
+            for output in self.outputs.values():
+                if output.feedback is not None:
+                    current[output.feedback] = values[output.node] * output.factors[step]
+        return history
+
+    def consumers(self) -> dict[str, list[str]]:
+        """The names of the nodes that read each node."""
+        readers: dict[str, list[str]] = {name: [] for name in self.nodes}
+        for name, node in self.nodes.items():
+            for source in sources(node):
+                readers[source].append(name)
+        return readers
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits that identify structure, weights and schedule (not metadata)."""
+        structure, tensors = _serialise(replace(self, metadata={}))
+        state = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
+        for key in sorted(tensors):
+            state.update(key.encode())
+            state.update(np.ascontiguousarray(tensors[key]).tobytes())
+        return state.hexdigest()[:32]
+
+    def save(self, path: Path) -> None:
+        """Write the file atomically."""
+        structure, tensors = _serialise(self)
+        data = safetensors.numpy.save(tensors, metadata={"hefw": json.dumps(structure)})
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @staticmethod
+    def load(path: Path) -> Graph:
+        """Read a graph file; GraphError if it is missing, not one, or inconsistent."""
+        try:
+            with safetensors.safe_open(str(path), framework="np") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise GraphError(f"{path} is not a readable graph file: {error}") from None
+        if "hefw" not in metadata:
+            raise GraphError(f"{path} is a safetensors file, but not a hefw graph; make one with Graph.save")
+        try:
+            return _deserialise(json.loads(metadata["hefw"]), tensors)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise GraphError(f"{path} is not a valid graph: {error!r}") from None
+
+
+def sources(node: Node) -> tuple[str, ...]:
+    """The names that a node reads."""
+    if isinstance(node, Affine):
+        return tuple(term.source for term in node.terms)
+    if isinstance(node, Polynomial):
+        return (node.source,)
+    return node.sources if isinstance(node, Sum) else ()
+
+
+def features(node: Node) -> int:
+    """The number of entries of a node's value, for one image."""
+    return int(np.prod(node.shape))
+
+
+def _evaluate(node: Node, step: int, inputs: Mapping[str, Array], values: Values) -> Array:
+    if isinstance(node, Input):
+        if node.name not in inputs:
+            raise GraphError(f"input {node.name!r} is missing; given: {', '.join(inputs) or 'none'}")
+        return np.asarray(inputs[node.name], dtype=np.float64)
+    if isinstance(node, Affine):
+        total = node.bias[step if len(node.bias) > 1 else 0][:, None]
+        for term in node.terms:
+            factor = 1.0 if term.factors is None else term.factors[step]
+            total = total + factor * (term.matrix @ values[term.source].T)
+        return np.asarray(total.T)
+    if isinstance(node, Polynomial):
+        result = np.zeros_like(values[node.source])
+        for coefficient in node.coefficients[::-1]:
+            result = result * values[node.source] + coefficient
+        return result
+    return np.sum([values[name] for name in node.sources], axis=0)
+
+
+def _check(graph: Graph) -> None:
+    steps = graph.steps
+    if steps < 1 or not graph.outputs:
+        raise GraphError(f"a graph needs at least one step and one output; it has {steps} and {len(graph.outputs)}")
+    seen: set[str] = set()
+    for name, node in graph.nodes.items():
+        if node.name != name:
+            raise GraphError(f"node {node.name!r} is filed under {name!r}")
+        for source in sources(node):
+            if source not in seen:
+                raise GraphError(f"node {name!r} reads {source!r}, which does not exist before it")
+        seen.add(name)
+        _check_node(graph, node, steps)
+    for name, output in graph.outputs.items():
+        if output.node not in seen:
+            raise GraphError(f"output {name!r} is {output.node!r}, which does not exist")
+        if output.factors.shape != (steps,) or not np.isfinite(output.factors).all():
+            raise GraphError(f"output {name!r} needs {steps} finite factors")
+        if output.feedback is not None and output.feedback not in graph.inputs:
+            raise GraphError(f"output {name!r} feeds back into {output.feedback!r}, which is not an input")
+
+
+def _check_node(graph: Graph, node: Node, steps: int) -> None:
+    width = features(node)
+    if isinstance(node, Affine):
+        if node.bias.shape not in ((1, width), (steps, width)) or not np.isfinite(node.bias).all():
+            raise GraphError(f"bias of {node.name!r} must be finite and (1 or {steps}, {width}), it is {node.bias.shape}")
+        for term in node.terms:
+            expected = (width, features(graph.nodes[term.source]))
+            m = term.matrix
+            if m.shape != expected:
+                raise GraphError(f"matrix of {node.name!r} on {term.source!r} must be {expected}, it is {m.shape}")
+            if len(m.values) and (m.row.min() < 0 or m.column.min() < 0 or m.row.max() >= width or m.column.max() >= m.shape[1]):
+                raise GraphError(f"matrix of {node.name!r} on {term.source!r} has indices outside {expected}")
+            if not np.isfinite(m.values).all():
+                raise GraphError(f"matrix of {node.name!r} on {term.source!r} has values that are not finite")
+            if term.factors is not None and (term.factors.shape != (steps,) or m.identity_factor is None):
+                raise GraphError(f"term {term.source!r} of {node.name!r}: factors need {steps} numbers and an identity matrix")
+    elif isinstance(node, Polynomial):
+        if node.coefficients.ndim != 2 or node.coefficients.shape[1] != width or not np.isfinite(node.coefficients).all():
+            raise GraphError(f"coefficients of {node.name!r} must be finite and (degree + 1, {width})")
+        if features(graph.nodes[node.source]) != width:
+            raise GraphError(f"polynomial {node.name!r} has {width} entries, its source another number")
+    elif isinstance(node, Sum) and any(features(graph.nodes[name]) != width for name in node.sources):
+        raise GraphError(f"sum {node.name!r} has {width} entries, a source of it another number")
+
+
+def _serialise(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    tensors: dict[str, NDArray[Any]] = {}
+
+    def store(key: str, array: NDArray[Any]) -> str:
+        narrow = array.astype(np.float32) if array.dtype == np.float64 else array.astype(np.int32)
+        tensors[key] = narrow if (narrow == array).all() else array  # float32 only where nothing is lost
+        return key
+
+    nodes = []
+    for name, node in graph.nodes.items():
+        item: dict[str, Any] = {"kind": type(node).__name__, "name": name, "shape": list(node.shape)}
+        if isinstance(node, Input):
+            item["once"] = node.once
+        elif isinstance(node, Affine):
+            item["bias"] = store(f"{name}.bias", node.bias)
+            item["terms"] = []
+            for k, term in enumerate(node.terms):
+                stem = f"{name}.{k}"
+                item["terms"].append(
+                    {
+                        "source": term.source,
+                        "shape": list(term.matrix.shape),
+                        "row": store(f"{stem}.row", term.matrix.row),
+                        "column": store(f"{stem}.column", term.matrix.column),
+                        "values": store(f"{stem}.values", term.matrix.values),
+                        "factors": None if term.factors is None else store(f"{stem}.factors", term.factors),
+                    }
+                )
+        elif isinstance(node, Polynomial):
+            item |= {"source": node.source, "coefficients": store(f"{name}.coefficients", node.coefficients)}
+        else:
+            item["sources"] = list(node.sources)
+        nodes.append(item)
+    structure = {
+        "format": FORMAT_VERSION,
+        "nodes": nodes,
+        "outputs": {
+            name: {"node": o.node, "feedback": o.feedback, "factors": store(f"output.{name}", o.factors)}
+            for name, o in graph.outputs.items()
+        },
+        "timesteps": list(graph.timesteps),
+        "calibration": {name: store(f"calibration.{name}", a) for name, a in graph.calibration.items()},
+        "metadata": dict(graph.metadata),
+    }
+    return structure, tensors
+
+
+def _deserialise(structure: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Graph:
+    if structure["format"] != FORMAT_VERSION:
+        raise GraphError(f"graph format {structure['format']} is not supported; this hefw reads format {FORMAT_VERSION}")
+
+    def real(key: str) -> Array:
+        return tensors[key].astype(np.float64)
+
+    nodes: dict[str, Node] = {}
+    for item in structure["nodes"]:
+        name, shape, kind = item["name"], tuple(item["shape"]), item["kind"]
+        node: Node
+        if kind == "Input":
+            node = Input(name, shape, item["once"])
+        elif kind == "Affine":
+            terms = tuple(
+                LinearTerm(
+                    term["source"],
+                    SparseMatrix(
+                        (term["shape"][0], term["shape"][1]),
+                        tensors[term["row"]].astype(np.int64),
+                        tensors[term["column"]].astype(np.int64),
+                        real(term["values"]),
+                    ),
+                    None if term["factors"] is None else real(term["factors"]),
+                )
+                for term in item["terms"]
+            )
+            node = Affine(name, shape, terms, real(item["bias"]))
+        elif kind == "Polynomial":
+            node = Polynomial(name, shape, item["source"], real(item["coefficients"]))
+        elif kind == "Sum":
+            node = Sum(name, shape, tuple(item["sources"]))
+        else:
+            raise GraphError(f"node {name!r} is of unknown kind {kind!r}")
+        nodes[name] = node
+    return Graph(
+        nodes,
+        {n: Output(o["node"], real(o["factors"]), o["feedback"]) for n, o in structure["outputs"].items()},
+        tuple(structure["timesteps"]),
+        {name: real(key) for name, key in structure["calibration"].items()},
+        structure["metadata"],
+    )

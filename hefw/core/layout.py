@@ -1,0 +1,124 @@
+"""Where each entry of a tensor sits: (ciphertext index, slot)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.errors import LoweringError
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Features outermost, the padded batch innermost: slot = position * batch + image.
+
+    `positions` (ciphertexts, slots / batch) holds the tensor's feature at each position, or -1 where there is none. A
+    rotation by k * batch is then a cyclic shift of positions by k. `period` is the number of positions, a power of two,
+    after which the features repeat in each ciphertext.
+    """
+
+    features: int
+    positions: NDArray[np.int64]
+    batch: int
+    period: int
+
+    @property
+    def ciphertexts(self) -> int:
+        return int(self.positions.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Positions in one ciphertext."""
+        return int(self.positions.shape[1])
+
+    @cached_property
+    def home(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ciphertext index and the first position of each feature."""
+        cts = np.full(self.features, -1, dtype=np.int64)
+        places = np.full(self.features, -1, dtype=np.int64)
+        for ct in range(self.ciphertexts - 1, -1, -1):
+            where = np.flatnonzero(self.positions[ct] >= 0)[::-1]
+            cts[self.positions[ct, where]] = ct
+            places[self.positions[ct, where]] = where
+        return cts, places
+
+    @cached_property
+    def copies(self) -> NDArray[np.int64]:
+        """Positions below `period` that hold each feature, (features, copies); only the first where counts differ."""
+        if self.ciphertexts > 1:
+            return self.home[1][:, None]
+        period = self.positions[0, : self.period]
+        counts = np.bincount(period[period >= 0], minlength=self.features)
+        if counts.min() != counts.max():
+            return self.home[1][:, None]
+        places = np.argsort(period, kind="stable")[np.count_nonzero(period < 0) :]
+        return places.reshape(self.features, -1)
+
+    def pack(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(images, features) with at most `batch` images -> (ciphertexts, slots), zero where nothing sits."""
+        images, features = values.shape
+        if features != self.features or images > self.batch:
+            raise LoweringError(
+                f"values of shape {values.shape} do not fit a layout of {self.features} features and {self.batch} images"
+            )
+        padded = np.zeros((features + 1, self.batch))  # the last row stands for position -1
+        padded[:-1, :images] = values.T
+        return padded[self.positions].reshape(self.ciphertexts, -1)
+
+    def unpack(self, slots: NDArray[np.float64], images: int) -> NDArray[np.float64]:
+        """(ciphertexts, slots) -> (images, features); the inverse of `pack`."""
+        cts, places = self.home
+        return slots.reshape(self.ciphertexts, self.width, self.batch)[cts, places, :images].T.copy()
+
+
+def next_power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n (n >= 1)."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def periodic(order: NDArray[np.int64], batch: int, slots: int) -> Layout:
+    """A layout that repeats `order` through every slot.
+
+    `order` (places,) is the feature at each place or -1. Its length is padded to a power of two; where that exceeds
+    slots / batch, it is split over several ciphertexts.
+    """
+    width = slots // batch
+    if width * batch != slots or width < 1:
+        raise LoweringError(f"a batch of {batch} does not divide {slots} slots")
+    places = next_power_of_two(len(order))
+    padded = np.full(places, -1, dtype=np.int64)
+    padded[: len(order)] = order
+    features = int(order.max()) + 1
+    if places <= width:
+        return Layout(features, np.tile(padded, width // places)[None, :], batch, places)
+    return Layout(features, padded.reshape(-1, width), batch, width)
+
+
+def grid_order(shape: tuple[int, ...], grid: tuple[int, int]) -> NDArray[np.int64] | None:
+    """The features of a tensor in the order in which they sit on a grid of (height, width) positions, or None if they do not.
+
+    The grid is innermost, so that a shift in space is one shift of positions for all channels. A tensor (channels, height,
+    width) of the grid's resolution keeps its order. A finer one has its s x s cells as further channels (space to depth).
+    Of a coarser one, s * s channels share one grid: a strided convolution then has few distinct shifts (multiplexed
+    packing; Lee et al. 2022). A tensor without space, (channels,), is repeated over the whole grid.
+    """
+    rows, columns = grid
+    if len(shape) == 1:
+        return np.repeat(np.arange(shape[0], dtype=np.int64), rows * columns)
+    if len(shape) != 3:
+        return None
+    channels, height, width = shape
+    index = np.arange(channels * height * width, dtype=np.int64).reshape(shape)
+    if height % rows == 0 and height // rows * columns == width:
+        s = height // rows
+        return index.reshape(channels, rows, s, columns, s).transpose(0, 2, 4, 1, 3).reshape(-1)
+    if rows % height == 0 and rows // height * width == columns:
+        s = rows // height
+        groups = -(-channels // s**2)
+        padded = np.full((groups * s**2, height, width), -1, dtype=np.int64)
+        padded[:channels] = index
+        return padded.reshape(groups, s, s, height, width).transpose(0, 3, 1, 4, 2).reshape(-1)
+    return None

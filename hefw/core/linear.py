@@ -1,0 +1,256 @@
+"""Matrices times packed vectors: generalised diagonals, and their split into baby steps and giant steps.
+
+A matrix becomes, for each pair of ciphertexts, vectors over positions: out[f] = sum_d diagonal_d[f] * in[f + d]. All-zero
+diagonals do not exist. An output of a small period may be computed in several partial sums that are *folded* together by
+a few rotations (the hybrid method of Gazelle), so that free positions carry useful weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.errors import LoweringError
+from hefw.core.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class SparseMatrix:
+    """Coordinates and values of a matrix (rows, columns): entry k is values[k] at (row[k], column[k]), each at most once."""
+
+    shape: tuple[int, int]
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    @staticmethod
+    def from_dense(matrix: NDArray[np.float64]) -> SparseMatrix:
+        """The nonzero entries of a dense matrix."""
+        row, column = np.nonzero(matrix)
+        return SparseMatrix((matrix.shape[0], matrix.shape[1]), row, column, np.asarray(matrix[row, column], np.float64))
+
+    @staticmethod
+    def diagonal(values: NDArray[np.float64]) -> SparseMatrix:
+        """A diagonal matrix; zeros are left out."""
+        index = np.flatnonzero(values)
+        return SparseMatrix((len(values), len(values)), index, index, np.asarray(values[index], np.float64))
+
+    @property
+    def identity_factor(self) -> float | None:
+        """c if the matrix is c times the identity (c not 0), else None."""
+        rows, columns = self.shape
+        if rows != columns or len(self.values) != rows or (self.row != self.column).any():
+            return None
+        return float(self.values[0]) if (self.values == self.values[0]).all() else None
+
+    def dense(self) -> NDArray[np.float64]:
+        """The matrix as an array."""
+        return self._dense.copy()
+
+    @cached_property
+    def _dense(self) -> NDArray[np.float64]:
+        matrix = np.zeros(self.shape)
+        matrix[self.row, self.column] = self.values
+        return matrix
+
+    def scale_columns(self, factors: NDArray[np.float64]) -> SparseMatrix:
+        """The matrix times diag(factors)."""
+        return SparseMatrix(self.shape, self.row, self.column, self.values * factors[self.column])
+
+    def __matmul__(self, other: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Matrix times (columns,) or (columns, n)."""
+        return self._dense @ other
+
+    def compose(self, other: SparseMatrix) -> SparseMatrix:
+        """self @ other as a sparse matrix."""
+        return SparseMatrix.from_dense(self._dense @ other._dense)
+
+    def plus(self, other: SparseMatrix) -> SparseMatrix:
+        """The sum of two matrices of one shape."""
+        return SparseMatrix.from_dense(self._dense + other._dense)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One product: input ciphertext `source`, rotated by `baby` slots, times weight number `weight`."""
+
+    source: int
+    baby: int
+    weight: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Products that share one giant step, in slots."""
+
+    giant: int
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A linear map in slot space. `babies[i]` are the rotations of input i; `folds` are added in turn to each output."""
+
+    babies: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[Group, ...], ...]
+    folds: tuple[int, ...]
+    weights: NDArray[np.float64] = field(repr=False)  # (weights, positions), before repetition over the batch
+    weight_sources: tuple[int, ...]  # the source matrix (not ciphertext) each weight came from
+    batch: int
+
+    @property
+    def rotations(self) -> list[int]:
+        """All rotations executed, in slots, with repetition; 0 is free and left out."""
+        babies = [step for steps in self.babies for step in steps]
+        giants = [group.giant for groups in self.outputs for group in groups]
+        return [step for step in babies + giants + list(self.folds) * len(self.outputs) if step]
+
+    @property
+    def products(self) -> int:
+        """Multiplications with a plaintext."""
+        return sum(len(group.terms) for groups in self.outputs for group in groups)
+
+    def weight(self, index: int) -> NDArray[np.float64] | float:
+        """Weight number `index` over all slots, or as one constant where all slots agree (cheaper and more precise)."""
+        row = self.weights[index]
+        return float(row[0]) if (row == row[0]).all() else np.repeat(row, self.batch)
+
+
+@dataclass(frozen=True)
+class LinearCost:
+    """Relative costs of one rotation and one product with a plaintext, at the level of a transform, and of a new key."""
+
+    rotate: float
+    mul_plain: float
+    new_key: float = 0.0
+
+
+#: (output ciphertext, input number, shift in positions) -> vector over positions
+Diagonals = dict[tuple[int, int, int], NDArray[np.float64]]
+
+
+def inputs_of(matrices: Sequence[tuple[SparseMatrix, Layout]]) -> list[tuple[int, int]]:
+    """The (source, ciphertext) of each input number: all ciphertexts of the first source, then of the next."""
+    return [(source, ct) for source, (_, layout) in enumerate(matrices) for ct in range(layout.ciphertexts)]
+
+
+def diagonals(matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, folds: int = 0) -> Diagonals:
+    """The diagonals of several matrices that add into one output.
+
+    After `folds` rotations by period, 2 * period, ... have been added, position f holds the sum of 2**folds partial sums
+    at f, f + period, ...; each entry is put into exactly one of them, chosen so that the shifts stay below the period.
+    """
+    width = out.width
+    if out.period << folds > width:
+        raise LoweringError(f"{folds} folds of a period of {out.period} exceed {width} positions")
+    out_ct, out_place = out.home
+    found: Diagonals = {}
+    first = 0
+    for matrix, layout in matrices:
+        if matrix.shape != (out.features, layout.features):
+            raise LoweringError(f"a matrix of {matrix.shape} does not map {layout.features} to {out.features} features")
+        in_ct, _ = layout.home
+        base = _popular((layout.copies[matrix.column] - out_place[matrix.row][:, None]) % layout.period)
+        partial = (base // out.period) % (1 << folds)
+        for start in range(0, width // out.period, 1 << folds):
+            copy = start + partial
+            place = out_place[matrix.row] + copy * out.period
+            shift = (base - copy * out.period) % layout.period
+            keys, which = np.unique(
+                np.stack([out_ct[matrix.row], first + in_ct[matrix.column], shift], axis=1), axis=0, return_inverse=True
+            )
+            table = np.zeros((len(keys), width))
+            np.add.at(table, (which.reshape(-1), place), matrix.values)
+            for (ct, number, step), vector in zip(keys.tolist(), table, strict=True):
+                name = (int(ct), int(number), int(step))
+                found[name] = found[name] + vector if name in found else vector
+        first += layout.ciphertexts
+    return {name: vector for name, vector in found.items() if vector.any()}
+
+
+def _popular(candidates: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each row's shifts (entries, copies), the one that most rows can take: few distinct shifts, few products."""
+    if candidates.shape[1] == 1:
+        return candidates[:, 0]
+    counts = np.bincount(candidates.reshape(-1))
+    return np.take_along_axis(candidates, counts[candidates].argmax(axis=1)[:, None], axis=1)[:, 0]
+
+
+def transform(
+    matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, cost: LinearCost, keys: Iterable[int] = ()
+) -> Transform:
+    """The cheapest baby-step giant-step evaluation of the sum of `matrices` times their sources, by counted cost.
+
+    Tries every number of folds and every split of the shifts; `keys` are rotations (in slots) whose keys exist already.
+    """
+    existing = {step // out.batch for step in keys}
+    best: tuple[float, Diagonals, int, int, int] | None = None
+    for folds in range((out.width // out.period).bit_length()):
+        span = out.period << folds
+        if folds and not any(layout.period >= span for _, layout in matrices):
+            break  # more folds than the inputs have distinct entries for
+        found = diagonals(matrices, out, folds)
+        if len({ct for ct, _, _ in found}) < out.ciphertexts:
+            break
+        split = _best_split(found, [out.period << k for k in range(folds)], out, cost, existing)
+        if split is not None and (best is None or split[0] < best[0]):
+            best = (split[0], found, folds, split[1], split[2])
+    if best is None:
+        raise LoweringError("a ciphertext of the output receives no nonzero weight: there is nothing to evaluate")
+    _, found, folds, modulus, offset = best
+    return _assemble(matrices, found, folds, modulus, offset, out)
+
+
+def _best_split(
+    found: Diagonals, folds: list[int], out: Layout, cost: LinearCost, existing: set[int]
+) -> tuple[float, int, int] | None:
+    """(cost, modulus of the baby steps, offset) of the cheapest split of the shifts."""
+    if not found:
+        return None
+    names = np.array(list(found))
+    shifts = names[:, 2]
+    best: tuple[float, int, int] | None = None
+    for modulus in range(1, int(shifts.max()) + 2):
+        for offset in {0, modulus // 2}:
+            baby = (shifts + offset) % modulus - offset
+            giant = shifts - baby
+            babies = {(n, b) for n, b in zip(names[:, 1].tolist(), baby.tolist(), strict=True) if b}
+            giants = {(o, g) for o, g in zip(names[:, 0].tolist(), giant.tolist(), strict=True) if g}
+            steps = {b % out.width for _, b in babies} | {g % out.width for _, g in giants} | set(folds)
+            rotations = len(babies) + len(giants) + len(folds) * out.ciphertexts
+            total = cost.rotate * rotations + cost.mul_plain * len(found) + cost.new_key * len(steps - existing)
+            if best is None or total < best[0]:
+                best = (total, modulus, offset)
+    return best
+
+
+def _assemble(
+    matrices: Sequence[tuple[SparseMatrix, Layout]], found: Diagonals, folds: int, modulus: int, offset: int, out: Layout
+) -> Transform:
+    numbers = inputs_of(matrices)
+    babies: list[set[int]] = [set() for _ in numbers]
+    groups: list[dict[int, list[Term]]] = [{} for _ in range(out.ciphertexts)]
+    weights, sources = [], []
+    for (ct, number, shift), vector in sorted(found.items(), key=lambda item: item[0]):
+        baby = (shift + offset) % modulus - offset
+        giant = (shift - baby) % out.width
+        step = baby % out.width * out.batch
+        babies[number].add(step)
+        # rotate(inner, g)[f] = inner[f + g]: the weight is shifted back so that it meets its position there.
+        groups[ct].setdefault(giant, []).append(Term(number, step, len(weights)))
+        weights.append(np.roll(vector, giant))
+        sources.append(numbers[number][0])
+    return Transform(
+        babies=tuple(tuple(sorted(steps)) for steps in babies),
+        outputs=tuple(
+            tuple(Group(giant * out.batch, tuple(terms)) for giant, terms in sorted(by_giant.items())) for by_giant in groups
+        ),
+        folds=tuple((out.period << k) * out.batch for k in range(folds)),
+        weights=np.stack(weights),
+        weight_sources=tuple(sources),
+        batch=out.batch,
+    )

@@ -1,0 +1,319 @@
+"""Which modulus chain, and where rescales go: the cheapest plan whose forecast meets the precision wanted.
+
+A key switch costs about the square of the number of primes and hardly depends on their size, so few large primes win:
+weights are encoded at a small scale, and a rescale is placed only where the scale has grown by a whole prime. A dynamic
+programme over (operation, scales, levels) finds the cheapest placement for one chain; chains are tried from short to long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.errors import LoweringError
+from hefw.core.graph import Affine, Graph, Input, Polynomial, Values, sources
+from hefw.core.noise import NoiseModel
+from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams, max_log_qp
+
+Array = NDArray[np.float64]
+
+#: Room kept between the largest calibrated value and the modulus, in bits: values off the calibration, and the sign.
+HEADROOM_BITS = 4.0
+DATA_RANGE = 2.0  # of images in -1..1
+MAX_RESCALES = 3
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Time of one operation at N = 16384, in ms, as polynomials of the number of primes; the ratios are what counts.
+
+    Defaults were measured on SEAL (benchmarks/primitives.py repeats it).
+    """
+
+    key_switch_square: float = 0.28
+    key_switch_linear: float = 0.9
+    mul_plain_linear: float = 0.13
+    rescale_linear: float = 0.6
+
+    def key_switch(self, primes: int) -> float:
+        """A rotation or a relinearisation."""
+        return self.key_switch_square * primes**2 + self.key_switch_linear * primes
+
+    def mul_plain(self, primes: int) -> float:
+        """A product with an encoded plaintext, and its addition."""
+        return self.mul_plain_linear * primes
+
+    def rescale(self, primes: int) -> float:
+        """A rescale."""
+        return self.rescale_linear * primes
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counted operations of one affine region, per step: what its cost and noise depend on."""
+
+    rotations: int
+    products: int
+    output_ciphertexts: int
+    diagonals: Mapping[str, int]  # per source: products that reach one entry, folds included
+    giants: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the plan decides for one node: level it is computed at, scale before rescaling (bits), number of rescales."""
+
+    level: int
+    scale_bits: float
+    rescales: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A modulus chain, and a choice for each node; `forecast_db` is the PSNR expected after the whole schedule."""
+
+    params: CkksParams
+    choices: Mapping[str, Choice]
+    cost: float
+    forecast_db: float
+
+
+@dataclass(frozen=True)
+class _Option:
+    chain: tuple[int, ...]
+    special: int
+    scale: float  # of fresh ciphertexts, and the least scale after a rescale
+    weight: float  # least scale of encoded weights
+
+    @cached_property
+    def capacity(self) -> tuple[int, ...]:
+        return tuple(sum(self.chain[: level + 1]) for level in range(len(self.chain)))
+
+
+class Planner:
+    """Plans one normalised graph whose operations are counted already."""
+
+    def __init__(self, graph: Graph, work: Mapping[str, Work], costs: Costs, *, calibration: Mapping[str, Array]) -> None:
+        self.graph = graph
+        self.work = work
+        self.costs = costs
+        self.calibration = calibration
+        self.history = graph.trajectory(calibration)
+        self.peak_bits = {
+            name: math.log2(max(1e-6, max(float(np.abs(values[name]).max()) for values in self.history)))
+            for name in graph.nodes
+        }
+        self.order = [node for node in graph.nodes.values() if not isinstance(node, Input)]
+        self.live = _live(graph, [node.name for node in self.order])
+
+    def search(
+        self, ring_dimensions: Sequence[int], precision_db: float, *, allow_insecure: bool = False
+    ) -> Plan:
+        """The cheapest plan that reaches `precision_db` (PSNR in dB); LoweringError, with the nearest miss, if none does."""
+        best_miss: Plan | None = None
+        for ring_dimension in ring_dimensions:
+            limit = max_log_qp(max(ring_dimension, 16384)) if allow_insecure else max_log_qp(ring_dimension)
+            for primes in range(2, 40):
+                bits = min(MAXIMUM_PRIME_BITS, (limit - MAXIMUM_PRIME_BITS) // primes)
+                if bits < 25:
+                    break
+                plan, miss = self._cheapest(ring_dimension, bits, primes, precision_db, allow_insecure)
+                if plan is not None:
+                    return plan
+                if miss is not None and (best_miss is None or miss.forecast_db > best_miss.forecast_db):
+                    best_miss = miss
+        if best_miss is not None:
+            raise LoweringError(
+                f"no plan reaches {precision_db:g} dB at ring dimensions {list(ring_dimensions)}; the best forecast is "
+                f"{best_miss.forecast_db:.1f} dB: ask for less precision_db, or allow a larger ring dimension"
+            )
+        raise LoweringError(
+            f"{len(self.order)} operations in sequence do not fit a modulus that is secure at ring dimensions "
+            f"{list(ring_dimensions)}; allow a larger ring dimension, or use a shallower model"
+        )
+
+    def fixed(self, params: CkksParams, precision_db: float) -> Plan:
+        """The cheapest plan on a modulus chain given by the user, else the most precise that it allows."""
+        found = list(self._plans(params.ring_dimension, params.modulus_bits, params.special_bits, params.allow_insecure))
+        if not found:
+            raise LoweringError(
+                f"the modulus chain {list(params.modulus_bits)} is too short for {len(self.order)} operations in sequence; "
+                "use more or larger primes, or leave modulus_bits out"
+            )
+        for plan in sorted(found, key=lambda p: p.cost):
+            judged = self._judge(plan)
+            if judged.forecast_db >= precision_db:
+                return judged
+        return max((self._judge(plan) for plan in found), key=lambda p: p.forecast_db)
+
+    def _cheapest(
+        self, ring_dimension: int, bits: int, primes: int, precision_db: float, insecure: bool
+    ) -> tuple[Plan | None, Plan | None]:
+        chains = [(bits - less,) * primes for less in (0, 2, 4) if bits - less >= 25]
+        found = [
+            plan for chain in chains for plan in self._plans(ring_dimension, chain, (MAXIMUM_PRIME_BITS,), insecure)
+        ]
+        miss = None
+        for plan in sorted(found, key=lambda p: p.cost):
+            judged = self._judge(plan)
+            if judged.forecast_db >= precision_db:
+                return judged, None
+            if miss is None or judged.forecast_db > miss.forecast_db:
+                miss = judged
+        return None, miss
+
+    def _plans(
+        self, ring_dimension: int, chain: tuple[int, ...], special: tuple[int, ...], insecure: bool
+    ) -> Iterator[Plan]:
+        for scale in range(24, 46, 2):
+            for weight in range(14, 42, 2):
+                option = _Option(chain, special[0], scale, weight)
+                found = self._place(option)
+                if found is not None:
+                    params = CkksParams(ring_dimension, chain, special, float(scale), insecure)
+                    yield Plan(params, found[1], found[0], math.nan)
+
+    def _place(self, option: _Option) -> tuple[float, dict[str, Choice]] | None:
+        """The cheapest (cost, choices) on one chain, or None if it does not fit."""
+        top = len(option.chain) - 1
+        start = {name: (option.scale, top) for name in self.graph.inputs}
+        memo: dict[tuple[int, tuple[tuple[float, int], ...]], tuple[float, tuple[Choice, ...]] | None] = {}
+
+        def solve(i: int, state: dict[str, tuple[float, int]]) -> tuple[float, tuple[Choice, ...]] | None:
+            if i == len(self.order):
+                return 0.0, ()
+            key = (i, tuple(state[name] for name in self.live[i]))
+            if key in memo:
+                return memo[key]
+            node = self.order[i]
+            best: tuple[float, tuple[Choice, ...]] | None = None
+            for choice, after in self._choices(node, state, option):
+                rest = solve(i + 1, {**state, node.name: after})
+                if rest is not None:
+                    cost = self._cost(node, choice) + rest[0]
+                    if best is None or cost < best[0]:
+                        best = (cost, (choice, *rest[1]))
+            memo[key] = best
+            return best
+
+        found = solve(0, start)
+        if found is None:
+            return None
+        return found[0], {node.name: choice for node, choice in zip(self.order, found[1], strict=True)}
+
+    def _choices(
+        self, node: object, state: Mapping[str, tuple[float, int]], option: _Option
+    ) -> Iterator[tuple[Choice, tuple[float, int]]]:
+        for rescales in range(MAX_RESCALES + 1):
+            if isinstance(node, Affine):
+                names = self.step_sources(node)
+                level = min(state[name][1] for name in names)
+                if rescales > level:
+                    return
+                dropped = option.capacity[level] - option.capacity[level - rescales]
+                scale = max(max(state[name][0] for name in names) + option.weight, option.scale + dropped)
+            else:
+                assert isinstance(node, Polynomial)
+                before, level = state[node.source]
+                if rescales > level:
+                    return
+                dropped = option.capacity[level] - option.capacity[level - rescales]
+                scale = 2 * before
+                if scale - dropped < option.scale:
+                    return
+            if scale + self.peak_bits[node.name] + HEADROOM_BITS > option.capacity[level]:
+                continue
+            after = (scale - dropped, level - rescales)
+            if after[0] + self.peak_bits[node.name] + HEADROOM_BITS > option.capacity[after[1]]:
+                continue
+            yield Choice(level, scale, rescales), after
+
+    def step_sources(self, node: Affine) -> list[str]:
+        """The sources that a region reads at every step; those of once-a-request inputs are summed beforehand."""
+        inputs = self.graph.inputs
+        often = [term.source for term in node.terms if not (term.source in inputs and inputs[term.source].once)]
+        return often or [term.source for term in node.terms]
+
+    def _cost(self, node: object, choice: Choice) -> float:
+        primes = choice.level + 1
+        costs = self.costs
+        if isinstance(node, Affine):
+            work = self.work[node.name]
+            cost = work.rotations * costs.key_switch(primes) + work.products * costs.mul_plain(primes)
+            return cost + choice.rescales * costs.rescale(primes) * work.output_ciphertexts
+        return costs.key_switch(primes) + choice.rescales * costs.rescale(primes)
+
+    def _judge(self, plan: Plan) -> Plan:
+        """The plan with its forecast: the graph run in the clear with every operation's noise added."""
+        model = NoiseModel(plan.params.ring_dimension)
+        rng = np.random.default_rng(0)
+        scales = {name: plan.params.scale_bits for name in self.graph.inputs}
+        for name, choice in plan.choices.items():
+            chain = plan.params.modulus_bits
+            scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
+        ratio = 2.0 ** (max(plan.params.modulus_bits) - min(plan.params.special_bits))
+        rms: dict[str, float] = {}
+
+        def perturb(name: str, value: Array) -> Array:
+            std = self._noise(name, plan, model, ratio, scales, rms)
+            noisy = value + rng.normal(size=value.shape) * std
+            rms[name] = float(np.sqrt(np.mean(noisy**2)))
+            return noisy
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            final = self.graph.trajectory(self.calibration, perturb)[-1]
+        error = _final_error(self.graph, final, self.history[-1])
+        forecast = 20 * math.log10(DATA_RANGE / error) if math.isfinite(error) and error > 0 else -math.inf
+        return Plan(plan.params, plan.choices, plan.cost, forecast)
+
+    def _noise(
+        self,
+        name: str,
+        plan: Plan,
+        model: NoiseModel,
+        ratio: float,
+        scales: Mapping[str, float],
+        rms: Mapping[str, float],
+    ) -> float:
+        """Standard deviation of the noise that computing one node adds to each of its entries, in units of the value."""
+        node = self.graph.nodes[name]
+        if isinstance(node, Input):
+            return model.fresh / 2.0 ** scales[name]
+        choice = plan.choices[name]
+        switch = model.key_switch(choice.level + 1, ratio)
+        variance = choice.rescales * (model.rescale / 2.0 ** scales[name]) ** 2
+        if not isinstance(node, Affine):
+            return math.sqrt(variance + (switch / 2.0**choice.scale_bits) ** 2)
+        work = self.work[name]
+        variance += work.giants * (switch / 2.0**choice.scale_bits) ** 2
+        for term in node.terms:
+            weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
+            encoded = work.diagonals.get(term.source, 0)
+            variance += encoded * (rms[term.source] * model.encode / weight_scale) ** 2
+            if encoded > 1:
+                gain = float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
+                variance += gain * (switch / 2.0 ** scales[term.source]) ** 2
+        return math.sqrt(variance)
+
+
+def _final_error(graph: Graph, noisy: Values, exact: Values) -> float:
+    """Root mean square difference of the fed-back outputs after the last step."""
+    differences = [
+        (noisy[output.node] - exact[output.node]) * output.factors[-1] for output in graph.outputs.values()
+    ]
+    return float(np.sqrt(np.mean(np.concatenate([d.reshape(-1) for d in differences]) ** 2)))
+
+
+def _live(graph: Graph, order: Sequence[str]) -> list[tuple[str, ...]]:
+    """For each position in the order, the values that it or a later operation reads."""
+    live: list[tuple[str, ...]] = []
+    needed: set[str] = set()
+    for name in reversed(order):
+        needed = (needed - {name}) | set(sources(graph.nodes[name]))
+        live.append(tuple(sorted(needed)))
+    return live[::-1]

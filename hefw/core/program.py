@@ -1,0 +1,290 @@
+"""A graph lowered for one set of parameters and one batch: what an engine runs, and what the key holder must know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.backend import KeyManifest
+from hefw.core.errors import LoweringError, ParameterError
+from hefw.core.layout import Layout
+from hefw.core.linear import Transform
+from hefw.core.params import CkksParams, Resolved
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A term that is a multiple of the identity with a factor a step: `value` times factors[step], encoded at `scale`."""
+
+    value: str
+    factors: Array
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOp:
+    """One affine region: linear transform of `sources`, plus scalar terms, plus `addend`, plus bias; then rescales.
+
+    All sources are dropped to `level` first. `weight_scales` has one scale a source so that all products reach `scale`.
+    """
+
+    name: str
+    level: int
+    scale: float  # before rescaling
+    rescales: int
+    sources: tuple[str, ...]
+    weight_scales: tuple[float, ...]
+    transform: Transform | None
+    scalars: tuple[Scalar, ...]
+    addend: str | None  # a value of the prelude
+    bias: Array | None  # (1 or steps, features)
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class SquareOp:
+    """source * source, relinearised, then rescaled."""
+
+    name: str
+    level: int
+    scale: float  # before rescaling
+    rescales: int
+    source: str
+    ciphertexts: int
+
+
+Op = LinearOp | SquareOp
+
+
+@dataclass(frozen=True)
+class Port:
+    """An encrypted input or output as the two parties see it: where entries sit, and at which level and scale."""
+
+    layout: Layout
+    level: int
+    scale: float
+    shape: tuple[int, ...]
+    once: bool = False
+    factors: tuple[float, ...] = ()  # outputs: public scalars, one a step, that the key holder applies
+    feedback: str | None = None  # outputs: the input of the next step that this becomes
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a key holder needs to know of a program: nothing of the weights."""
+
+    params: Resolved
+    batch: int
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+    keys: KeyManifest
+    timesteps: tuple[int, ...]
+    graph_digest: str
+    regions: int
+    depth: int
+    forecast_db: float
+
+    @property
+    def steps(self) -> int:
+        return len(self.timesteps)
+
+    def pack(self) -> bytes:
+        """As bytes for the wire."""
+        p = self.params
+        fields: dict[str, Any] = {
+            "params": p.params.to_dict(),
+            "backend": p.backend,
+            "primes": list(p.primes),
+            "special_primes": list(p.special_primes),
+            "batch": self.batch,
+            "inputs": {name: _pack_port(port) for name, port in self.inputs.items()},
+            "outputs": {name: _pack_port(port) for name, port in self.outputs.items()},
+            "rotations": {str(step): level for step, level in self.keys.rotations.items()},
+            "relinearisation": self.keys.relinearisation,
+            "conjugation": self.keys.conjugation,
+            "timesteps": list(self.timesteps),
+            "graph_digest": self.graph_digest,
+            "regions": self.regions,
+            "depth": self.depth,
+            "forecast_db": self.forecast_db,
+        }
+        return bytes(msgpack.packb(fields))
+
+    @staticmethod
+    def unpack(data: bytes) -> Interface:
+        """Read and check an interface that a server sent; LoweringError or ParameterError if it is not one."""
+        try:
+            f = msgpack.unpackb(data, strict_map_key=True, max_buffer_size=64 * 2**20)
+            params = Resolved(
+                CkksParams.from_dict(f["params"]), str(f["backend"]), _integers(f["primes"]), _integers(f["special_primes"])
+            )
+            rotations = {int(step): int(level) for step, level in f["rotations"].items()}
+            if any(not 0 < step < params.slots for step in rotations):
+                raise ValueError("a rotation outside the slots")
+            if any(not 2 <= q < 2**61 for q in params.primes + params.special_primes):
+                raise ValueError("a prime outside 2..2^61")
+            if any(abs(q.bit_length() - bits) > 1 for q, bits in zip(params.primes, params.params.modulus_bits, strict=True)):
+                raise ValueError("primes that are not of the announced sizes")
+            interface = Interface(
+                params,
+                int(f["batch"]),
+                {str(name): _unpack_port(port, params) for name, port in f["inputs"].items()},
+                {str(name): _unpack_port(port, params) for name, port in f["outputs"].items()},
+                KeyManifest(rotations, bool(f["relinearisation"]), bool(f["conjugation"])),
+                _integers(f["timesteps"]),
+                str(f["graph_digest"]),
+                int(f["regions"]),
+                int(f["depth"]),
+                float(f["forecast_db"]),
+            )
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, msgpack.UnpackException) as error:
+            raise LoweringError(f"the server's manifest cannot be read: {error!r}") from None
+        if any(len(port.factors) != interface.steps for port in interface.outputs.values()):
+            raise ParameterError("the server's manifest has another number of factors than of steps")
+        return interface
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations of the prelude (once a request) and of a step, with everything counted before the first one runs."""
+
+    interface: Interface
+    prelude: tuple[LinearOp, ...]
+    step: tuple[Op, ...]
+    kept: tuple[str, ...]  # inputs and prelude values that stay over all steps
+    outputs: Mapping[str, str]  # output name -> value name
+
+    @property
+    def params(self) -> Resolved:
+        return self.interface.params
+
+    @property
+    def regions(self) -> list[str]:
+        """Names of the operations of a step, in order: the units of progress."""
+        return [op.name for op in self.step]
+
+    def counts(self, step: int = 0) -> Counter[str]:
+        """Evaluator operations of one step, as `Evaluator.counts` will show them (weights are encoded already)."""
+        return _count(self.step, step, self)
+
+    def prelude_counts(self) -> Counter[str]:
+        """Evaluator operations of the prelude (weights are encoded already)."""
+        return _count(self.prelude, 0, self)
+
+    @property
+    def weight_count(self) -> int:
+        """Plaintexts that are encoded once and kept."""
+        return sum(len(op.transform.weights) for op in (*self.prelude, *self.step) if isinstance(op, LinearOp) and op.transform)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the encoded weights: residues of 8 bytes."""
+        n = self.params.params.ring_dimension
+        return sum(
+            len(op.transform.weights) * (op.level + 1) * n * 8
+            for op in (*self.prelude, *self.step)
+            if isinstance(op, LinearOp) and op.transform
+        )
+
+    def levels(self) -> dict[str, tuple[int, float]]:
+        """Level and scale (bits) of every value, inputs first."""
+        found = {name: (port.level, float(np.log2(port.scale))) for name, port in self.interface.inputs.items()}
+        for op in self.step:
+            scale = op.scale
+            for k in range(op.rescales):
+                scale /= self.params.primes[op.level - k]
+            found[op.name] = (op.level - op.rescales, float(np.log2(scale)))
+        return found
+
+
+def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    levels = {name: (port.level, port.layout.ciphertexts) for name, port in program.interface.inputs.items()}
+    for op in (*program.prelude, *program.step):
+        counted = op in ops
+        if isinstance(op, SquareOp):
+            levels[op.name] = (op.level - op.rescales, op.ciphertexts)
+            if counted:
+                counts += Counter(
+                    mul=op.ciphertexts, relinearise=op.ciphertexts, rescale=op.rescales * op.ciphertexts
+                )
+            continue
+        n = op.layout.ciphertexts
+        levels[op.name] = (op.level - op.rescales, n)
+        if not counted:
+            continue
+        scalars = [s for s in op.scalars if s.factors[step % len(s.factors)]]
+        for name in {*op.sources, *(s.value for s in scalars)}:
+            if levels[name][0] > op.level:
+                counts["drop_level"] += levels[name][1]
+        parts = 0
+        if op.transform:
+            groups = sum(len(groups) for groups in op.transform.outputs)
+            counts["rotate"] += len(op.transform.rotations)
+            counts["mul_plain"] += op.transform.products
+            counts["add"] += op.transform.products - groups + (groups - n) + len(op.transform.folds) * n
+            parts = 1
+        counts["mul_plain"] += len(scalars) * n
+        counts["encode"] += len(scalars) * n
+        parts += len(scalars) + (op.addend is not None)
+        counts["add"] += max(0, parts - 1) * n
+        if op.bias is not None:
+            counts["encode"] += n
+            counts["add_plain"] += n
+        counts["rescale"] += op.rescales * n
+    return +counts
+
+
+def _pack_port(port: Port) -> dict[str, Any]:
+    return {
+        "features": port.layout.features,
+        "positions": np.ascontiguousarray(port.layout.positions, dtype="<i4").tobytes(),
+        "ciphertexts": port.layout.ciphertexts,
+        "batch": port.layout.batch,
+        "period": port.layout.period,
+        "level": port.level,
+        "scale": port.scale,
+        "shape": list(port.shape),
+        "once": port.once,
+        "factors": list(port.factors),
+        "feedback": port.feedback,
+    }
+
+
+def _unpack_port(data: dict[str, Any], params: Resolved) -> Port:
+    batch, features, count = int(data["batch"]), int(data["features"]), int(data["ciphertexts"])
+    positions = np.frombuffer(data["positions"], dtype="<i4").astype(np.int64).reshape(count, -1)
+    if positions.shape[1] * batch != params.slots or positions.min() < -1 or positions.max() != features - 1:
+        raise ValueError("a layout that does not fill the slots")
+    if not 0 <= int(data["level"]) <= params.max_level or not 0 < float(data["scale"]) < 2.0**1000:
+        raise ValueError("a level or scale that does not exist")
+    shape = _integers(data["shape"])
+    if int(np.prod(shape)) != features:
+        raise ValueError("a shape that is not the layout's")
+    feedback = data["feedback"]
+    factors = tuple(float(x) for x in data["factors"])
+    if not all(np.isfinite(factors)):
+        raise ValueError("factors that are not finite")
+    return Port(
+        Layout(features, positions, batch, int(data["period"])),
+        int(data["level"]),
+        float(data["scale"]),
+        shape,
+        bool(data["once"]),
+        factors,
+        None if feedback is None else str(feedback),
+    )
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, (list, tuple)) or len(values) > 100_000 or not all(type(v) is int for v in values):
+        raise TypeError("a list of integers was expected")
+    return tuple(values)

@@ -1,0 +1,23 @@
+"""What a long operation tells its caller while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step forward: `done` of `total` units of a stage are finished.
+
+    `stage` is one of "keygen", "encode", "label", "evaluate", "twin" or "train"; `detail` names what is worked on (a
+    step, a region) or is empty.
+    """
+
+    stage: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+ProgressCallback = Callable[[Progress], None]

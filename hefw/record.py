@@ -1,0 +1,179 @@
+"""`run.json`: what a run was, what it cost, and who saw what. `hefw/run.schema.json` is its JSON schema.
+
+The record stays with the key holder: labels and seed are in it. `python -m hefw.record` prints the schema.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+
+RECORD_VERSION = 1
+SCHEMA_PATH = Path(__file__).with_name("run.schema.json")
+SIMULATED = "SIMULATED: no encryption took place, nothing here is private"
+INSECURE = "INSECURE: the parameters are below 128-bit security"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ParamsRecord(_Part):
+    """The CKKS parameters that were used."""
+
+    ring_dimension: int = Field(ge=2, description="N; a ciphertext has N/2 slots")
+    log_qp: float = Field(gt=0, description="bits of the whole modulus, special primes included")
+    security_bits: NonNegativeInt = Field(description="classical bits that the table promises; 0 if below 128")
+    depth: NonNegativeInt = Field(description="rescales from fresh ciphertext to output")
+    scale_bits: float = Field(gt=0, description="bits of the scale of a fresh ciphertext")
+    secret: str = Field(description="distribution of the secret key, e.g. 'uniform ternary'")
+    modulus_bits: tuple[float, ...] = Field(description="bits of every prime of the modulus, in the chain's order")
+    insecure: bool = Field(description="below 128 bits, allowed by allow_insecure")
+
+
+class SecondsRecord(_Part):
+    """Wall time by stage, in seconds."""
+
+    keygen: float = Field(ge=0)
+    encode_weights: float = Field(ge=0)
+    encrypt: float = Field(ge=0)
+    evaluate: float = Field(ge=0)
+    decrypt: float = Field(ge=0)
+    total: float = Field(ge=0)
+
+
+class BytesRecord(_Part):
+    """Sizes, in bytes."""
+
+    evaluation_keys: NonNegativeInt = Field(description="all evaluation keys, as sent")
+    upload_per_step: NonNegativeInt = Field(description="key holder to server, a step")
+    download_per_step: NonNegativeInt = Field(description="server to key holder, a step")
+    encoded_weights: NonNegativeInt = Field(description="memory of the encoded weights at the server")
+
+
+class LedgerEntryRecord(_Part):
+    """One thing that one party could see, and in which form."""
+
+    party: str = Field(description="'server' or 'key holder'")
+    step: NonNegativeInt | None = Field(description="from 0; null if it is not of one step")
+    item: str = Field(description="what it is, e.g. 'latent x_t'")
+    form: Literal["plaintext", "ciphertext", "public"]
+    entries: NonNegativeInt = Field(description="numbers in it")
+    bytes: NonNegativeInt = Field(description="its size, in bytes")
+
+
+class LedgerRecord(_Part):
+    """What each party could see."""
+
+    server_plaintext_fraction: float = Field(
+        ge=0, le=1, description="entries of latents that the server saw in plaintext, of all entries"
+    )
+    entries: tuple[LedgerEntryRecord, ...]
+
+
+class MachineRecord(_Part):
+    """Where the run took place; no host or user name."""
+
+    cpu: str
+    cores: int = Field(ge=1, description="cores that the process may use")
+    memory_bytes: NonNegativeInt
+    platform: str
+    python: str
+
+
+class ModelRecord(_Part):
+    """The model that drew the images."""
+
+    name: str
+    digest: str = Field(description="SHA-256 of the model's graph file, hexadecimal")
+
+
+class RunRecord(_Part):
+    """One run, as `run.json` holds it.
+
+    Errors compare the final images with those of the plaintext twin (same seed): the largest absolute difference, and
+    the PSNR in dB for a data range of 2. They are null where there is no twin; the PSNR also where nothing differs.
+    """
+
+    hefw_record_version: Literal[1] = 1
+    started: AwareDatetime = Field(description="ISO 8601, UTC")
+    simulated: bool = Field(description="the backend does not encrypt")
+    insecure: bool = Field(description="the parameters are below 128-bit security")
+    config: dict[str, Any]
+    model: ModelRecord
+    labels: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    shape: tuple[int, int, int, int] = Field(description="(count, channels, height, width) of the images")
+    params: ParamsRecord
+    seconds: SecondsRecord
+    seconds_per_image_step: float = Field(ge=0, description="evaluate / (images * steps)")
+    max_abs_error: float | None = Field(ge=0)
+    psnr_db: float | None
+    bytes: BytesRecord
+    counts: dict[str, NonNegativeInt] = Field(description="operations on ciphertexts, by name, over all steps")
+    peak_rss_bytes: NonNegativeInt = Field(description="peak resident memory of all processes of the run")
+    ledger: LedgerRecord
+    versions: dict[str, str]
+    machine: MachineRecord
+
+    @property
+    def banner(self) -> str | None:
+        """What every output must say first: SIMULATED or INSECURE (or both) with the reason, or None."""
+        parts = [text for text, wanted in ((SIMULATED, self.simulated), (INSECURE, self.insecure)) if wanted]
+        return "; ".join(parts) or None
+
+    def to_json(self) -> str:
+        """The text of run.json, indented, with a final newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def schema_text() -> str:
+    """The JSON schema of run.json, as committed in `hefw/run.schema.json`."""
+    schema = RunRecord.model_json_schema(mode="serialization")
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def machine_info() -> MachineRecord:
+    """This machine: processor, cores this process may use, memory in bytes, platform, Python."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return MachineRecord(
+        cpu=_cpu(),
+        cores=cores,
+        memory_bytes=psutil.virtual_memory().total,
+        platform=platform.platform(),
+        python=platform.python_version(),
+    )
+
+
+def versions_info(names: Iterable[str]) -> dict[str, str]:
+    """Installed versions of distributions by name; 'not installed' where there is none."""
+    return {name: _version(name) for name in names}
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

@@ -1,0 +1,44 @@
+"""What a report is made from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.record import RunRecord
+
+
+class RunResult(Protocol):
+    """The result of `hefw.generate`, as the reports use it. Images are float64, black -1, white 1."""
+
+    @property
+    def images(self) -> NDArray[np.float64]:
+        """The decrypted images (count, channels, height, width)."""
+        ...
+
+    @property
+    def plain(self) -> NDArray[np.float64] | None:
+        """The plaintext twin's images of the same seed (count, channels, height, width), or None."""
+        ...
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """One label an image."""
+        ...
+
+    @property
+    def trajectory(self) -> NDArray[np.float64]:
+        """x_T first, the images last: (steps + 1, count, channels, height, width)."""
+        ...
+
+    @property
+    def server_view(self) -> tuple[bytes, ...]:
+        """What the server was sent at each step: the very bytes."""
+        ...
+
+    @property
+    def record(self) -> RunRecord:
+        """The run's record."""
+        ...

@@ -1,0 +1,76 @@
+"""Progress of a run on stderr: a bar on a terminal, a few plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from hefw.core.progress import Progress, ProgressCallback
+
+STAGES = {
+    "keygen": "making keys",
+    "encode": "encoding weights",
+    "label": "encrypting labels",
+    "evaluate": "evaluating",
+    "twin": "plaintext twin",
+    "train": "training",
+}
+LINES_PER_STAGE = 10
+
+
+class PlainLines:
+    """Prints a line when a stage begins, ends, or has moved on by a tenth, with the time left as far as is known."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._stage, self._started, self._tenth = "", 0.0, -1
+
+    def __call__(self, progress: Progress) -> None:
+        now = self._clock()
+        tenth = LINES_PER_STAGE * progress.done // progress.total if progress.total else 0
+        if progress.stage != self._stage:
+            self._stage, self._started = progress.stage, now
+        elif tenth <= self._tenth:
+            return
+        self._tenth = tenth
+        line = f"{STAGES.get(progress.stage, progress.stage)} {progress.done}/{progress.total}"
+        if progress.detail:
+            line += f", {progress.detail}"
+        if 0 < progress.done < progress.total:
+            left = (now - self._started) * (progress.total - progress.done) / progress.done
+            line += f", about {max(1, round(left))} s left"
+        print(line, file=self._stream, flush=True)
+
+
+@contextlib.contextmanager
+def show_progress(stream: TextIO | None = None) -> Iterator[ProgressCallback]:
+    """A callback that shows a run's progress on `stream` (stderr by default) while the context is open."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield PlainLines(stream)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Bars(*columns, console=Console(file=stream)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                name = STAGES.get(progress.stage, progress.stage)
+                tasks[progress.stage] = bars.add_task(name, total=progress.total, detail="")
+            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, detail=progress.detail)
+
+        yield update

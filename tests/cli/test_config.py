@@ -1,0 +1,391 @@
+"""The configuration: what it accepts, what it refuses and in which words, and its round trips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from cli_fakes import ThreadOptions, fake_registry
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hefw.config import (
+    MAX_LABEL,
+    MAX_LABELS,
+    MAX_SEED,
+    Choice,
+    Config,
+    Params,
+    check_labels,
+    format_labels,
+    load,
+    merge,
+    parse_labels,
+)
+from hefw.core.errors import ConfigError
+from hefw.plugins import Registry
+
+names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1).filter(lambda name: name != "name")
+scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(scalars | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+label_lists = st.lists(st.integers(0, 20) | st.integers(0, MAX_LABEL), min_size=1, max_size=50)
+bits = st.none() | st.lists(st.integers(2, 60), min_size=1, max_size=8)
+
+
+def choices() -> st.SearchStrategy[Choice]:
+    return st.builds(Choice, st.text(min_size=1), st.dictionaries(names, json_values, max_size=3))
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    return Config(
+        backend=draw(choices()),
+        strategy=draw(choices()),
+        model=draw(choices()),
+        scheduler=draw(choices()),
+        labels=draw(label_lists),
+        steps=draw(st.integers(1, 1000)),
+        batch=draw(st.just("auto") | st.integers(1, 10**6)),
+        seed=draw(st.integers(0, MAX_SEED)),
+        params={
+            "precision_db": draw(st.floats(20, 100)),
+            "ring_dimension": draw(st.none() | st.sampled_from([2**k for k in range(10, 18)])),
+            "modulus_bits": draw(bits),
+            "special_bits": draw(bits),
+        },
+        out=draw(st.text(min_size=1).filter(lambda text: "\0" not in text)),
+        allow_insecure=draw(st.booleans()),
+    )
+
+
+def refused(**values: Any) -> str:
+    """The one line with which Config refuses these values."""
+    with pytest.raises(ConfigError) as caught:
+        Config(**values)
+    return one_line(caught.value)
+
+
+def one_line(error: BaseException) -> str:
+    line = str(error)
+    assert "\n" not in line
+    assert len(line) < 400
+    return line
+
+
+# Labels
+
+
+@given(label_lists)
+def test_labels_round_trip(labels: list[int]) -> None:
+    assert parse_labels(format_labels(labels)) == tuple(labels)
+
+
+@given(st.text("0123456789-, x", max_size=12))
+def test_labels_text_is_parsed_or_refused_in_one_line(text: str) -> None:
+    refusal: ConfigError | None = None
+    labels: tuple[int, ...] = ()
+    try:
+        labels = parse_labels(text)
+    except ConfigError as error:
+        refusal = error
+    if refusal:
+        assert one_line(refusal).startswith("labels: ")
+    else:
+        assert labels
+        assert min(labels) >= 0
+
+
+@pytest.mark.parametrize(
+    ("given_value", "labels"),
+    [
+        ("0-3", (0, 1, 2, 3)),
+        (" 0 - 2 , 5 ", (0, 1, 2, 5)),
+        ("7", (7,)),
+        ("3,3,3", (3, 3, 3)),
+        (7, (7,)),
+        ([2, 0], (2, 0)),
+        (range(3), (0, 1, 2)),
+        (np.array([4, 5]), (4, 5)),
+    ],
+)
+def test_labels_forms(given_value: object, labels: tuple[int, ...]) -> None:
+    assert parse_labels(given_value) == labels
+    assert Config(labels=given_value).labels == labels
+
+
+@pytest.mark.parametrize(
+    ("given_value", "parts"),
+    [
+        ("0-x", ["'0-x'", "ranges", "labels: 0-9,0-5"]),
+        ("", ["''", "labels: 0-9,0-5"]),
+        ("1,,2", ["'' in '1,,2'"]),
+        ("-1", ["'-1'", "labels: 0-9,0-5"]),
+        ("9-0", ["'9-0'", "backwards", "write 0-9"]),
+        ("0-99999999", ["'0-99999999'", "100000000 labels", f"1 to {MAX_LABELS}"]),
+        ("0-60000,0-60000", ["120002 labels", f"1 to {MAX_LABELS}"]),
+        ("²", ["'²'", "labels: 0-9,0-5"]),
+        ([-1], ["-1", "integers from 0", "labels: [0, 1, 2]"]),
+        ([1.5], ["1.5", "integers from 0"]),
+        ([True], ["True", "integers from 0"]),
+        (["1"], ["'1'", "integers from 0"]),
+        ([], ["0 labels", "1 to"]),
+        (None, ["None", "labels: 0-9,0-5"]),
+        (True, ["True", "labels: 0-9,0-5"]),
+        (2.5, ["2.5", "labels: 0-9,0-5"]),
+    ],
+)
+def test_labels_refused(given_value: object, parts: list[str]) -> None:
+    line = refused(labels=given_value)
+    assert line.startswith("labels: ")
+    for part in parts:
+        assert part in line
+    with pytest.raises(ConfigError) as caught:
+        parse_labels(given_value)
+    assert str(caught.value) == line
+
+
+def test_check_labels_names_label_and_range() -> None:
+    check_labels((0, 9), 10, "digits")
+    with pytest.raises(ConfigError) as caught:
+        check_labels((3, 11, 12), 10, "digits")
+    assert one_line(caught.value) == "label 11 is not one of model 'digits'; allowed 0-9; for example labels: 0-9"
+
+
+# Values
+
+
+def test_defaults() -> None:
+    config = Config()
+    assert config.to_dict() == {
+        "backend": "tenseal",
+        "strategy": "full",
+        "model": "digits",
+        "scheduler": "ddim",
+        "protocol": "end-to-end",
+        "refresh": "client",
+        "labels": "0-9,0-5",
+        "steps": 10,
+        "batch": "auto",
+        "seed": 0,
+        "params": {"precision_db": 60.0, "ring_dimension": None, "modulus_bits": None, "special_bits": None},
+        "out": "hefw-run",
+        "allow_insecure": False,
+    }
+    assert len(config.labels) == 16
+    assert config.params == Params()
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"steps": 0}, "steps: 0 is not allowed; allowed: an integer from 1 to 1000; for example steps: 10"),
+        ({"steps": 1001}, "steps: 1001 is not allowed; allowed: an integer from 1 to 1000; for example steps: 10"),
+        ({"steps": "10"}, "steps: '10' is not allowed; allowed: an integer from 1 to 1000; for example steps: 10"),
+        ({"steps": True}, "steps: True is not allowed; allowed: an integer from 1 to 1000; for example steps: 10"),
+        ({"seed": -1}, "seed: -1 is not allowed; allowed: an integer from 0 to 2^63 - 1; for example seed: 0"),
+        ({"seed": 2**63}, f"seed: {2**63} is not allowed; allowed: an integer from 0 to 2^63 - 1; for example seed: 0"),
+        (
+            {"batch": 0},
+            "batch: 0 is not allowed; allowed: the most images in one request, from 1, or auto (what a ciphertext "
+            "holds); for example batch: auto",
+        ),
+        (
+            {"protocol": "update-only"},
+            "protocol: 'update-only' is not allowed; allowed: end-to-end; for example protocol: end-to-end",
+        ),
+        (
+            {"refresh": "bootstrap"},
+            "refresh: 'bootstrap' is not allowed; allowed: client; for example refresh: client",
+        ),
+        ({"backend": 3}, "backend: 3 is not allowed; allowed: a name, or {name: ..., option: ...}"),
+        ({"model": {"width": 3}}, "model: {'width': 3} is not allowed; allowed: a name, or {name: ..., option: ...}"),
+        ({"model": ""}, "model: '' is not allowed; allowed: a name, or {name: ..., option: ...}"),
+        ({"allow_insecure": "yes"}, "allow_insecure: 'yes' is not allowed; allowed: true or false; for example "),
+        ({"out": ""}, "out: '' is not allowed; allowed: the path of a folder; for example out: hefw-run"),
+        ({"out": "a\0b"}, "out: 'a\\x00b' is not allowed; allowed: the path of a folder"),
+        ({"params": 3}, "params: 3 is not allowed; allowed: a mapping of modulus_bits, precision_db, ring_dimension"),
+        (
+            {"params": {"precision_db": 10}},
+            "params.precision_db: 10 is not allowed; allowed: a PSNR against the plaintext twin from 20 to 100 (dB); "
+            "for example precision_db: 60",
+        ),
+        ({"params": {"precision_db": float("nan")}}, "params.precision_db: nan is not allowed; allowed: a PSNR"),
+        ({"params": {"ring_dimension": 1000}}, "params.ring_dimension: 1000 is not allowed; allowed: a power of two"),
+        ({"params": {"modulus_bits": [60, 61]}}, "params.modulus_bits: 61 is not allowed; allowed: a list of prime"),
+        ({"params": {"modulus_bits": []}}, "params.modulus_bits: [] is not allowed; allowed: a list of prime"),
+        ({"params": {"special_bits": 60}}, "params.special_bits: 60 is not allowed; allowed: a list of prime"),
+        ({"stepz": 1}, "unknown key 'stepz'; did you mean 'steps'? Known: allow_insecure, backend, batch, labels"),
+        (
+            {"params": {"precision": 40}},
+            "unknown key 'params.precision'; did you mean 'precision_db'? Known: modulus_bits, precision_db,",
+        ),
+    ],
+)
+def test_refused_values(values: dict[str, Any], line: str) -> None:
+    assert refused(**values).startswith(line)
+
+
+def test_long_and_odd_values_stay_one_short_line() -> None:
+    assert "..." in refused(backend=["x" * 10_000])
+    assert "\n" not in refused(steps="a\nb")
+    assert "finite numbers, text" in refused(model={"name": "digits", "width": object()})
+    assert "finite numbers, text" in refused(model={"name": "digits", "width": float("inf")})
+    loop: list[Any] = []
+    loop.append(loop)
+    assert "numbers, text" in refused(model={"name": "digits", "width": loop})
+
+
+def test_validation_by_pydantic_gives_the_same_error() -> None:
+    with pytest.raises(ConfigError, match="steps: 0 is not allowed"):
+        Config.model_validate({"steps": 0})
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().steps = 3  # type: ignore[misc]
+
+
+# Round trips
+
+
+@given(configs())
+def test_round_trip(config: Config) -> None:
+    assert Config(**config.to_dict()) == config
+    assert Config(**json.loads(json.dumps(config.to_dict()))) == config
+    assert merge(config, {}) == config
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".toml"])
+def test_load(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"run{suffix}"
+    if suffix == ".toml":
+        path.write_text('labels = "0-4"\nsteps = 5\n[model]\nname = "digits"\nwidth = 8\n[params]\nprecision_db = 40\n')
+    else:
+        path.write_text("# demo\nlabels: 0-4\nsteps: 5\nmodel: {name: digits, width: 8}\nparams:\n  precision_db: 40\n")
+    config = load(path)
+    assert config.labels == (0, 1, 2, 3, 4)
+    assert config.model == Choice("digits", {"width": 8})
+    assert config.params.precision_db == 40
+    assert config == Config(labels="0-4", steps=5, model={"name": "digits", "width": 8}, params={"precision_db": 40})
+
+
+def test_load_what_to_dict_gave(tmp_path: Path) -> None:
+    config = Config(labels=[3, 1], backend={"name": "tenseal", "threads": 2}, params={"modulus_bits": [60, 40]})
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(config.to_dict()))
+    assert load(path) == config
+
+
+def test_a_file_of_comments_is_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("# nothing yet\n")
+    assert load(path) == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("run.yaml", "steps: 1\nlabels: [1, 2\n", ["malformed", "line 3", "such as steps: 10"]),
+        ("run.yaml", "steps: 1\n\tseed: 2\n", ["malformed", "line 2"]),
+        ("run.yaml", "steps: 1\nseed: 1\nsteps: 2\n", ["malformed", "line 3", "'steps' is given twice"]),
+        ("run.yaml", "steps: \x01\n", ["malformed"]),
+        ("run.toml", "steps = 1\nseed = = 2\n", ["malformed", "line 2", "such as steps = 10"]),
+        ("run.yaml", "- steps\n", ["['steps']", "a mapping of keys", "steps: 10"]),
+        ("run.yaml", "just text\n", ["'just text'", "a mapping of keys"]),
+        ("run.yaml", "stpes: 3\n", ["unknown key 'stpes'", "did you mean 'steps'?"]),
+        ("run.yaml", "3: 3\n", ["unknown key '3'"]),
+        ("run.yaml", "steps: -3\n", ["steps: -3 is not allowed", "from 1 to 1000"]),
+        ("run.yaml", "steps:\n", ["steps: None is not allowed"]),
+        ("run.yaml", "model: {name: digits, born: 2001-02-03}\n", ["model: options", "are not allowed"]),
+        ("run.toml", "steps = '3'\n", ["steps: '3' is not allowed"]),
+        ("run.json", "{}", ["unknown kind", ".yaml, .yml, .toml"]),
+        ("run.yaml", None, ["does not exist", "give the path of a YAML or TOML file"]),
+    ],
+)
+def test_load_refused(tmp_path: Path, name: str, text: str | None, parts: list[str]) -> None:
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    line = str(caught.value)
+    assert line.startswith(f"config {str(path)!r}")
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+
+
+def test_load_refuses_folders_and_bytes(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory; give a readable file"):
+        load(tmp_path / "folder.yaml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not text; give a YAML or TOML file in UTF-8"):
+        load(tmp_path / "bytes.toml")
+
+
+# Merging
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("steps: 5\nseed: 9\nmodel: {name: digits, width: 8}\nparams: {precision_db: 40}\n")
+    config = merge(path, {"steps": 7, "seed": None, "params": {"ring_dimension": 8192}, "model": {"width": 4}})
+    assert (config.steps, config.seed) == (7, 9)
+    assert (config.params.precision_db, config.params.ring_dimension) == (40, 8192)
+    assert config.model == Choice("digits", {"width": 4})
+    assert merge(path, {"model": "other"}).model == Choice("other")
+    assert merge(config, {"params": Params()}).params == Params()
+    assert merge(None, {"backend": {"threads": 2}}).backend == Choice("tenseal", {"threads": 2})
+
+
+def test_merge_refuses_unknown_keys() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'label'; did you mean 'labels'"):
+        merge(None, {"label": "3"})
+
+
+# Plugins
+
+
+def test_resolve_gives_entries_and_options() -> None:
+    chosen = Config(backend={"name": "tenseal", "threads": 2}).resolve(fake_registry())
+    assert list(chosen) == ["backend", "strategy", "model", "scheduler"]
+    assert chosen["backend"].entry.name == "tenseal"
+    assert chosen["backend"].options == ThreadOptions(threads=2)
+    assert chosen["model"].options.model_dump() == {"width": 32}
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"backend": "tensela"}, "unknown backend 'tensela'; did you mean 'tenseal'? Known: simulator, tenseal"),
+        ({"scheduler": "zzz"}, "unknown scheduler 'zzz'; Known: ddim, euler"),
+        (
+            {"backend": {"name": "tenseal", "threds": 2}},
+            "backend 'tenseal': unknown option 'threds'; did you mean 'threads'? Known: mode, threads",
+        ),
+        (
+            {"backend": {"name": "tenseal", "threads": 0}},
+            "backend 'tenseal': option 'threads' = 0 is not allowed: input should be greater than or equal to 1",
+        ),
+        (
+            {"backend": {"name": "tenseal", "mode": [1]}},
+            "backend 'tenseal': option 'mode' = [1] is not allowed: input should be a valid string or input should be "
+            "a valid integer",
+        ),
+        ({"strategy": {"name": "full", "x": 1}}, "strategy 'full': unknown option 'x'; Known: none"),
+    ],
+)
+def test_resolve_refused(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(**values).resolve(fake_registry())
+    assert one_line(caught.value) == line
+
+
+def test_resolve_mentions_broken_plugins() -> None:
+    with pytest.raises(ConfigError, match="Known: none; some plugins failed to load: see `hefw plugins`"):
+        Config().resolve(Registry(broken={"stranger": "ImportError: no"}))
