@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -222,9 +223,11 @@ def train_digits(
 
 def _number(text: str | None) -> int | float | str | None:
     """Text as a number where it is one; what is not is left for Config to refuse by its key's own words."""
-    for kind in (int, float):
-        with contextlib.suppress(TypeError, ValueError):
-            return kind(text)  # type: ignore[arg-type]
+    if text is not None:
+        with contextlib.suppress(ValueError):
+            return int(text)
+        with contextlib.suppress(ValueError):
+            return value if math.isfinite(value := float(text)) else text
     return text
 
 
@@ -278,9 +281,9 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of typer's; its class has moved between releases
             command = getattr(getattr(error, "ctx", None), "command_path", "hefw")
-            return _fail(BAD_INPUT, f"{error.format_message()} (see `{command} --help`)")
+            return _fail(BAD_INPUT, f"{error.format_message().rstrip('.')} (see `{command} --help`)")
         hint = "" if os.environ.get("HEFW_DEBUG") else " (set HEFW_DEBUG=1 for a traceback)"
-        return _fail(FAILED, f"{type(error).__name__}: {error}{hint}")
+        return _fail(FAILED, f"{type(error).__name__}: {str(error) or 'no further message'}{hint}")
     if code == INTERRUPTED:
         typer.echo("interrupted", err=True)
     return code if isinstance(code, int) else OK

@@ -137,7 +137,8 @@ class Choice:
             return cls(given["name"], json.loads(json.dumps(rest, allow_nan=False)))
         except (TypeError, ValueError, RecursionError):
             raise ValueError(
-                f"options {_show(rest)} are not allowed; allowed: finite numbers, text, true, false, null, lists and mappings of them"
+                f"options {_show(rest)} are not allowed; allowed: finite numbers, text, true, false, null, lists and "
+                "mappings of them"
             ) from None
 
     def to_json(self) -> str | dict[str, JsonValue]:

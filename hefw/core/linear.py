@@ -129,6 +129,10 @@ class LinearCost:
     new_key: float = 0.0
 
 
+#: Baby-step counts tried: all up to the first number, then multiples of the second.
+FINE_SPLITS = 40
+COARSE_SPLIT = 8
+
 #: (output ciphertext, input number, shift in positions) -> vector over positions
 Diagonals = dict[tuple[int, int, int], NDArray[np.float64]]
 
@@ -160,24 +164,30 @@ def diagonals(matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, fold
             copy = start + partial
             place = out_place[matrix.row] + copy * out.period
             shift = (base - copy * out.period) % layout.period
+            shape = (out.ciphertexts, first + layout.ciphertexts, layout.period)
             keys, which = np.unique(
-                np.stack([out_ct[matrix.row], first + in_ct[matrix.column], shift], axis=1), axis=0, return_inverse=True
+                np.ravel_multi_index((out_ct[matrix.row], first + in_ct[matrix.column], shift), shape), return_inverse=True
             )
             table = np.zeros((len(keys), width))
-            np.add.at(table, (which.reshape(-1), place), matrix.values)
-            for (ct, number, step), vector in zip(keys.tolist(), table, strict=True):
-                name = (int(ct), int(number), int(step))
+            np.add.at(table, (which, place), matrix.values)
+            for name, vector in zip(zip(*(k.tolist() for k in np.unravel_index(keys, shape)), strict=True), table, strict=True):
                 found[name] = found[name] + vector if name in found else vector
         first += layout.ciphertexts
     return {name: vector for name, vector in found.items() if vector.any()}
 
 
 def _popular(candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each row's shifts (entries, copies), the one that most rows can take: few distinct shifts, few products."""
+    """One of each row's shifts (entries, copies), such that there are few distinct ones: the most common first, greedily."""
     if candidates.shape[1] == 1:
         return candidates[:, 0]
-    counts = np.bincount(candidates.reshape(-1))
-    return np.take_along_axis(candidates, counts[candidates].argmax(axis=1)[:, None], axis=1)[:, 0]
+    chosen = np.full(len(candidates), -1, dtype=np.int64)
+    open_rows = np.arange(len(candidates))
+    while len(open_rows):
+        shift = np.bincount(candidates[open_rows].reshape(-1)).argmax()
+        covered = (candidates[open_rows] == shift).any(axis=1)
+        chosen[open_rows[covered]] = shift
+        open_rows = open_rows[~covered]
+    return chosen
 
 
 def transform(
@@ -211,18 +221,20 @@ def _best_split(
     """(cost, modulus of the baby steps, offset) of the cheapest split of the shifts."""
     if not found:
         return None
-    names = np.array(list(found))
-    shifts = names[:, 2]
+    outputs, numbers, shifts = np.array(list(found)).T
+    width, known = out.width, np.array(sorted(existing), dtype=np.int64)
+    fixed = cost.rotate * len(folds) * out.ciphertexts + cost.mul_plain * len(found)
     best: tuple[float, int, int] | None = None
-    for modulus in range(1, int(shifts.max()) + 2):
+    largest = int(shifts.max()) + 1
+    for modulus in [m for m in range(1, largest + 1) if m <= FINE_SPLITS or m % COARSE_SPLIT == 0 or m == largest]:
         for offset in {0, modulus // 2}:
             baby = (shifts + offset) % modulus - offset
             giant = shifts - baby
-            babies = {(n, b) for n, b in zip(names[:, 1].tolist(), baby.tolist(), strict=True) if b}
-            giants = {(o, g) for o, g in zip(names[:, 0].tolist(), giant.tolist(), strict=True) if g}
-            steps = {b % out.width for _, b in babies} | {g % out.width for _, g in giants} | set(folds)
-            rotations = len(babies) + len(giants) + len(folds) * out.ciphertexts
-            total = cost.rotate * rotations + cost.mul_plain * len(found) + cost.new_key * len(steps - existing)
+            babies = np.unique((numbers * width + baby % width)[baby != 0])
+            giants = np.unique((outputs * width + giant % width)[giant % width != 0])
+            steps = np.unique(np.concatenate([babies % width, giants % width, folds]))
+            new = len(steps) - int(np.isin(steps, known).sum())
+            total = fixed + cost.rotate * (len(babies) + len(giants)) + cost.new_key * new
             if best is None or total < best[0]:
                 best = (total, modulus, offset)
     return best

@@ -66,17 +66,18 @@ def lower(graph: Graph, resolve: Resolver, request: Request | None = None, costs
     if not graph.calibration:
         raise LoweringError("the graph has no calibration inputs, from which ranges are learnt; add them to the graph")
     flat = normalise(graph)
+    planner = Planner(flat, costs)
     error: LoweringError | None = None
-    for ring_dimension in _ring_dimensions(request, flat):
+    for ring_dimension in _ring_dimensions(request):
         try:
-            return _lower_at(graph, flat, ring_dimension, resolve, request, costs)
+            return _lower_at(graph, planner, ring_dimension, resolve, request)
         except LoweringError as failed:
             error = failed
     assert error is not None
     raise error
 
 
-def _ring_dimensions(request: Request, graph: Graph) -> Sequence[int]:
+def _ring_dimensions(request: Request) -> Sequence[int]:
     if request.params is not None:
         return (request.params.ring_dimension,)
     if request.ring_dimension is not None:
@@ -84,17 +85,19 @@ def _ring_dimensions(request: Request, graph: Graph) -> Sequence[int]:
     return [n for n in RING_DIMENSIONS if SMALLEST_PLANNED <= n <= LARGEST_PLANNED]
 
 
-def _lower_at(
-    graph: Graph, flat: Graph, ring_dimension: int, resolve: Resolver, request: Request, costs: Costs
-) -> Program:
-    slots = ring_dimension // 2
-    layouts, regions = _layouts(flat, slots, costs)
-    work = {name: _work(region) for name, region in regions.items()}
-    planner = Planner(flat, work, costs, calibration=graph.calibration)
+def _lower_at(graph: Graph, planner: Planner, ring_dimension: int, resolve: Resolver, request: Request) -> Program:
+    flat = planner.graph
+    if request.params is None and not planner.fits(ring_dimension, allow_insecure=request.allow_insecure):
+        raise LoweringError(
+            f"{len(planner.order)} operations in sequence do not fit a modulus that is secure at ring dimension "
+            f"{ring_dimension}; allow a larger ring dimension, or use a shallower model"
+        )
+    layouts, regions = _layouts(flat, ring_dimension // 2, planner.costs)
+    planner.work = {name: _work(region) for name, region in regions.items()}
     if request.params is not None:
         plan = planner.fixed(request.params, request.precision_db)
     else:
-        plan = planner.search([ring_dimension], request.precision_db, allow_insecure=request.allow_insecure)
+        plan = planner.search(ring_dimension, request.precision_db, allow_insecure=request.allow_insecure)
     return _emit(graph, flat, layouts, regions, plan, planner, resolve(plan.params), request)
 
 

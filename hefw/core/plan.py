@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.errors import LoweringError
-from hefw.core.graph import Affine, Graph, Input, Polynomial, Values, sources
+from hefw.core.graph import Affine, Graph, Input, Perturb, Polynomial, Values, sources
 from hefw.core.noise import NoiseModel
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams, max_log_qp
 
@@ -26,6 +26,12 @@ Array = NDArray[np.float64]
 HEADROOM_BITS = 4.0
 DATA_RANGE = 2.0  # of images in -1..1
 MAX_RESCALES = 3
+MINIMUM_SCALE = 24  # bits; below, the noise of a fresh ciphertext is visible
+MINIMUM_WEIGHT = 14
+MINIMUM_CHAIN_BITS = 25
+PREFILTER_DB = 3.0  # a plan whose single step misses by more is not looked at further
+QUICK_IMAGES = 8
+INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,9 @@ class Work:
     giants: int
 
 
+NO_WORK = Work(0, 0, 0, {}, 0)
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the plan decides for one node: level it is computed at, scale before rescaling (bits), number of rescales."""
@@ -96,14 +105,14 @@ class _Option:
 
 
 class Planner:
-    """Plans one normalised graph whose operations are counted already."""
+    """Plans one normalised graph. `fits` needs no counts; for anything else set `work` first."""
 
-    def __init__(self, graph: Graph, work: Mapping[str, Work], costs: Costs, *, calibration: Mapping[str, Array]) -> None:
+    def __init__(self, graph: Graph, costs: Costs) -> None:
         self.graph = graph
-        self.work = work
+        self.work: Mapping[str, Work] = {}
         self.costs = costs
-        self.calibration = calibration
-        self.history = graph.trajectory(calibration)
+        self.calibration = graph.calibration
+        self.history = graph.trajectory(self.calibration)
         self.peak_bits = {
             name: math.log2(max(1e-6, max(float(np.abs(values[name]).max()) for values in self.history)))
             for name in graph.nodes
@@ -111,31 +120,26 @@ class Planner:
         self.order = [node for node in graph.nodes.values() if not isinstance(node, Input)]
         self.live = _live(graph, [node.name for node in self.order])
 
-    def search(
-        self, ring_dimensions: Sequence[int], precision_db: float, *, allow_insecure: bool = False
-    ) -> Plan:
+    def search(self, ring_dimension: int, precision_db: float, *, allow_insecure: bool = False) -> Plan:
         """The cheapest plan that reaches `precision_db` (PSNR in dB); LoweringError, with the nearest miss, if none does."""
         best_miss: Plan | None = None
-        for ring_dimension in ring_dimensions:
-            limit = max_log_qp(max(ring_dimension, 16384)) if allow_insecure else max_log_qp(ring_dimension)
-            for primes in range(2, 40):
-                bits = min(MAXIMUM_PRIME_BITS, (limit - MAXIMUM_PRIME_BITS) // primes)
-                if bits < 25:
-                    break
-                plan, miss = self._cheapest(ring_dimension, bits, primes, precision_db, allow_insecure)
-                if plan is not None:
-                    return plan
-                if miss is not None and (best_miss is None or miss.forecast_db > best_miss.forecast_db):
-                    best_miss = miss
-        if best_miss is not None:
-            raise LoweringError(
-                f"no plan reaches {precision_db:g} dB at ring dimensions {list(ring_dimensions)}; the best forecast is "
-                f"{best_miss.forecast_db:.1f} dB: ask for less precision_db, or allow a larger ring dimension"
-            )
+        for chain in _chains(ring_dimension, allow_insecure):
+            found = list(self._plans(ring_dimension, chain, (MAXIMUM_PRIME_BITS,), allow_insecure))
+            plan, miss = self._first_precise(found, precision_db)
+            if plan is not None:
+                return plan
+            if miss is not None and (best_miss is None or miss.forecast_db > best_miss.forecast_db):
+                best_miss = miss
+        nearest = f"; the best forecast is {best_miss.forecast_db:.1f} dB" if best_miss else ""
         raise LoweringError(
-            f"{len(self.order)} operations in sequence do not fit a modulus that is secure at ring dimensions "
-            f"{list(ring_dimensions)}; allow a larger ring dimension, or use a shallower model"
+            f"no plan reaches {precision_db:g} dB at ring dimension {ring_dimension}{nearest}: ask for less precision_db, "
+            "or allow a larger ring dimension"
         )
+
+    def fits(self, ring_dimension: int, *, allow_insecure: bool = False) -> bool:
+        """Whether any chain of this ring dimension takes the graph's operations, whatever the precision."""
+        coarse = _Option((), MAXIMUM_PRIME_BITS, MINIMUM_SCALE, MINIMUM_WEIGHT)
+        return any(self._place(replace(coarse, chain=chain)) for chain in _chains(ring_dimension, allow_insecure))
 
     def fixed(self, params: CkksParams, precision_db: float) -> Plan:
         """The cheapest plan on a modulus chain given by the user, else the most precise that it allows."""
@@ -145,21 +149,17 @@ class Planner:
                 f"the modulus chain {list(params.modulus_bits)} is too short for {len(self.order)} operations in sequence; "
                 "use more or larger primes, or leave modulus_bits out"
             )
-        for plan in sorted(found, key=lambda p: p.cost):
-            judged = self._judge(plan)
-            if judged.forecast_db >= precision_db:
-                return judged
-        return max((self._judge(plan) for plan in found), key=lambda p: p.forecast_db)
+        plan, miss = self._first_precise(found, precision_db)
+        if plan is None:
+            plan = miss or max((self._judge(plan) for plan in found), key=lambda p: p.forecast_db)
+        return plan
 
-    def _cheapest(
-        self, ring_dimension: int, bits: int, primes: int, precision_db: float, insecure: bool
-    ) -> tuple[Plan | None, Plan | None]:
-        chains = [(bits - less,) * primes for less in (0, 2, 4) if bits - less >= 25]
-        found = [
-            plan for chain in chains for plan in self._plans(ring_dimension, chain, (MAXIMUM_PRIME_BITS,), insecure)
-        ]
+    def _first_precise(self, found: list[Plan], precision_db: float) -> tuple[Plan | None, Plan | None]:
+        """(the cheapest plan that is precise enough, the most precise one that is not)."""
         miss = None
         for plan in sorted(found, key=lambda p: p.cost):
+            if self._one_step_db(plan) < precision_db - PREFILTER_DB:
+                continue
             judged = self._judge(plan)
             if judged.forecast_db >= precision_db:
                 return judged, None
@@ -170,8 +170,8 @@ class Planner:
     def _plans(
         self, ring_dimension: int, chain: tuple[int, ...], special: tuple[int, ...], insecure: bool
     ) -> Iterator[Plan]:
-        for scale in range(24, 46, 2):
-            for weight in range(14, 42, 2):
+        for scale in range(MINIMUM_SCALE, 46, 2):
+            for weight in range(MINIMUM_WEIGHT, 42, 2):
                 option = _Option(chain, special[0], scale, weight)
                 found = self._place(option)
                 if found is not None:
@@ -243,20 +243,35 @@ class Planner:
         primes = choice.level + 1
         costs = self.costs
         if isinstance(node, Affine):
-            work = self.work[node.name]
+            work = self.work.get(node.name, NO_WORK)
             cost = work.rotations * costs.key_switch(primes) + work.products * costs.mul_plain(primes)
             return cost + choice.rescales * costs.rescale(primes) * work.output_ciphertexts
         return costs.key_switch(primes) + choice.rescales * costs.rescale(primes)
 
     def _judge(self, plan: Plan) -> Plan:
         """The plan with its forecast: the graph run in the clear with every operation's noise added."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            final = self.graph.trajectory(self.calibration, self._perturbation(plan))[-1]
+        return replace(plan, forecast_db=_psnr(_error(self.graph, final, self.history[-1], -1)))
+
+    def _one_step_db(self, plan: Plan) -> float:
+        """A quick look: the precision of one step in the middle, on few images, as if errors of all steps were independent."""
+        step = self.graph.steps // 2
+        few = {name: self.history[step][name][:QUICK_IMAGES] for name in self.graph.inputs}
+        exact = {name: value[:QUICK_IMAGES] for name, value in self.history[step].items()}
+        with np.errstate(over="ignore", invalid="ignore"):
+            noisy = self.graph.evaluate(step, few, self._perturbation(plan))
+        return _psnr(_error(self.graph, noisy, exact, step) * math.sqrt(self.graph.steps))
+
+    def _perturbation(self, plan: Plan) -> Perturb:
+        """Adds to each value the noise that computing it would add."""
         model = NoiseModel(plan.params.ring_dimension)
         rng = np.random.default_rng(0)
+        chain = plan.params.modulus_bits
         scales = {name: plan.params.scale_bits for name in self.graph.inputs}
         for name, choice in plan.choices.items():
-            chain = plan.params.modulus_bits
             scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
-        ratio = 2.0 ** (max(plan.params.modulus_bits) - min(plan.params.special_bits))
+        ratio = 2.0 ** (max(chain) - min(plan.params.special_bits))
         rms: dict[str, float] = {}
 
         def perturb(name: str, value: Array) -> Array:
@@ -265,11 +280,7 @@ class Planner:
             rms[name] = float(np.sqrt(np.mean(noisy**2)))
             return noisy
 
-        with np.errstate(over="ignore", invalid="ignore"):
-            final = self.graph.trajectory(self.calibration, perturb)[-1]
-        error = _final_error(self.graph, final, self.history[-1])
-        forecast = 20 * math.log10(DATA_RANGE / error) if math.isfinite(error) and error > 0 else -math.inf
-        return Plan(plan.params, plan.choices, plan.cost, forecast)
+        return perturb
 
     def _noise(
         self,
@@ -301,12 +312,27 @@ class Planner:
         return math.sqrt(variance)
 
 
-def _final_error(graph: Graph, noisy: Values, exact: Values) -> float:
-    """Root mean square difference of the fed-back outputs after the last step."""
+def _error(graph: Graph, noisy: Values, exact: Values, step: int) -> float:
+    """Root mean square difference of the outputs of one step, public factors applied."""
     differences = [
-        (noisy[output.node] - exact[output.node]) * output.factors[-1] for output in graph.outputs.values()
+        ((noisy[output.node] - exact[output.node]) * output.factors[step]).reshape(-1) for output in graph.outputs.values()
     ]
-    return float(np.sqrt(np.mean(np.concatenate([d.reshape(-1) for d in differences]) ** 2)))
+    return float(np.sqrt(np.mean(np.concatenate(differences) ** 2)))
+
+
+def _psnr(error: float) -> float:
+    """PSNR in dB of a root mean square error, for a data range of 2."""
+    return 20 * math.log10(DATA_RANGE / error) if math.isfinite(error) and error > 0 else -math.inf
+
+
+def _chains(ring_dimension: int, allow_insecure: bool) -> Iterator[tuple[int, ...]]:
+    """Moduli to try, short ones first: equal primes, as large as security allows, and slightly smaller."""
+    limit = max_log_qp(max(ring_dimension, INSECURE_LIKE) if allow_insecure else ring_dimension)
+    for primes in range(2, 40):
+        bits = min(MAXIMUM_PRIME_BITS, (limit - MAXIMUM_PRIME_BITS) // primes)
+        for less in (0, 2, 4):
+            if bits - less >= MINIMUM_CHAIN_BITS:
+                yield (bits - less,) * primes
 
 
 def _live(graph: Graph, order: Sequence[str]) -> list[tuple[str, ...]]:

@@ -101,17 +101,17 @@ def size(count: float) -> str:
     """A number of bytes for people: decimal prefixes."""
     for prefix in ("", "k", "M", "G"):
         if count < 1000:
-            return f"{count:.0f} B" if not prefix else f"{count:.3g} {prefix}B"
+            return f"{_three(count)} {prefix}B"
         count /= 1000
-    return f"{count:,.3g} TB"
+    return f"{_three(count)} TB"
 
 
 def duration(seconds: float) -> str:
     """A time in seconds for people."""
     if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
+        return f"{_three(1000 * seconds)} ms"
     if seconds < 100:
-        return f"{seconds:.3g} s"
+        return f"{_three(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
@@ -119,6 +119,11 @@ def duration(seconds: float) -> str:
 def number(value: float) -> str:
     """A number with thousands apart, three decimals at most."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}".rstrip("0").rstrip(".")
+
+
+def _three(value: float) -> str:
+    """Three significant digits, never in exponent form."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def _name(choice: Any) -> str:

@@ -20,7 +20,7 @@ from hefw.models.schedules import LinearUpdate
 Array = NDArray[np.float64]
 Shape = tuple[int, int, int]
 
-CALIBRATION_IMAGES = 64
+CALIBRATION_IMAGES = 20
 
 
 def matrix_of(function: Callable[[torch.Tensor], torch.Tensor], shape: Shape) -> SparseMatrix:

@@ -1,0 +1,40 @@
+"""`tenseal`: Microsoft SEAL through TenSEAL's low-level binding (its CKKSVector has no rotations and no levels)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest
+from hefw.core.params import CkksParams, Resolved
+
+
+class TensealBackend(Backend):
+    """SEAL 4 with uniform ternary secrets. Rotation keys and fresh ciphertexts are sent as seeds."""
+
+    name = "tenseal"
+    capabilities = Capabilities(ring_dimensions=(1024, 2048, 4096, 8192, 16384, 32768), seeded_bytes=True)
+
+    def resolve(self, params: CkksParams) -> Resolved:
+        """The primes that SEAL chooses for the bit sizes; ParameterError if it cannot."""
+        self.check(params)
+        from hefw.backends.tenseal.context import resolve
+
+        return resolve(params, self.name)
+
+    def keygen(self, params: Resolved, manifest: KeyManifest) -> KeyHolder:
+        """A new secret key from SEAL's generator, seeded by the operating system."""
+        from hefw.backends.tenseal.keyholder import TensealKeyHolder
+
+        return TensealKeyHolder.generate(params, manifest)
+
+    def load_key_holder(self, params: Resolved, manifest: KeyManifest, path: Path) -> KeyHolder:
+        """The key holder of a file that `save` wrote."""
+        from hefw.backends.tenseal.keyholder import TensealKeyHolder
+
+        return TensealKeyHolder.load(params, manifest, path)
+
+    def evaluator(self, params: Resolved) -> Evaluator:
+        """A server's side."""
+        from hefw.backends.tenseal.evaluator import TensealEvaluator
+
+        return TensealEvaluator(params, self.capabilities)

@@ -1,0 +1,127 @@
+"""What both sides share: SEAL's context, the ids of its levels, and bytes in and out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import _sealapi_cpp as seal
+
+from hefw.core.errors import EnvelopeError, ParameterError
+from hefw.core.params import CkksParams, Resolved
+
+LENGTH_BYTES = 8
+
+
+class Context:
+    """A SEAL context and, for each level, the id under which SEAL knows it."""
+
+    def __init__(self, params: Resolved) -> None:
+        self.params = params
+        primes = (*params.primes, *params.special_primes)
+        security = seal.SEC_LEVEL_TYPE.NONE if params.params.insecure else seal.SEC_LEVEL_TYPE.TC128
+        self.seal = seal.SEALContext(_parameters(params.params, [seal.Modulus(q) for q in primes]), True, security)
+        if not self.seal.parameters_set():
+            raise ParameterError(f"SEAL refuses primes of {params.params.modulus_bits} + {params.params.special_bits} bits")
+        self.encoder = seal.CKKSEncoder(self.seal)
+        self.level_ids = _level_ids(self.seal, params.max_level)
+
+    def encode(self, values: Any, level: int, scale: float) -> Any:
+        """A SEAL plaintext of (slots,) values or one constant."""
+        plaintext = seal.Plaintext()
+        listed = values if isinstance(values, float) else values.tolist()
+        self.encoder.encode(listed, self.level_ids[level], scale, plaintext)
+        return plaintext
+
+    def ciphertext(self, payload: bytes, level: int, scale: float) -> Any:
+        """A SEAL ciphertext from its bytes, with the level and scale that the envelope announced."""
+        ct = seal.Ciphertext()
+        parse("ciphertext", lambda path: ct.load(self.seal, path), payload)
+        if ct.coeff_modulus_size() != level + 1 or ct.size() != 2:
+            raise EnvelopeError(f"a ciphertext of level {ct.coeff_modulus_size() - 1} was sent as one of level {level}")
+        ct.scale = scale
+        return ct
+
+
+def resolve(params: CkksParams, backend: str) -> Resolved:
+    """SEAL's choice of primes; its context is made once to be sure that it accepts them."""
+    bits = [*params.modulus_bits, *params.special_bits]
+    if len(params.special_bits) != 1:
+        raise ParameterError(f"SEAL has one special prime; special_bits {list(params.special_bits)} has {len(params.special_bits)}")
+    if params.special_bits[0] < max(params.modulus_bits):
+        raise ParameterError(
+            f"the special prime of {params.special_bits[0]} bits must be at least as large as the others "
+            f"({max(params.modulus_bits)} bits), or key switching drowns the message"
+        )
+    try:
+        moduli = [m.value() for m in seal.CoeffModulus.Create(params.ring_dimension, bits)]
+    except (ValueError, RuntimeError) as error:
+        raise ParameterError(f"SEAL has no primes of {bits} bits at ring dimension {params.ring_dimension}: {error}") from None
+    resolved = Resolved(params, backend, tuple(moduli[:-1]), tuple(moduli[-1:]))
+    Context(resolved)
+    return resolved
+
+
+def dump(save: Callable[[str], None], padded: int) -> bytes:
+    """The bytes that a SEAL object saves, padded with zeros to a length that does not depend on its content.
+
+    SEAL compresses, so that lengths would vary with random bits: two runs would tell apart by their sizes.
+    """
+    with _memory_file() as file:
+        save(f"/proc/self/fd/{file.fileno()}")
+        file.seek(0)
+        data = file.read()
+    if len(data) + LENGTH_BYTES > padded:
+        raise EnvelopeError(f"a SEAL object of {len(data)} bytes exceeds its padded length of {padded}")
+    return len(data).to_bytes(LENGTH_BYTES, "big") + data + bytes(padded - LENGTH_BYTES - len(data))
+
+
+def parse(what: str, load: Callable[[str], None], payload: bytes) -> None:
+    """Hand the unpadded bytes to SEAL's checking loader; EnvelopeError if it refuses them."""
+    length = int.from_bytes(payload[:LENGTH_BYTES], "big")
+    if len(payload) < LENGTH_BYTES or length > len(payload) - LENGTH_BYTES or any(payload[LENGTH_BYTES + length :]):
+        raise EnvelopeError(f"not a padded {what}: {len(payload)} bytes announce {length}")
+    with _memory_file() as file:
+        file.write(payload[LENGTH_BYTES : LENGTH_BYTES + length])
+        file.flush()
+        try:
+            load(f"/proc/self/fd/{file.fileno()}")
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise EnvelopeError(f"SEAL cannot read the {what}: {error}") from None
+
+
+def padded_length(params: Resolved, polynomials: int, primes: int) -> int:
+    """An upper bound of the bytes of a SEAL object of so many polynomials, compression included.
+
+    Residues are below 2^bits, so that each 8-byte word keeps at most `bits` random bits; SEAL's compressor comes within
+    MARGIN of that, and never stores more than 8 bytes a word.
+    """
+    sizes = sorted((q.bit_length() for q in (*params.primes, *params.special_primes)[:primes]), reverse=True)
+    bits = params.params.ring_dimension * polynomials * sum(min(64.0, size * MARGIN + 1) for size in sizes)
+    return int(bits // 8) + OVERHEAD
+
+
+MARGIN = 1.03
+OVERHEAD = 1 << 12
+
+
+def _memory_file() -> Any:
+    # A file that exists in memory only and is private to this process: SEAL's binding saves to paths.
+    return os.fdopen(os.memfd_create("hefw", os.MFD_CLOEXEC), "w+b")
+
+
+def _parameters(params: CkksParams, moduli: Any) -> Any:
+    chosen = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
+    chosen.set_poly_modulus_degree(params.ring_dimension)
+    chosen.set_coeff_modulus(moduli)
+    return chosen
+
+
+def _level_ids(context: Any, max_level: int) -> list[Any]:
+    data = context.first_context_data()
+    ids = []
+    while data is not None:
+        ids.append(data.parms_id())
+        data = data.next_context_data()
+    return ids[::-1]
