@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
@@ -12,6 +12,8 @@ from hefw.core.errors import EnvelopeError, ParameterError
 from hefw.core.params import CkksParams, Resolved
 
 LENGTH_BYTES = 8
+SLACK_BITS = 10
+OVERHEAD = 4096  # headers, seeds, and the table of a rotation key
 
 
 class Context:
@@ -91,19 +93,14 @@ def parse(what: str, load: Callable[[str], None], payload: bytes) -> None:
             raise EnvelopeError(f"SEAL cannot read the {what}: {error}") from None
 
 
-def padded_length(params: Resolved, polynomials: int, primes: int) -> int:
-    """An upper bound of the bytes of a SEAL object of so many polynomials, compression included.
+def padded_length(primes: Sequence[int], ring_dimension: int, polynomials: int) -> int:
+    """An upper bound of the bytes that SEAL saves for so many polynomials modulo each of `primes`.
 
-    Residues are below 2^bits, so that each 8-byte word keeps at most `bits` random bits; SEAL's compressor comes within
-    MARGIN of that, and never stores more than 8 bytes a word.
+    A residue has 8 bytes; SEAL's compressor takes it to within SLACK_BITS of the size of its prime (measured for primes
+    of 25 to 60 bits), and never adds more than a thousandth.
     """
-    sizes = sorted((q.bit_length() for q in (*params.primes, *params.special_primes)[:primes]), reverse=True)
-    bits = params.params.ring_dimension * polynomials * sum(min(64.0, size * MARGIN + 1) for size in sizes)
-    return int(bits // 8) + OVERHEAD
-
-
-MARGIN = 1.03
-OVERHEAD = 1 << 12
+    bits = sum(min(64, q.bit_length() + SLACK_BITS) for q in primes)
+    return int(1.003 * ring_dimension * polynomials * bits / 8) + OVERHEAD
 
 
 def _memory_file() -> Any:
@@ -121,7 +118,7 @@ def _parameters(params: CkksParams, moduli: Any) -> Any:
 def _level_ids(context: Any, max_level: int) -> list[Any]:
     data = context.first_context_data()
     ids = []
-    while data is not None:
+    for _ in range(max_level + 1):
         ids.append(data.parms_id())
         data = data.next_context_data()
     return ids[::-1]
