@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 ERROR_STD = 3.2
 TERNARY_VARIANCE = 2 / 3
 
@@ -45,6 +48,24 @@ class NoiseModel:
         return self._rounding * self._slot
 
     def key_switch(self, primes: int, largest_over_special: float = 1.0) -> float:
-        """One rotation, conjugation or relinearisation at `primes` primes; the ratio is largest prime / special prime."""
-        digits = math.sqrt(primes * self.ring_dimension / 12) * ERROR_STD * largest_over_special
+        """One rotation, conjugation or relinearisation at `primes` primes; the ratio is largest prime / special prime.
+
+        Digits are taken in [0, q), not centred: their mean square is q^2 / 3.
+        """
+        digits = math.sqrt(primes * self.ring_dimension / 3) * ERROR_STD * largest_over_special
         return math.hypot(digits, self._rounding) * self._slot
+
+    def key_switch_bias(self) -> NDArray[np.float64]:
+        """How the part of a key switch's noise that is the same for every ciphertext is spread over the slots: (N / 2,).
+
+        Three quarters of the mean square (BIAS_SHARE) come from the digits' mean q / 2: a constant polynomial times the
+        key's own errors. It depends on the key alone, so that it adds up over steps, and it is large in the few slots j
+        whose root of unity, zeta^(3^j), is close to 1. The root mean square of the profile is 1.
+        """
+        n = self.ring_dimension
+        exponents = np.array([pow(3, j, 2 * n) for j in range(n // 2)])
+        return np.asarray(1 / (math.sqrt(n) * np.sin(np.pi * exponents / (2 * n))))
+
+
+#: Share of the mean square of a key switch's noise that depends on the key alone.
+BIAS_SHARE = 0.75

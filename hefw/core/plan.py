@@ -7,6 +7,7 @@ programme over (operation, scales, levels) finds the cheapest placement for one 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.errors import LoweringError
-from hefw.core.graph import Affine, Graph, Input, Perturb, Polynomial, Values, sources
-from hefw.core.noise import NoiseModel
+from hefw.core.graph import Affine, Graph, Input, Node, Perturb, Polynomial, Values, sources
+from hefw.core.noise import BIAS_SHARE, NoiseModel
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams, max_log_qp
 
 Array = NDArray[np.float64]
@@ -26,8 +27,10 @@ Array = NDArray[np.float64]
 HEADROOM_BITS = 4.0
 DATA_RANGE = 2.0  # of images in -1..1
 MAX_RESCALES = 3
-MINIMUM_SCALE = 24  # bits; below, the noise of a fresh ciphertext is visible
-MINIMUM_WEIGHT = 14
+SCALES = range(24, 46, 3)  # bits; below, the noise of a rescale is visible
+WEIGHTS = range(14, 42, 4)
+FRESH_ABOVE = (0, 6, 12, 18)  # bits by which fresh ciphertexts exceed the least scale: it costs nothing but room
+PEAK_OVER_RMS = 5.0  # the largest error tolerated, in root mean square errors of the precision wanted
 MINIMUM_CHAIN_BITS = 25
 PREFILTER_DB = 3.0  # a plan whose single step misses by more is not looked at further
 QUICK_IMAGES = 8
@@ -95,8 +98,8 @@ class Plan:
 @dataclass(frozen=True)
 class _Option:
     chain: tuple[int, ...]
-    special: int
-    scale: float  # of fresh ciphertexts, and the least scale after a rescale
+    fresh: float  # scale of fresh ciphertexts
+    scale: float  # least scale after a rescale
     weight: float  # least scale of encoded weights
 
     @cached_property
@@ -112,6 +115,7 @@ class Planner:
         self.work: Mapping[str, Work] = {}
         self.costs = costs
         self.calibration = graph.calibration
+        self._profiles: dict[int, Array] = {}
         self.history = graph.trajectory(self.calibration)
         self.peak_bits = {
             name: math.log2(max(1e-6, max(float(np.abs(values[name]).max()) for values in self.history)))
@@ -138,7 +142,7 @@ class Planner:
 
     def fits(self, ring_dimension: int, *, allow_insecure: bool = False) -> bool:
         """Whether any chain of this ring dimension takes the graph's operations, whatever the precision."""
-        coarse = _Option((), MAXIMUM_PRIME_BITS, MINIMUM_SCALE, MINIMUM_WEIGHT)
+        coarse = _Option((), SCALES[0], SCALES[0], WEIGHTS[0])
         return any(self._place(replace(coarse, chain=chain)) for chain in _chains(ring_dimension, allow_insecure))
 
     def fixed(self, params: CkksParams, precision_db: float) -> Plan:
@@ -155,10 +159,11 @@ class Planner:
         return plan
 
     def _first_precise(self, found: list[Plan], precision_db: float) -> tuple[Plan | None, Plan | None]:
-        """(the cheapest plan that is precise enough, the most precise one that is not)."""
+        """(the most precise of the cheapest plans that are precise enough, the most precise of the others)."""
         miss = None
-        for plan in sorted(found, key=lambda p: p.cost):
-            if self._one_step_db(plan) < precision_db - PREFILTER_DB:
+        quick = sorted(((self._one_step_db(plan), plan) for plan in found), key=lambda item: (item[1].cost, -item[0]))
+        for forecast, plan in quick:
+            if forecast < precision_db - PREFILTER_DB:
                 continue
             judged = self._judge(plan)
             if judged.forecast_db >= precision_db:
@@ -170,18 +175,16 @@ class Planner:
     def _plans(
         self, ring_dimension: int, chain: tuple[int, ...], special: tuple[int, ...], insecure: bool
     ) -> Iterator[Plan]:
-        for scale in range(MINIMUM_SCALE, 46, 2):
-            for weight in range(MINIMUM_WEIGHT, 42, 2):
-                option = _Option(chain, special[0], scale, weight)
-                found = self._place(option)
-                if found is not None:
-                    params = CkksParams(ring_dimension, chain, special, float(scale), insecure)
-                    yield Plan(params, found[1], found[0], math.nan)
+        for scale, weight, above in itertools.product(SCALES, WEIGHTS, FRESH_ABOVE):
+            found = self._place(_Option(chain, scale + above, scale, weight))
+            if found is not None:
+                params = CkksParams(ring_dimension, chain, special, float(scale + above), insecure)
+                yield Plan(params, found[1], found[0], math.nan)
 
     def _place(self, option: _Option) -> tuple[float, dict[str, Choice]] | None:
         """The cheapest (cost, choices) on one chain, or None if it does not fit."""
         top = len(option.chain) - 1
-        start = {name: (option.scale, top) for name in self.graph.inputs}
+        start = {name: (option.fresh, top) for name in self.graph.inputs}
         memo: dict[tuple[int, tuple[tuple[float, int], ...]], tuple[float, tuple[Choice, ...]] | None] = {}
 
         def solve(i: int, state: dict[str, tuple[float, int]]) -> tuple[float, tuple[Choice, ...]] | None:
@@ -272,52 +275,66 @@ class Planner:
         for name, choice in plan.choices.items():
             scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
         ratio = 2.0 ** (max(chain) - min(plan.params.special_bits))
-        rms: dict[str, float] = {}
+        values: Values = {}
+        biases: dict[str, Array] = {}  # of key switches: the same at every step
+        rounding: dict[tuple[str, str], Array] = {}  # of encoded weights: the same at every step
 
         def perturb(name: str, value: Array) -> Array:
-            std = self._noise(name, plan, model, ratio, scales, rms)
-            noisy = value + rng.normal(size=value.shape) * std
-            rms[name] = float(np.sqrt(np.mean(noisy**2)))
+            node = self.graph.nodes[name]
+            if isinstance(node, Input):
+                noisy = value + rng.normal(size=value.shape) * (model.fresh / 2.0 ** scales[name])
+            else:
+                choice = plan.choices[name]
+                rounding_std, switch_std = self._noise(node, choice, model, ratio, scales)
+                random = math.hypot(rounding_std, switch_std * math.sqrt(1 - BIAS_SHARE))
+                noisy = value + rng.normal(size=value.shape) * random
+                if name not in biases:
+                    profile = rng.choice(self._bias_profile(plan.params.ring_dimension), size=value.shape)
+                    biases[name] = rng.normal(size=value.shape) * profile * math.sqrt(BIAS_SHARE) * switch_std
+                noisy += biases[name][: len(value)]
+                for term in node.terms if isinstance(node, Affine) else ():
+                    products = self.work[name].diagonals.get(term.source, 0)
+                    if products:
+                        key = (name, term.source)
+                        if key not in rounding:
+                            shape = (values[term.source].shape[1], value.shape[1])
+                            std = model.encode / 2.0 ** (choice.scale_bits - scales[term.source])
+                            rounding[key] = rng.normal(size=shape) * (std * math.sqrt(products / shape[0]))
+                        noisy += values[term.source] @ rounding[key]
+            values[name] = noisy
             return noisy
 
         return perturb
 
     def _noise(
-        self,
-        name: str,
-        plan: Plan,
-        model: NoiseModel,
-        ratio: float,
-        scales: Mapping[str, float],
-        rms: Mapping[str, float],
-    ) -> float:
-        """Standard deviation of the noise that computing one node adds to each of its entries, in units of the value."""
-        node = self.graph.nodes[name]
-        if isinstance(node, Input):
-            return model.fresh / 2.0 ** scales[name]
-        choice = plan.choices[name]
+        self, node: Node, choice: Choice, model: NoiseModel, ratio: float, scales: Mapping[str, float]
+    ) -> tuple[float, float]:
+        """Standard deviations that rescaling and key switching add to each entry of a node, in units of the value."""
         switch = model.key_switch(choice.level + 1, ratio)
-        variance = choice.rescales * (model.rescale / 2.0 ** scales[name]) ** 2
+        rescaling = math.sqrt(choice.rescales) * model.rescale / 2.0 ** scales[node.name]
         if not isinstance(node, Affine):
-            return math.sqrt(variance + (switch / 2.0**choice.scale_bits) ** 2)
-        work = self.work[name]
-        variance += work.giants * (switch / 2.0**choice.scale_bits) ** 2
+            return rescaling, switch / 2.0**choice.scale_bits
+        work = self.work[node.name]
+        variance = work.giants * (switch / 2.0**choice.scale_bits) ** 2
         for term in node.terms:
-            weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
-            encoded = work.diagonals.get(term.source, 0)
-            variance += encoded * (rms[term.source] * model.encode / weight_scale) ** 2
-            if encoded > 1:
+            if work.diagonals.get(term.source, 0) > 1:
                 gain = float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
                 variance += gain * (switch / 2.0 ** scales[term.source]) ** 2
-        return math.sqrt(variance)
+        return rescaling, math.sqrt(variance)
+
+    def _bias_profile(self, ring_dimension: int) -> Array:
+        if ring_dimension not in self._profiles:
+            self._profiles[ring_dimension] = NoiseModel(ring_dimension).key_switch_bias()
+        return self._profiles[ring_dimension]
 
 
 def _error(graph: Graph, noisy: Values, exact: Values, step: int) -> float:
-    """Root mean square difference of the outputs of one step, public factors applied."""
+    """Error of the outputs of one step, public factors applied: root mean square, or the largest / PEAK_OVER_RMS if that is more."""
     differences = [
         ((noisy[output.node] - exact[output.node]) * output.factors[step]).reshape(-1) for output in graph.outputs.values()
     ]
-    return float(np.sqrt(np.mean(np.concatenate(differences) ** 2)))
+    flat = np.concatenate(differences)
+    return max(float(np.sqrt(np.mean(flat**2))), float(np.abs(flat).max()) / PEAK_OVER_RMS)
 
 
 def _psnr(error: float) -> float:

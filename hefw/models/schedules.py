@@ -34,13 +34,13 @@ class LinearUpdate:
     """One step: the model is given `model_input_scale * x_t`, then `x_{t-1} = c x_t + d prediction`.
 
     Attributes:
-        timestep: what the model is given as t: an int, or a float where the scheduler's timesteps are fractional.
+        timestep: what the model is given as t.
         model_input_scale: the factor that `scale_model_input` applies.
         sample_coefficient: c.
         prediction_coefficient: d.
     """
 
-    timestep: float
+    timestep: int
     model_input_scale: float
     sample_coefficient: float
     prediction_coefficient: float
@@ -58,14 +58,20 @@ def linear_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdat
         apply to x_T = scheduler.init_noise_sigma * N(0, 1).
 
     Raises:
-        SchedulerError: the scheduler adds noise, uses earlier predictions or samples, or is not linear; the message
-            names the scheduler and the option.
+        SchedulerError: the scheduler adds noise, uses earlier predictions or samples, is not linear, or has
+            fractional timesteps; the message names the scheduler and the option.
     """
     name = type(scheduler).__name__
     _check_interface(scheduler, num_inference_steps)
     with torch.random.fork_rng(devices=[]):
         timesteps = _fresh(scheduler, num_inference_steps).timesteps
         calls = len(timesteps)
+        fractional = next((t for t in timesteps.tolist() if not float(t).is_integer()), None)
+        if fractional is not None:
+            raise SchedulerError(
+                f"{name} gives the model the fractional timestep {fractional:g} at num_inference_steps="
+                f"{num_inference_steps}: expected whole numbers; try timestep_spacing='trailing' without Karras sigmas"
+            )
         _refuse_noise(scheduler, num_inference_steps, calls)
 
         # a basis vector of its own for every sample and every prediction: what leaks between steps is seen
@@ -89,7 +95,7 @@ def linear_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdat
                 )
             updates.append(
                 LinearUpdate(
-                    timestep=int(t) if float(t).is_integer() else float(t),
+                    timestep=int(t),
                     model_input_scale=float(scaled[k].flatten()[2 * k]),
                     sample_coefficient=float(own[0]),
                     prediction_coefficient=float(own[1]),

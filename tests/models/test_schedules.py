@@ -130,6 +130,11 @@ def test_multistep_schedulers_are_refused(scheduler: Any) -> None:
     assert "DDIMScheduler" in str(refused.value)
 
 
+def test_fractional_timesteps_are_refused() -> None:
+    with pytest.raises(SchedulerError, match=r"EulerDiscreteScheduler gives the model the fractional timestep \d+\.\d"):
+        linear_updates(diffusers.EulerDiscreteScheduler(), 50)
+
+
 def test_division_by_zero_noise_is_refused() -> None:
     with pytest.raises(SchedulerError, match="not finite at timestep 999"):
         linear_updates(ddim(rescale_betas_zero_snr=True, timestep_spacing="trailing"), 10)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hefw.backends.simulator import payload
 from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import ScaleError
-from hefw.core.noise import NoiseModel
+from hefw.core.noise import BIAS_SHARE, NoiseModel
 from hefw.core.params import Resolved
 
 Slots = NDArray[np.complex128]
@@ -23,6 +23,8 @@ class SimulatorEvaluator(Evaluator):
     def __init__(self, params: Resolved, capabilities: Capabilities) -> None:
         super().__init__(params, capabilities)
         self._noise = NoiseModel(params.params.ring_dimension)
+        self._profile = self._noise.key_switch_bias()
+        self._biases: dict[str, Slots] = {}
         self._ratio = max(params.primes) / min(params.special_primes)
         self._random = np.random.default_rng()
 
@@ -56,7 +58,7 @@ class SimulatorEvaluator(Evaluator):
         return self._fits(a.handle * b.handle, a.level, a.scale * b.scale)
 
     def _relinearise(self, a: Ciphertext) -> Slots:
-        return self._switched(a.handle, a)
+        return self._switched(a.handle, a, "relinearisation")
 
     def _rescale(self, a: Ciphertext) -> Slots:
         scale = a.scale / self.params.primes[a.level]
@@ -66,13 +68,17 @@ class SimulatorEvaluator(Evaluator):
         return self._fits(a.handle, level, a.scale)
 
     def _rotate(self, a: Ciphertext, step: int) -> Slots:
-        return self._switched(np.roll(a.handle, -step), a)
+        return self._switched(np.roll(a.handle, -step), a, f"rotation/{step}")
 
     def _conjugate(self, a: Ciphertext) -> Slots:
-        return self._switched(np.conj(a.handle), a)
+        return self._switched(np.conj(a.handle), a, "conjugation")
 
-    def _switched(self, slots: Slots, a: Ciphertext) -> Slots:
-        return self._noisy(slots, self._noise.key_switch(a.level + 1, self._ratio) / a.scale)
+    def _switched(self, slots: Slots, a: Ciphertext, key: str) -> Slots:
+        std = self._noise.key_switch(a.level + 1, self._ratio) / a.scale
+        if key not in self._biases:
+            self._biases[key] = self._noisy(np.zeros(len(slots), np.complex128), 1.0) * self._profile
+        bias = self._biases[key] * (std * math.sqrt(BIAS_SHARE))
+        return self._noisy(slots + bias, std * math.sqrt(1 - BIAS_SHARE))
 
     def _noisy(self, slots: Slots, std: float) -> Slots:
         noise = self._random.normal(scale=std, size=(2, len(slots)))
