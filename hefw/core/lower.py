@@ -209,7 +209,7 @@ def _emit(
         else:
             assert isinstance(node, Affine)
             # The target is exact where the largest source meets a power of two; the others take up the difference.
-            anchor = max(planner.step_sources(node), key=lambda source: scales[source])
+            anchor = max(planner.reads[name], key=lambda source: scales[source])
             exponent = round(choice.scale_bits - math.log2(scales[anchor]))
             before = scales[anchor] * 2.0**exponent
             region = regions[name]

@@ -27,11 +27,12 @@ Array = NDArray[np.float64]
 HEADROOM_BITS = 4.0
 DATA_RANGE = 2.0  # of images in -1..1
 MAX_RESCALES = 3
-SCALES = range(24, 46, 3)  # bits; below, the noise of a rescale is visible
-WEIGHTS = range(14, 42, 4)
-FRESH_ABOVE = (0, 6, 12, 18)  # bits by which fresh ciphertexts exceed the least scale: it costs nothing but room
+SCALES = range(24, 44, 2)  # bits; below, the noise of a rescale is visible
+WEIGHTS = range(14, 36, 2)
+FRESH_ABOVE = (0, 8, 16)  # bits by which fresh ciphertexts exceed the least scale: it costs nothing but room
 PEAK_OVER_RMS = 5.0  # the largest error tolerated, in root mean square errors of the precision wanted
 MINIMUM_CHAIN_BITS = 25
+COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
 PREFILTER_DB = 3.0  # a plan whose single step misses by more is not looked at further
 QUICK_IMAGES = 8
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
@@ -122,6 +123,9 @@ class Planner:
             for name in graph.nodes
         }
         self.order = [node for node in graph.nodes.values() if not isinstance(node, Input)]
+        self.reads = {
+            node.name: self._step_sources(node) if isinstance(node, Affine) else list(sources(node)) for node in self.order
+        }
         self.live = _live(graph, [node.name for node in self.order])
 
     def search(self, ring_dimension: int, precision_db: float, *, allow_insecure: bool = False) -> Plan:
@@ -161,13 +165,16 @@ class Planner:
     def _first_precise(self, found: list[Plan], precision_db: float) -> tuple[Plan | None, Plan | None]:
         """(the most precise of the cheapest plans that are precise enough, the most precise of the others)."""
         miss = None
-        quick = sorted(((self._one_step_db(plan), plan) for plan in found), key=lambda item: (item[1].cost, -item[0]))
-        for forecast, plan in quick:
-            if forecast < precision_db - PREFILTER_DB:
+        quick = {id(plan): self._one_step_db(plan) for plan in found}
+        ordered = sorted(found, key=lambda plan: plan.cost)
+        for plan in ordered:
+            if quick[id(plan)] < precision_db - PREFILTER_DB:
                 continue
             judged = self._judge(plan)
             if judged.forecast_db >= precision_db:
-                return judged, None
+                alike = [other for other in ordered if plan.cost <= other.cost <= plan.cost * (1 + COST_TOLERANCE)]
+                precise = self._judge(max(alike, key=lambda other: quick[id(other)]))
+                return max(judged, precise, key=lambda p: p.forecast_db), None
             if miss is None or judged.forecast_db > miss.forecast_db:
                 miss = judged
         return None, miss
@@ -214,7 +221,7 @@ class Planner:
     ) -> Iterator[tuple[Choice, tuple[float, int]]]:
         for rescales in range(MAX_RESCALES + 1):
             if isinstance(node, Affine):
-                names = self.step_sources(node)
+                names = self.reads[node.name]
                 level = min(state[name][1] for name in names)
                 if rescales > level:
                     return
@@ -236,7 +243,7 @@ class Planner:
                 continue
             yield Choice(level, scale, rescales), after
 
-    def step_sources(self, node: Affine) -> list[str]:
+    def _step_sources(self, node: Affine) -> list[str]:
         """The sources that a region reads at every step; those of once-a-request inputs are summed beforehand."""
         inputs = self.graph.inputs
         often = [term.source for term in node.terms if not (term.source in inputs and inputs[term.source].once)]
