@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hefw.generate import Result, generate
+    from hefw.run import Result, generate
     from hefw.hookspecs import hookimpl
 
 __all__ = ["Result", "__version__", "generate", "hookimpl"]
@@ -16,7 +16,7 @@ __all__ = ["Result", "__version__", "generate", "hookimpl"]
 def __getattr__(name: str) -> Any:
     # Lazy, so that a server or `hefw --help` does not import what it does not use.
     if name in ("generate", "Result"):
-        import hefw.generate as module
+        import hefw.run as module
 
         return getattr(module, name)
     if name == "hookimpl":

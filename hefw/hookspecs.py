@@ -39,20 +39,20 @@ class Entry:
 
 
 @hookspec
-def hefw_backends() -> list[Entry]:
+def hefw_backends() -> list[Entry]:  # type: ignore[empty-body]
     """HE libraries; the target is a `hefw.core.backend.Backend`."""
 
 
 @hookspec
-def hefw_strategies() -> list[Entry]:
+def hefw_strategies() -> list[Entry]:  # type: ignore[empty-body]
     """What of a latent is encrypted; the target is a `hefw.strategies.base.Strategy`."""
 
 
 @hookspec
-def hefw_models() -> list[Entry]:
+def hefw_models() -> list[Entry]:  # type: ignore[empty-body]
     """Diffusion models; the target is a `hefw.models.base.Model`."""
 
 
 @hookspec
-def hefw_schedulers() -> list[Entry]:
+def hefw_schedulers() -> list[Entry]:  # type: ignore[empty-body]
     """Schedulers of diffusers' kind; the target is a scheduler class with `from_config`."""

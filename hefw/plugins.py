@@ -151,6 +151,7 @@ def registry() -> Registry:
     """The registry of this process: the built-in plugins, then the entry points of the group `hefw`."""
     found: list[tuple[str, Any]] = [(name, lambda name=name: importlib.import_module(name)) for name in BUILTIN]
     found += [
-        (f"{point.name} ({point.value})", point.load) for point in importlib.metadata.entry_points(group=hookspecs.PROJECT)
+        (f"{point.name} ({point.value})", point.load)
+        for point in importlib.metadata.entry_points(group=hookspecs.PROJECT)
     ]
     return build(found)

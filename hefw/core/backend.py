@@ -30,6 +30,7 @@ from hefw.core.params import CkksParams, Resolved
 
 #: Relative difference up to which two scales count as equal (they differ by float rounding only).
 SCALE_TOLERANCE = 1e-9
+KEY_KINDS = ("relinearisation", "conjugation", "rotation")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class KeyManifest:
 
 @dataclass
 class Ciphertext:
-    """A library's ciphertext with the level and scale that hefw keeps for it. `size` is 2, or 3 before relinearisation."""
+    """A library's ciphertext with the level and scale that hefw keeps. `size` is 2, or 3 before relinearisation."""
 
     handle: Any
     level: int
@@ -88,6 +89,9 @@ class Backend(ABC):
     name: str
     capabilities: Capabilities
 
+    def __init__(self, options: object | None = None) -> None:
+        self.options = options
+
     @abstractmethod
     def resolve(self, params: CkksParams) -> Resolved:
         """The actual primes that the library takes for `params`; ParameterError if it cannot."""
@@ -107,13 +111,17 @@ class Backend(ABC):
     def require(self, capability: str) -> None:
         """CapabilityError, naming this backend, if a capability is not declared."""
         if not getattr(self.capabilities, capability):
-            raise CapabilityError(f"backend {self.name!r} has no {capability.replace('_', ' ')}; choose one that declares it")
+            raise CapabilityError(
+                f"backend {self.name!r} has no {capability.replace('_', ' ')}; choose one that declares it"
+            )
 
     def check(self, params: CkksParams) -> None:
         """ParameterError if the library does not offer the ring dimension."""
         if params.ring_dimension not in self.capabilities.ring_dimensions:
             allowed = ", ".join(map(str, self.capabilities.ring_dimensions))
-            raise ParameterError(f"backend {self.name!r} has no ring dimension {params.ring_dimension}; allowed: {allowed}")
+            raise ParameterError(
+                f"backend {self.name!r} has no ring dimension {params.ring_dimension}; allowed: {allowed}"
+            )
 
 
 class KeyHolder(ABC):
@@ -126,7 +134,7 @@ class KeyHolder(ABC):
 
     @abstractmethod
     def _encrypt(self, values: NDArray[Any], level: int, scale: float) -> bytes:
-        """The library's bytes of a fresh encryption of `values` (slots,), padded to a length that depends on the level only."""
+        """The library's bytes of a fresh encryption of `values` (slots,); their length depends on the level only."""
 
     @abstractmethod
     def _decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
@@ -146,12 +154,12 @@ class KeyHolder(ABC):
 
     def encrypt_bytes(self, values: NDArray[Any], level: int, scale: float) -> bytes:
         """Encrypt (slots,) values at a level and scale into an envelope, as it is sent."""
-        checked = check_values(values, self.params, level, scale)
+        checked = self._vector(values, level, scale)
         return self._envelope("ciphertext", self._encrypt(checked, level, scale), level, scale)
 
     def encrypt(self, values: NDArray[Any], level: int, scale: float) -> Ciphertext:
         """Encrypt (slots,) values at a level and scale, for local use."""
-        checked = check_values(values, self.params, level, scale)
+        checked = self._vector(values, level, scale)
         return Ciphertext(self._load(self._encrypt(checked, level, scale), level, scale), level, scale)
 
     def decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
@@ -183,12 +191,16 @@ class KeyHolder(ABC):
             os.unlink(temporary)
             raise
 
+    def _vector(self, values: NDArray[Any], level: int, scale: float) -> NDArray[Any]:
+        checked = check_values(values, self.params, level, scale)
+        return np.full(self.params.slots, checked) if isinstance(checked, float) else checked
+
     def _envelope(self, kind: str, payload: bytes, level: int, scale: float, item: int = 0) -> bytes:
         return Envelope(kind, self.params.backend, self.params.digest, self.key_id, level, scale, payload, item).pack()
 
 
 class Evaluator(ABC):
-    """The server's side of a backend: made from parameters and named evaluation-key blobs, it cannot hold a secret key."""
+    """The server's side of a backend: parameters and named evaluation-key blobs; it cannot hold a secret key."""
 
     def __init__(self, params: Resolved, capabilities: Capabilities) -> None:
         self.params = params
@@ -200,9 +212,13 @@ class Evaluator(ABC):
     # -- keys and bytes ------------------------------------------------------------------------------------------
 
     def load_keys(self, blobs: Mapping[str, bytes]) -> None:
-        """Take evaluation keys by name ('relinearisation', 'conjugation', 'rotation/STEP'); all must be of one key holder."""
+        """Take evaluation keys by name ('relinearisation', 'conjugation', 'rotation/STEP'), all of one key holder."""
         for name, blob in blobs.items():
             kind, _, step = name.partition("/")
+            if kind not in KEY_KINDS or (kind == "rotation") != step.isdecimal() or len(step) > 9:
+                raise KeyMismatchError(
+                    f"{name!r} is not an evaluation key; known: relinearisation, conjugation, rotation/STEP"
+                )
             envelope = Envelope.unpack(blob).expect(
                 kind=f"{kind}-key",
                 backend=self.params.backend,
@@ -229,7 +245,9 @@ class Evaluator(ABC):
     def dump(self, ciphertext: Ciphertext) -> bytes:
         """The envelope of a ciphertext, of a length that depends on its level only."""
         if self.key_id is None:
-            raise KeyMismatchError("no evaluation key was loaded yet, so that the key's id is not known; call load_keys")
+            raise KeyMismatchError(
+                "no evaluation key was loaded yet, so that the key's id is not known; call load_keys"
+            )
         return Envelope(
             "ciphertext",
             self.params.backend,
@@ -330,7 +348,9 @@ class Evaluator(ABC):
     def rescale(self, a: Ciphertext, times: int = 1) -> Ciphertext:
         """Drop `times` primes and divide the scale by them. LevelError if fewer levels remain."""
         if times > a.level:
-            raise LevelError(f"rescale by {times} wants {times} levels, {a.level} remain; refresh before, or use a longer chain")
+            raise LevelError(
+                f"rescale by {times} wants {times} levels, {a.level} remain; refresh before, or use a longer chain"
+            )
         for _ in range(times):
             self.counts["rescale"] += 1
             a = Ciphertext(self._rescale(a), a.level - 1, a.scale / self.params.primes[a.level], a.size)
@@ -363,7 +383,8 @@ class Evaluator(ABC):
         return [self.rotate(a, step) for step in steps]
 
     def conjugate(self, a: Ciphertext) -> Ciphertext:
-        """The complex conjugate of every slot."""
+        """The complex conjugate of every slot; level and scale stay."""
+        self._two_parts("conjugate", a)
         self.require_keys(["conjugation"])
         self.counts["conjugate"] += 1
         return Ciphertext(self._conjugate(a), a.level, a.scale)
@@ -373,8 +394,8 @@ class Evaluator(ABC):
     ) -> list[Ciphertext]:
         """Matrices times encrypted vectors by baby steps and giant steps; the level stays, the scales multiply.
 
-        `inputs` are the ciphertexts of all sources at one level; `weights` are `transform.weights` encoded there, in the
-        same order, at scales that make all products agree.
+        `inputs` are the ciphertexts of all sources at one level; `weights` are `transform.weights` encoded there, in
+        the same order, at scales that make all products agree.
         """
         rotated = [
             dict(zip(steps, self.rotate_many(ct, steps), strict=True))
@@ -482,7 +503,7 @@ class Evaluator(ABC):
 
 def check_scale(params: Resolved, level: int, scale: float) -> None:
     """ScaleError if a scale does not fit the modulus at a level."""
-    if scale <= 0 or math.log2(scale) >= params.log_modulus(level):
+    if not scale > 0 or math.log2(scale) >= params.log_modulus(level):
         raise ScaleError(
             f"scale 2^{math.log2(scale) if scale > 0 else -math.inf:.1f} does not fit the modulus of "
             f"2^{params.log_modulus(level):.1f} at level {level}; rescale first or encode at a smaller scale"
@@ -507,6 +528,8 @@ def check_values(values: NDArray[Any] | float, params: Resolved, level: int, sca
             f"values up to {peak:g} at scale 2^{math.log2(scale):.1f} exceed the modulus of "
             f"2^{params.log_modulus(level):.1f} at level {level}; use a smaller scale or a higher level"
         )
+    if array.ndim == 0 and array.imag:
+        array = np.full(params.slots, array)  # a library's constants are real
     if array.ndim:
         return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
     return float(array.real)

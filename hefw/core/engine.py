@@ -51,7 +51,8 @@ class Weights:
 
 def _encode(evaluator: Evaluator, transform: Transform, level: int, scales: tuple[float, ...]) -> list[Plaintext]:
     return [
-        evaluator.encode(transform.weight(k), level, scales[source]) for k, source in enumerate(transform.weight_sources)
+        evaluator.encode(transform.weight(k), level, scales[source])
+        for k, source in enumerate(transform.weight_sources)
     ]
 
 
@@ -158,7 +159,9 @@ def _checked(name: str, inputs: Mapping[str, Ciphertexts], port: Port) -> Cipher
         raise ProtocolError(f"input {name!r} is missing; sent: {', '.join(inputs) or 'none'}")
     ciphertexts: Any = inputs[name]
     if len(ciphertexts) != port.layout.ciphertexts:
-        raise ProtocolError(f"input {name!r} has {len(ciphertexts)} ciphertexts; {port.layout.ciphertexts} are expected")
+        raise ProtocolError(
+            f"input {name!r} has {len(ciphertexts)} ciphertexts; {port.layout.ciphertexts} are expected"
+        )
     for ct in ciphertexts:
         if ct.level != port.level:
             raise LevelError(f"input {name!r} has level {ct.level}; the program takes level {port.level}")

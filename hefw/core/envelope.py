@@ -69,7 +69,9 @@ class Envelope:
         if kind >= len(KINDS):
             raise EnvelopeError(f"unknown kind of payload {kind}; known: {', '.join(KINDS)}")
         if length > max_payload:
-            raise EnvelopeError(f"oversized: a payload of {length} bytes is announced, at most {max_payload} is allowed")
+            raise EnvelopeError(
+                f"oversized: a payload of {length} bytes is announced, at most {max_payload} is allowed"
+            )
         payload = data[HEADER_SIZE:]
         if len(payload) != length:
             what = "truncated" if len(payload) < length else "too long"
@@ -97,8 +99,8 @@ class Envelope:
             )
         if key_id is not None and self.key_id != key_id:
             raise EnvelopeError(
-                f"made with another key (id {self.key_id.hex()[:8]}, here {key_id.hex()[:8]}); send the evaluation keys "
-                "of the key holder that encrypts"
+                f"made with another key (id {self.key_id.hex()[:8]}, here {key_id.hex()[:8]}); send the evaluation "
+                "keys of the key holder that encrypts"
             )
         return self
 

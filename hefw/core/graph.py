@@ -41,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True)
 class LinearTerm:
-    """`matrix` times the value of `source`; with `factors` (steps,), times that step's number too (identity matrices only)."""
+    """`matrix` times `source`; with `factors` (steps,), times that step's number too (identity matrices only)."""
 
     source: str
     matrix: SparseMatrix
@@ -85,7 +85,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Output:
-    """A result: the key holder multiplies `node` by the public `factors` (steps,); it becomes `feedback` of the next step."""
+    """A result: the key holder multiplies `node` by the public `factors` (steps,); the next step's input `feedback`."""
 
     node: str
     factors: Array
@@ -218,11 +218,11 @@ def _evaluate(node: Node, step: int, inputs: Mapping[str, Array], values: Values
             total = total + factor * (term.matrix @ values[term.source].T)
         return np.asarray(total.T)
     if isinstance(node, Polynomial):
-        result = np.zeros_like(values[node.source])
+        result: Array = np.zeros_like(values[node.source])
         for coefficient in node.coefficients[::-1]:
             result = result * values[node.source] + coefficient
         return result
-    return np.sum([values[name] for name in node.sources], axis=0)
+    return np.asarray(np.sum([values[name] for name in node.sources], axis=0))
 
 
 def _check(graph: Graph) -> None:
@@ -251,20 +251,30 @@ def _check_node(graph: Graph, node: Node, steps: int) -> None:
     width = features(node)
     if isinstance(node, Affine):
         if node.bias.shape not in ((1, width), (steps, width)) or not np.isfinite(node.bias).all():
-            raise GraphError(f"bias of {node.name!r} must be finite and (1 or {steps}, {width}), it is {node.bias.shape}")
+            raise GraphError(
+                f"bias of {node.name!r} must be finite and (1 or {steps}, {width}), it is {node.bias.shape}"
+            )
         for term in node.terms:
             expected = (width, features(graph.nodes[term.source]))
             m = term.matrix
             if m.shape != expected:
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} must be {expected}, it is {m.shape}")
-            if len(m.values) and (m.row.min() < 0 or m.column.min() < 0 or m.row.max() >= width or m.column.max() >= m.shape[1]):
+            if len(m.values) and (
+                m.row.min() < 0 or m.column.min() < 0 or m.row.max() >= width or m.column.max() >= m.shape[1]
+            ):
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} has indices outside {expected}")
             if not np.isfinite(m.values).all():
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} has values that are not finite")
             if term.factors is not None and (term.factors.shape != (steps,) or m.identity_factor is None):
-                raise GraphError(f"term {term.source!r} of {node.name!r}: factors need {steps} numbers and an identity matrix")
+                raise GraphError(
+                    f"term {term.source!r} of {node.name!r}: factors need {steps} numbers and an identity matrix"
+                )
     elif isinstance(node, Polynomial):
-        if node.coefficients.ndim != 2 or node.coefficients.shape[1] != width or not np.isfinite(node.coefficients).all():
+        if (
+            node.coefficients.ndim != 2
+            or node.coefficients.shape[1] != width
+            or not np.isfinite(node.coefficients).all()
+        ):
             raise GraphError(f"coefficients of {node.name!r} must be finite and (degree + 1, {width})")
         if features(graph.nodes[node.source]) != width:
             raise GraphError(f"polynomial {node.name!r} has {width} entries, its source another number")
@@ -321,7 +331,9 @@ def _serialise(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 def _deserialise(structure: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Graph:
     if structure["format"] != FORMAT_VERSION:
-        raise GraphError(f"graph format {structure['format']} is not supported; this hefw reads format {FORMAT_VERSION}")
+        raise GraphError(
+            f"graph format {structure['format']} is not supported; this hefw reads format {FORMAT_VERSION}"
+        )
 
     def real(key: str) -> Array:
         return tensors[key].astype(np.float64)

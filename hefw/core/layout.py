@@ -62,7 +62,7 @@ class Layout:
         images, features = values.shape
         if features != self.features or images > self.batch:
             raise LoweringError(
-                f"values of shape {values.shape} do not fit a layout of {self.features} features and {self.batch} images"
+                f"values of shape {values.shape} do not fit a layout of {self.features} features, {self.batch} images"
             )
         padded = np.zeros((features + 1, self.batch))  # the last row stands for position -1
         padded[:-1, :images] = values.T
@@ -98,12 +98,12 @@ def periodic(order: NDArray[np.int64], batch: int, slots: int) -> Layout:
 
 
 def grid_order(shape: tuple[int, ...], grid: tuple[int, int]) -> NDArray[np.int64] | None:
-    """The features of a tensor in the order in which they sit on a grid of (height, width) positions, or None if they do not.
+    """A tensor's features in their order on a grid of (height, width) positions, or None if they do not fit it.
 
-    The grid is innermost, so that a shift in space is one shift of positions for all channels. A tensor (channels, height,
-    width) of the grid's resolution keeps its order. A finer one has its s x s cells as further channels (space to depth).
-    Of a coarser one, s * s channels share one grid: a strided convolution then has few distinct shifts (multiplexed
-    packing; Lee et al. 2022). A tensor without space, (channels,), is repeated over the whole grid.
+    The grid is innermost, so that a shift in space is one shift of positions for all channels. A tensor (channels,
+    height, width) of the grid's resolution keeps its order. A finer one has its s x s cells as further channels (space
+    to depth). Of a coarser one, s * s channels share one grid: a strided convolution then has few distinct shifts
+    (multiplexed packing; Lee et al. 2022). A tensor without space, (channels,), is repeated over the whole grid.
     """
     rows, columns = grid
     if len(shape) == 1:

@@ -1,8 +1,8 @@
 """Matrices times packed vectors: generalised diagonals, and their split into baby steps and giant steps.
 
-A matrix becomes, for each pair of ciphertexts, vectors over positions: out[f] = sum_d diagonal_d[f] * in[f + d]. All-zero
-diagonals do not exist. An output of a small period may be computed in several partial sums that are *folded* together by
-a few rotations (the hybrid method of Gazelle), so that free positions carry useful weights.
+A matrix becomes, for each pair of ciphertexts, vectors over positions: out[f] = sum_d diagonal_d[f] * in[f + d].
+All-zero diagonals do not exist. An output of a small period may be computed in several partial sums that are *folded*
+together by a few rotations (the hybrid method of Gazelle), so that free positions carry useful weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hefw.core.layout import Layout
 
 @dataclass(frozen=True, eq=False)
 class SparseMatrix:
-    """Coordinates and values of a matrix (rows, columns): entry k is values[k] at (row[k], column[k]), each at most once."""
+    """A matrix (rows, columns) by its entries: values[k] at (row[k], column[k]), each place at most once."""
 
     shape: tuple[int, int]
     row: NDArray[np.int64]
@@ -31,7 +31,9 @@ class SparseMatrix:
     def from_dense(matrix: NDArray[np.float64]) -> SparseMatrix:
         """The nonzero entries of a dense matrix."""
         row, column = np.nonzero(matrix)
-        return SparseMatrix((matrix.shape[0], matrix.shape[1]), row, column, np.asarray(matrix[row, column], np.float64))
+        return SparseMatrix(
+            (matrix.shape[0], matrix.shape[1]), row, column, np.asarray(matrix[row, column], np.float64)
+        )
 
     @staticmethod
     def diagonal(values: NDArray[np.float64]) -> SparseMatrix:
@@ -93,7 +95,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """A linear map in slot space. `babies[i]` are the rotations of input i; `folds` are added in turn to each output."""
+    """A linear map in slot space: `babies[i]` are the rotations of input i; `folds` are added to each output."""
 
     babies: tuple[tuple[int, ...], ...]
     outputs: tuple[tuple[Group, ...], ...]
@@ -122,7 +124,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class LinearCost:
-    """Relative costs of one rotation and one product with a plaintext, at the level of a transform, and of a new key."""
+    """Relative costs of a rotation and a product with a plaintext, at the level of a transform, and of a new key."""
 
     rotate: float
     mul_plain: float
@@ -145,8 +147,8 @@ def inputs_of(matrices: Sequence[tuple[SparseMatrix, Layout]]) -> list[tuple[int
 def diagonals(matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, folds: int = 0) -> Diagonals:
     """The diagonals of several matrices that add into one output.
 
-    After `folds` rotations by period, 2 * period, ... have been added, position f holds the sum of 2**folds partial sums
-    at f, f + period, ...; each entry is put into exactly one of them, chosen so that the shifts stay below the period.
+    After `folds` rotations by period, 2 * period, ... have been added, position f holds the sum of 2**folds partial
+    sums at f, f + period, ...; each entry is put into exactly one of them, so that the shifts stay below the period.
     """
     width = out.width
     if out.period << folds > width:
@@ -166,18 +168,21 @@ def diagonals(matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, fold
             shift = (base - copy * out.period) % layout.period
             shape = (out.ciphertexts, first + layout.ciphertexts, layout.period)
             keys, which = np.unique(
-                np.ravel_multi_index((out_ct[matrix.row], first + in_ct[matrix.column], shift), shape), return_inverse=True
+                np.ravel_multi_index((out_ct[matrix.row], first + in_ct[matrix.column], shift), shape),
+                return_inverse=True,
             )
             table = np.zeros((len(keys), width))
             np.add.at(table, (which, place), matrix.values)
-            for name, vector in zip(zip(*(k.tolist() for k in np.unravel_index(keys, shape)), strict=True), table, strict=True):
+            for name, vector in zip(
+                zip(*(k.tolist() for k in np.unravel_index(keys, shape)), strict=True), table, strict=True
+            ):
                 found[name] = found[name] + vector if name in found else vector
         first += layout.ciphertexts
     return {name: vector for name, vector in found.items() if vector.any()}
 
 
 def _popular(candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One of each row's shifts (entries, copies), such that there are few distinct ones: the most common first, greedily."""
+    """One of each row's shifts (entries, copies), such that few are distinct: the most common first, greedily."""
     if candidates.shape[1] == 1:
         return candidates[:, 0]
     chosen = np.full(len(candidates), -1, dtype=np.int64)
@@ -241,12 +246,18 @@ def _best_split(
 
 
 def _assemble(
-    matrices: Sequence[tuple[SparseMatrix, Layout]], found: Diagonals, folds: int, modulus: int, offset: int, out: Layout
+    matrices: Sequence[tuple[SparseMatrix, Layout]],
+    found: Diagonals,
+    folds: int,
+    modulus: int,
+    offset: int,
+    out: Layout,
 ) -> Transform:
     numbers = inputs_of(matrices)
     babies: list[set[int]] = [set() for _ in numbers]
     groups: list[dict[int, list[Term]]] = [{} for _ in range(out.ciphertexts)]
-    weights, sources = [], []
+    weights: list[NDArray[np.float64]] = []
+    sources: list[int] = []
     for (ct, number, shift), vector in sorted(found.items(), key=lambda item: item[0]):
         baby = (shift + offset) % modulus - offset
         giant = (shift - baby) % out.width
@@ -259,7 +270,8 @@ def _assemble(
     return Transform(
         babies=tuple(tuple(sorted(steps)) for steps in babies),
         outputs=tuple(
-            tuple(Group(giant * out.batch, tuple(terms)) for giant, terms in sorted(by_giant.items())) for by_giant in groups
+            tuple(Group(giant * out.batch, tuple(terms)) for giant, terms in sorted(by_giant.items()))
+            for by_giant in groups
         ),
         folds=tuple((out.period << k) * out.batch for k in range(folds)),
         weights=np.stack(weights),

@@ -33,15 +33,13 @@ NOMINAL_PRIMES = 5
 class Request:
     """How a graph is to be lowered.
 
-    `precision_db` is the PSNR wanted against plaintext over the whole schedule, in dB (data range 2). `params` fixes the
-    modulus chain instead of planning it; `ring_dimension` fixes N alone. `images` is the largest batch of one request:
-    None takes all that a ciphertext holds.
+    `precision_db` is the PSNR wanted against plaintext over the whole schedule, in dB (data range 2). `params` fixes
+    the modulus chain instead of planning it; `ring_dimension` fixes N alone.
     """
 
     precision_db: float = DEFAULT_PRECISION_DB
     ring_dimension: int | None = None
     params: CkksParams | None = None
-    images: int | None = None
     allow_insecure: bool = False
 
 
@@ -98,7 +96,7 @@ def _lower_at(graph: Graph, planner: Planner, ring_dimension: int, resolve: Reso
         plan = planner.fixed(request.params, request.precision_db)
     else:
         plan = planner.search(ring_dimension, request.precision_db, allow_insecure=request.allow_insecure)
-    return _emit(graph, flat, layouts, regions, plan, planner, resolve(plan.params), request)
+    return _emit(graph, flat, layouts, regions, plan, planner, resolve(plan.params))
 
 
 # -- layouts and transforms ----------------------------------------------------------------------------------------
@@ -128,7 +126,9 @@ def _grids(graph: Graph) -> list[tuple[int, int]]:
 
 
 def _regions(graph: Graph, layouts: Mapping[str, Layout], costs: Costs) -> tuple[float, dict[str, _Region]]:
-    cost = LinearCost(costs.key_switch(NOMINAL_PRIMES), costs.mul_plain(NOMINAL_PRIMES), costs.key_switch(NOMINAL_PRIMES))
+    cost = LinearCost(
+        costs.key_switch(NOMINAL_PRIMES), costs.mul_plain(NOMINAL_PRIMES), costs.key_switch(NOMINAL_PRIMES)
+    )
     keys: set[int] = set()
     total = 0.0
     regions = {}
@@ -192,11 +192,10 @@ def _emit(
     plan: Plan,
     planner: Planner,
     params: Resolved,
-    request: Request,
 ) -> Program:
     scale = 2.0**plan.params.scale_bits
-    scales = {name: scale for name in flat.inputs}
-    levels = {name: params.max_level for name in flat.inputs}
+    scales = dict.fromkeys(flat.inputs, scale)
+    levels = dict.fromkeys(flat.inputs, params.max_level)
     prelude: list[LinearOp] = []
     step: list[Op] = []
     for name, node in flat.nodes.items():
@@ -216,10 +215,36 @@ def _emit(
             addend = None
             if region.once_transform is not None:
                 addend = f"{name}.once"
-                prelude.append(_linear(addend, choice.level, before, 0, region.once, region.once_transform, (), None, None, layouts[name], scales))
+                prelude.append(
+                    _linear(
+                        addend,
+                        choice.level,
+                        before,
+                        0,
+                        region.once,
+                        region.once_transform,
+                        (),
+                        None,
+                        None,
+                        layouts[name],
+                        scales,
+                    )
+                )
             bias = node.bias if node.bias.any() else None
             step.append(
-                _linear(name, choice.level, before, choice.rescales, region.often, region.transform, region.scalars, addend, bias, layouts[name], scales)
+                _linear(
+                    name,
+                    choice.level,
+                    before,
+                    choice.rescales,
+                    region.often,
+                    region.transform,
+                    region.scalars,
+                    addend,
+                    bias,
+                    layouts[name],
+                    scales,
+                )
             )
         after = before
         for k in range(choice.rescales):
@@ -227,7 +252,8 @@ def _emit(
         scales[name] = after
         levels[name] = choice.level - choice.rescales
     inputs = {
-        name: Port(layouts[name], levels[name], scales[name], node.shape, node.once) for name, node in flat.inputs.items()
+        name: Port(layouts[name], levels[name], scales[name], node.shape, node.once)
+        for name, node in flat.inputs.items()
     }
     outputs = {
         key: Port(
@@ -241,8 +267,6 @@ def _emit(
         for key, o in flat.outputs.items()
     }
     batch = next(iter(layouts.values())).batch
-    if request.images is not None:
-        batch = min(batch, request.images)
     interface = Interface(
         params,
         batch,
@@ -280,10 +304,7 @@ def _linear(
         tuple(term.source for term in terms),
         tuple(scale / scales[term.source] for term in terms),
         found,
-        tuple(
-            Scalar(t.source, _factors(t), scale / scales[t.source])
-            for t in scalars
-        ),
+        tuple(Scalar(t.source, _factors(t), scale / scales[t.source]) for t in scalars),
         addend,
         bias,
         layout,
@@ -292,7 +313,8 @@ def _linear(
 
 def _factors(term: LinearTerm) -> Array:
     factor = term.matrix.identity_factor
-    assert factor is not None and term.factors is not None  # checked by the graph
+    assert factor is not None  # both checked by the graph
+    assert term.factors is not None
     return factor * term.factors
 
 
@@ -316,6 +338,3 @@ def _depth(graph: Graph) -> int:
         else:
             depth[name] = 0
     return max(depth.values())
-
-
-

@@ -56,7 +56,7 @@ class NoiseModel:
         return math.hypot(digits, self._rounding) * self._slot
 
     def key_switch_bias(self) -> NDArray[np.float64]:
-        """How the part of a key switch's noise that is the same for every ciphertext is spread over the slots: (N / 2,).
+        """How the part of a key switch's noise that is the same for every ciphertext spreads over the slots: (N / 2,).
 
         Three quarters of the mean square (BIAS_SHARE) come from the digits' mean q / 2: a constant polynomial times the
         key's own errors. It depends on the key alone, so that it adds up over steps, and it is large in the few slots j

@@ -92,7 +92,9 @@ class _Squares:
         coefficients = trim(node.coefficients)
         degree = len(coefficients) - 1
         if degree > MAX_DEGREE:
-            raise GraphError(f"polynomial {node.name!r} has degree {degree}; at most {MAX_DEGREE} is supported: fit a lower one")
+            raise GraphError(
+                f"polynomial {node.name!r} has degree {degree}; at most {MAX_DEGREE} is supported: fit a lower one"
+            )
         source = self.materialise(node.source)
         if node.is_square:
             self.nodes[node.name] = replace(node, source=source)
@@ -101,9 +103,9 @@ class _Squares:
             region = self.nodes[source]
             assert isinstance(region, Affine)
             self.nodes[source] = replace(region, bias=region.bias + shift)
-            self.expressions[source] = Expression(((f"{source}.shifted", np.ones_like(shift)),), -shift)
-            self.rename(source, f"{source}.shifted")
-            square = self.square(f"{source}.shifted")
+            # Whoever reads the region from here on gets the value without the shift.
+            self.expressions[source] = Expression(((source, np.ones_like(shift)),), -shift)
+            square = self.square(source)
             self.expressions[node.name] = Expression(((square, scale),), constant)
         else:
             self.expressions[node.name] = self.expand(source, coefficients)
@@ -112,10 +114,6 @@ class _Squares:
         """A region's bias may take the shift of one polynomial, if nothing has read the region before."""
         read = {name for node in self.nodes.values() for name in sources(node)}
         return isinstance(self.nodes.get(source), Affine) and source not in read
-
-    def rename(self, old: str, new: str) -> None:
-        node = self.nodes.pop(old)
-        self.nodes[new] = replace(node, name=new)
 
     def expand(self, source: str, coefficients: Array) -> Expression:
         """A polynomial of `source` by squares and linear combinations, without a shift of the source."""

@@ -120,7 +120,9 @@ class Resolved:
 
     def __post_init__(self) -> None:
         if len(self.primes) != len(self.params.modulus_bits):
-            raise ParameterError(f"{self.backend} resolved {len(self.primes)} primes for {len(self.params.modulus_bits)}")
+            raise ParameterError(
+                f"{self.backend} resolved {len(self.primes)} primes for {len(self.params.modulus_bits)}"
+            )
 
     @property
     def slots(self) -> int:
@@ -157,7 +159,9 @@ def security_bits(ring_dimension: int, log_qp: int) -> int:
     return 0
 
 
-def choose(depth: int, scale_bits: int, slots: int, *, special_bits: int = 60, allow_insecure: bool = False) -> CkksParams:
+def choose(
+    depth: int, scale_bits: int, slots: int, *, special_bits: int = 60, allow_insecure: bool = False
+) -> CkksParams:
     """The smallest ring dimension at 128 bits for a plain chain: one prime of `scale_bits` a level.
 
     Parameters
@@ -178,8 +182,8 @@ def choose(depth: int, scale_bits: int, slots: int, *, special_bits: int = 60, a
         if sum(bits) + special_bits <= max_log_qp(ring_dimension) or allow_insecure:
             return CkksParams(ring_dimension, bits, (special_bits,), float(scale_bits), allow_insecure)
     raise ParameterError(
-        f"depth {depth} at scale 2^{scale_bits} with {slots} slots needs log2(QP) = {sum(bits) + special_bits}; at most "
-        f"{max_log_qp(RING_DIMENSIONS[-1])} is secure. Lower the depth or the scale, or refresh on the way."
+        f"depth {depth} at scale 2^{scale_bits} with {slots} slots needs log2(QP) = {sum(bits) + special_bits}; at "
+        f"most {max_log_qp(RING_DIMENSIONS[-1])} is secure. Lower the depth or the scale, or refresh on the way."
     )
 
 

@@ -1,8 +1,9 @@
 """Which modulus chain, and where rescales go: the cheapest plan whose forecast meets the precision wanted.
 
 A key switch costs about the square of the number of primes and hardly depends on their size, so few large primes win:
-weights are encoded at a small scale, and a rescale is placed only where the scale has grown by a whole prime. A dynamic
-programme over (operation, scales, levels) finds the cheapest placement for one chain; chains are tried from short to long.
+weights are encoded at a small scale, and a rescale is placed only where the scale has grown by a whole prime. A
+dynamic programme over (operation, scales, levels) finds the cheapest placement for one chain; chains are tried from
+short to long.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ NO_WORK = Work(0, 0, 0, {}, 0)
 
 @dataclass(frozen=True)
 class Choice:
-    """What the plan decides for one node: level it is computed at, scale before rescaling (bits), number of rescales."""
+    """What is decided for one node: level it is computed at, scale before rescaling (bits), number of rescales."""
 
     level: int
     scale_bits: float
@@ -124,12 +125,13 @@ class Planner:
         }
         self.order = [node for node in graph.nodes.values() if not isinstance(node, Input)]
         self.reads = {
-            node.name: self._step_sources(node) if isinstance(node, Affine) else list(sources(node)) for node in self.order
+            node.name: self._step_sources(node) if isinstance(node, Affine) else list(sources(node))
+            for node in self.order
         }
         self.live = _live(graph, [node.name for node in self.order])
 
     def search(self, ring_dimension: int, precision_db: float, *, allow_insecure: bool = False) -> Plan:
-        """The cheapest plan that reaches `precision_db` (PSNR in dB); LoweringError, with the nearest miss, if none does."""
+        """The cheapest plan that reaches `precision_db` (PSNR); LoweringError, with the nearest miss, if none does."""
         best_miss: Plan | None = None
         for chain in _chains(ring_dimension, allow_insecure):
             found = list(self._plans(ring_dimension, chain, (MAXIMUM_PRIME_BITS,), allow_insecure))
@@ -140,8 +142,8 @@ class Planner:
                 best_miss = miss
         nearest = f"; the best forecast is {best_miss.forecast_db:.1f} dB" if best_miss else ""
         raise LoweringError(
-            f"no plan reaches {precision_db:g} dB at ring dimension {ring_dimension}{nearest}: ask for less precision_db, "
-            "or allow a larger ring dimension"
+            f"no plan reaches {precision_db:g} dB at ring dimension {ring_dimension}{nearest}: ask for less "
+            "precision_db, or allow a larger ring dimension"
         )
 
     def fits(self, ring_dimension: int, *, allow_insecure: bool = False) -> bool:
@@ -151,11 +153,13 @@ class Planner:
 
     def fixed(self, params: CkksParams, precision_db: float) -> Plan:
         """The cheapest plan on a modulus chain given by the user, else the most precise that it allows."""
-        found = list(self._plans(params.ring_dimension, params.modulus_bits, params.special_bits, params.allow_insecure))
+        found = list(
+            self._plans(params.ring_dimension, params.modulus_bits, params.special_bits, params.allow_insecure)
+        )
         if not found:
             raise LoweringError(
-                f"the modulus chain {list(params.modulus_bits)} is too short for {len(self.order)} operations in sequence; "
-                "use more or larger primes, or leave modulus_bits out"
+                f"the modulus chain {list(params.modulus_bits)} is too short for {len(self.order)} operations in "
+                "sequence; use more or larger primes, or leave modulus_bits out"
             )
         plan, miss = self._first_precise(found, precision_db)
         if plan is None:
@@ -191,7 +195,7 @@ class Planner:
     def _place(self, option: _Option) -> tuple[float, dict[str, Choice]] | None:
         """The cheapest (cost, choices) on one chain, or None if it does not fit."""
         top = len(option.chain) - 1
-        start = {name: (option.fresh, top) for name in self.graph.inputs}
+        start = dict.fromkeys(self.graph.inputs, (option.fresh, top))
         memo: dict[tuple[int, tuple[tuple[float, int], ...]], tuple[float, tuple[Choice, ...]] | None] = {}
 
         def solve(i: int, state: dict[str, tuple[float, int]]) -> tuple[float, tuple[Choice, ...]] | None:
@@ -265,7 +269,7 @@ class Planner:
         return replace(plan, forecast_db=_psnr(_error(self.graph, final, self.history[-1], -1)))
 
     def _one_step_db(self, plan: Plan) -> float:
-        """A quick look: the precision of one step in the middle, on few images, as if errors of all steps were independent."""
+        """A quick look: one step in the middle, on few images, as if errors of all steps were independent."""
         step = self.graph.steps // 2
         few = {name: self.history[step][name][:QUICK_IMAGES] for name in self.graph.inputs}
         exact = {name: value[:QUICK_IMAGES] for name, value in self.history[step].items()}
@@ -278,7 +282,7 @@ class Planner:
         model = NoiseModel(plan.params.ring_dimension)
         rng = np.random.default_rng(0)
         chain = plan.params.modulus_bits
-        scales = {name: plan.params.scale_bits for name in self.graph.inputs}
+        scales = dict.fromkeys(self.graph.inputs, plan.params.scale_bits)
         for name, choice in plan.choices.items():
             scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
         ratio = 2.0 ** (max(chain) - min(plan.params.special_bits))
@@ -288,6 +292,7 @@ class Planner:
 
         def perturb(name: str, value: Array) -> Array:
             node = self.graph.nodes[name]
+            noisy: Array
             if isinstance(node, Input):
                 noisy = value + rng.normal(size=value.shape) * (model.fresh / 2.0 ** scales[name])
             else:
@@ -336,9 +341,10 @@ class Planner:
 
 
 def _error(graph: Graph, noisy: Values, exact: Values, step: int) -> float:
-    """Error of the outputs of one step, public factors applied: root mean square, or the largest / PEAK_OVER_RMS if that is more."""
+    """Error of one step's outputs, factors applied: root mean square, or largest / PEAK_OVER_RMS if that is more."""
     differences = [
-        ((noisy[output.node] - exact[output.node]) * output.factors[step]).reshape(-1) for output in graph.outputs.values()
+        ((noisy[output.node] - exact[output.node]) * output.factors[step]).reshape(-1)
+        for output in graph.outputs.values()
     ]
     flat = np.concatenate(differences)
     return max(float(np.sqrt(np.mean(flat**2))), float(np.abs(flat).max()) / PEAK_OVER_RMS)

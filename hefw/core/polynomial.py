@@ -1,7 +1,7 @@
 """Polynomials written with squares and linear combinations only: what CKKS does cheaply.
 
-A polynomial of degree 2m is c q^2 + r with q monic of degree m and r of degree at most m - 1 (the polynomial part of its
-square root). Applied again to q and r, any polynomial of degree d takes ceil(log2 d) squares in depth.
+A polynomial of degree 2m is c q^2 + r with q monic of degree m and r of degree at most m - 1 (the polynomial part of
+its square root). Applied again to q and r, any polynomial of degree d takes ceil(log2 d) squares in depth.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def trim(coefficients: Array) -> Array:
 
 
 def complete_square(coefficients: Array) -> tuple[Array, Array, Array]:
-    """a x^2 + b x + c = scale * (x + shift)^2 + constant, entry by entry: (scale, shift, constant), each (features,)."""
+    """a x^2 + b x + c = scale (x + shift)^2 + constant, entry by entry: (scale, shift, constant), each (features,)."""
     c, b, a = coefficients
     if not a.all():
         raise GraphError("a square can only be completed where the quadratic coefficient is not zero")
@@ -43,7 +43,9 @@ def square_root(coefficients: Array) -> tuple[Array, Array, Array]:
     if degree % 2 or half < 1:
         raise GraphError(f"a polynomial of degree {degree} has no square root part; the degree must be even")
     if not lead.all():
-        raise GraphError(f"the coefficient of degree {degree} is zero for some channels only; give all channels one degree")
+        raise GraphError(
+            f"the coefficient of degree {degree} is zero for some channels only; give all channels one degree"
+        )
     monic = coefficients / lead
     q = np.zeros((half + 1, coefficients.shape[1]))
     q[half] = 1

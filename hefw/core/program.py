@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scalar:
-    """A term that is a multiple of the identity with a factor a step: `value` times factors[step], encoded at `scale`."""
+    """A multiple of the identity with a factor a step: `value` times factors[step], encoded at `scale`."""
 
     value: str
     factors: Array
@@ -122,16 +122,22 @@ class Interface:
     def unpack(data: bytes) -> Interface:
         """Read and check an interface that a server sent; LoweringError or ParameterError if it is not one."""
         try:
-            f = msgpack.unpackb(data, strict_map_key=True, max_buffer_size=64 * 2**20)
+            f = msgpack.unpackb(data, strict_map_key=True)
             params = Resolved(
-                CkksParams.from_dict(f["params"]), str(f["backend"]), _integers(f["primes"]), _integers(f["special_primes"])
+                CkksParams.from_dict(f["params"]),
+                str(f["backend"]),
+                _integers(f["primes"]),
+                _integers(f["special_primes"]),
             )
             rotations = {int(step): int(level) for step, level in f["rotations"].items()}
             if any(not 0 < step < params.slots for step in rotations):
                 raise ValueError("a rotation outside the slots")
             if any(not 2 <= q < 2**61 for q in params.primes + params.special_primes):
                 raise ValueError("a prime outside 2..2^61")
-            if any(abs(q.bit_length() - bits) > 1 for q, bits in zip(params.primes, params.params.modulus_bits, strict=True)):
+            if any(
+                abs(q.bit_length() - bits) > 1
+                for q, bits in zip(params.primes, params.params.modulus_bits, strict=True)
+            ):
                 raise ValueError("primes that are not of the announced sizes")
             interface = Interface(
                 params,
@@ -182,7 +188,9 @@ class Program:
     @property
     def weight_count(self) -> int:
         """Plaintexts that are encoded once and kept."""
-        return sum(len(op.transform.weights) for op in (*self.prelude, *self.step) if isinstance(op, LinearOp) and op.transform)
+        return sum(
+            len(op.transform.weights) for op in (*self.prelude, *self.step) if isinstance(op, LinearOp) and op.transform
+        )
 
     @property
     def weight_bytes(self) -> int:
@@ -213,9 +221,7 @@ def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
         if isinstance(op, SquareOp):
             levels[op.name] = (op.level - op.rescales, op.ciphertexts)
             if counted:
-                counts += Counter(
-                    mul=op.ciphertexts, relinearise=op.ciphertexts, rescale=op.rescales * op.ciphertexts
-                )
+                counts += Counter(mul=op.ciphertexts, relinearise=op.ciphertexts, rescale=op.rescales * op.ciphertexts)
             continue
         n = op.layout.ciphertexts
         levels[op.name] = (op.level - op.rescales, n)

@@ -1,4 +1,4 @@
-"""`simulator`: no encryption. The same levels, scales, errors and noise as CKKS, in numpy; every run is labelled SIMULATED."""
+"""`simulator`: no encryption. Levels, scales, errors and noise of CKKS in numpy; every run is labelled SIMULATED."""
 
 from __future__ import annotations
 

@@ -87,7 +87,9 @@ class SimulatorEvaluator(Evaluator):
     def _fits(self, slots: Slots, level: int, scale: float) -> Slots:
         """A real library would wrap around silently; here it is an error that names the size."""
         peak = float(np.abs(slots).max())
-        if not math.isfinite(peak) or (peak and math.log2(peak) + math.log2(scale) > self.params.log_modulus(level) - 1):
+        if not math.isfinite(peak) or (
+            peak and math.log2(peak) + math.log2(scale) > self.params.log_modulus(level) - 1
+        ):
             raise ScaleError(
                 f"a value of {peak:g} at scale 2^{math.log2(scale):.1f} overflows the modulus of "
                 f"2^{self.params.log_modulus(level):.1f} at level {level}: rescale earlier, or bound the values"

@@ -25,7 +25,9 @@ class Context:
         security = seal.SEC_LEVEL_TYPE.NONE if params.params.insecure else seal.SEC_LEVEL_TYPE.TC128
         self.seal = seal.SEALContext(_parameters(params.params, [seal.Modulus(q) for q in primes]), True, security)
         if not self.seal.parameters_set():
-            raise ParameterError(f"SEAL refuses primes of {params.params.modulus_bits} + {params.params.special_bits} bits")
+            raise ParameterError(
+                f"SEAL refuses primes of {params.params.modulus_bits} + {params.params.special_bits} bits"
+            )
         self.encoder = seal.CKKSEncoder(self.seal)
         self.level_ids = _level_ids(self.seal, params.max_level)
 
@@ -50,7 +52,9 @@ def resolve(params: CkksParams, backend: str) -> Resolved:
     """SEAL's choice of primes; its context is made once to be sure that it accepts them."""
     bits = [*params.modulus_bits, *params.special_bits]
     if len(params.special_bits) != 1:
-        raise ParameterError(f"SEAL has one special prime; special_bits {list(params.special_bits)} has {len(params.special_bits)}")
+        raise ParameterError(
+            f"SEAL has one special prime; special_bits {list(params.special_bits)} has {len(params.special_bits)}"
+        )
     if params.special_bits[0] < max(params.modulus_bits):
         raise ParameterError(
             f"the special prime of {params.special_bits[0]} bits must be at least as large as the others "
@@ -59,7 +63,9 @@ def resolve(params: CkksParams, backend: str) -> Resolved:
     try:
         moduli = [m.value() for m in seal.CoeffModulus.Create(params.ring_dimension, bits)]
     except (ValueError, RuntimeError) as error:
-        raise ParameterError(f"SEAL has no primes of {bits} bits at ring dimension {params.ring_dimension}: {error}") from None
+        raise ParameterError(
+            f"SEAL has no primes of {bits} bits at ring dimension {params.ring_dimension}: {error}"
+        ) from None
     resolved = Resolved(params, backend, tuple(moduli[:-1]), tuple(moduli[-1:]))
     Context(resolved)
     return resolved
@@ -73,7 +79,7 @@ def dump(save: Callable[[str], None], padded: int) -> bytes:
     with _memory_file() as file:
         save(f"/proc/self/fd/{file.fileno()}")
         file.seek(0)
-        data = file.read()
+        data: bytes = file.read()
     if len(data) + LENGTH_BYTES > padded:
         raise EnvelopeError(f"a SEAL object of {len(data)} bytes exceeds its padded length of {padded}")
     return len(data).to_bytes(LENGTH_BYTES, "big") + data + bytes(padded - LENGTH_BYTES - len(data))

@@ -24,10 +24,7 @@ class TensealEvaluator(Evaluator):
         self._galois: dict[str, Any] = {}
 
     def _load_key(self, name: str, payload: bytes) -> None:
-        if name == "relinearisation":
-            key = seal.RelinKeys()
-        else:
-            key = seal.GaloisKeys()
+        key: Any = seal.RelinKeys() if name == "relinearisation" else seal.GaloisKeys()
         parse(f"{name} key", lambda path: key.load(self._context.seal, path), payload)
         if name == "relinearisation":
             self._relinearisation = key

@@ -1,4 +1,4 @@
-"""The graph of `digits`: its layers as matrices, its time embedding as biases, the scheduler's update as a scalar term."""
+"""The graph of `digits`: layers as matrices, the time embedding as biases, the scheduler's update as a scalar."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALIBRATION_IMAGES = 20
 
 
 def matrix_of(function: Callable[[torch.Tensor], torch.Tensor], shape: Shape) -> SparseMatrix:
-    """The matrix of a linear function of (batch, channels, height, width) tensors, by applying it to a basis in float64."""
+    """The matrix of a linear function of (batch, channels, height, width) tensors, from a basis in float64."""
     size = int(np.prod(shape))
     basis = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
     with torch.no_grad():
@@ -35,10 +35,10 @@ def matrix_of(function: Callable[[torch.Tensor], torch.Tensor], shape: Shape) ->
 def digits_graph(model: DigitsUNet, updates: Sequence[LinearUpdate]) -> Graph:
     """One denoising step of `model` with the scheduler's update, for the steps of `updates`.
 
-    The input `latent` is the picture itself, (1, height, width); `label` is one-hot. The output is v + (c / d) x: the key
-    holder multiplies it by the public d and has x_{t-1}, so that the update costs no level and re-encodes no weight.
+    The input `latent` is the picture itself, (1, height, width); `label` is one-hot. The output is v + (c / d) x: the
+    key holder multiplies it by the public d and has x_{t-1}, so that the update costs no level and re-encodes nothing.
     """
-    model = copy.deepcopy(model).to(torch.float64).eval()
+    model = copy.deepcopy(model).double().eval()
     return _Builder(model, updates).graph()
 
 

@@ -1,0 +1,55 @@
+# `make` prints what there is. Everything is installed into .venv; nothing else on the machine is changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := demo
+# One version, written once. Torch comes first and by this very requirement, so that an index which offers a CPU build is used.
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check quality docs bench clean
+
+help:  ## Print this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(STAMP)  ## Make .venv and install hefw with everything that development needs
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: Python 3.11 or newer is needed, '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true);" \
+			"name another one: make PYTHON=python3.12 setup" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+		echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,test,docs]'
+	@touch $@
+
+demo: setup  ## Draw 16 digits on ciphertext
+	$(BIN)/hefw generate --labels 0-9,0-5 --steps 10 --backend tenseal --out $(DEMO)
+	@echo "The pictures: $(DEMO)/images.png, steps.png, plain.png, server_view.png. All on one page: $(DEMO)/report.html"
+
+test: setup  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: setup  ## Linter, format, types, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
+
+quality: setup  ## Judge the pictures, drawn in plaintext and on ciphertext
+	$(BIN)/hefw quality
+
+docs: setup  ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict --site-dir site
+
+bench: setup  ## Run the benchmarks
+	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:  ## Remove what the other targets made, .venv too
+	rm -rf $(VENV) $(DEMO) site build dist hefw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find hefw tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,248 @@
+"""The key holder's party: owns the secret key, the noise, the labels and the pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.backend import Backend, KeyHolder
+from hefw.core.errors import ParameterError, ProtocolError
+from hefw.core.ledger import Ledger
+from hefw.core.lower import Request
+from hefw.core.program import Interface, Port
+from hefw.core.progress import Progress, ProgressCallback
+from hefw.protocol import wire
+from hefw.protocol.wire import Message
+
+Array = NDArray[np.float64]
+
+#: A latent beyond this is no picture any more: squares have diverged, or the server computed something else.
+LARGEST_LATENT = 1e3
+#: How much of each upload is kept to show what the server held, in bytes.
+VIEW_BYTES = 1 << 16
+
+
+class Transport(Protocol):
+    """What a client needs of a connection."""
+
+    def send(self, frame: bytes) -> None: ...
+
+    def receive(self) -> bytes: ...
+
+
+@dataclass
+class Figures:
+    """Wall times in seconds and sizes in bytes, over the whole session."""
+
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"keygen": 0.0, "encode_weights": 0.0, "encrypt": 0.0, "evaluate": 0.0, "decrypt": 0.0}
+    )
+    evaluation_keys: int = 0
+    upload_per_step: int = 0
+    download_per_step: int = 0
+    encoded_weights: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    server_peak_rss: int = 0
+
+
+class Client:
+    """One session with one server. `open`, then `generate` as often as wanted, then `close`."""
+
+    def __init__(self, transport: Transport, backend: Backend, progress: ProgressCallback | None = None) -> None:
+        self.transport = transport
+        self.backend = backend
+        self.progress = progress or (lambda _: None)
+        self.ledger = Ledger()
+        self.figures = Figures()
+        self.view: list[bytes] = []
+        self._interface: Interface | None = None
+        self._keys: KeyHolder | None = None
+        self._requests = 0
+
+    @property
+    def interface(self) -> Interface:
+        """What the server told of its program; ProtocolError before `open`."""
+        if self._interface is None:
+            raise ProtocolError("the session is not open; call open first")
+        return self._interface
+
+    def open(self, graph_digest: str, request: Request) -> Interface:
+        """Agree on a program, make keys for it, and send the evaluation keys. The secret key stays here."""
+        answer = self._ask(
+            "open",
+            "manifest",
+            graph_digest=graph_digest,
+            backend=self.backend.name,
+            precision_db=request.precision_db,
+            ring_dimension=request.ring_dimension,
+            params=None if request.params is None else request.params.to_dict(),
+            allow_insecure=request.allow_insecure,
+        )
+        interface = Interface.unpack(wire.field(answer, "interface", bytes))
+        self._check(interface, graph_digest, request)
+        self._interface = interface
+        self.ledger.add("server", None, "parameters, schedule and precision wanted", "public", 0, 0)
+        # The server encodes its weights while keys are made here: two processes, two cores.
+        self.transport.send(wire.encode("prepare"))
+        blobs = self._make_keys(interface)
+        self._answer("done")
+        for number, (name, blob) in enumerate(blobs):
+            self._ask("key", "done", name=name, blob=blob)
+            self.ledger.add("server", None, f"evaluation key {name}", "public", 0, len(blob))
+            self.figures.evaluation_keys += len(blob)
+            self.progress(Progress("keygen", len(blobs) + number + 1, 2 * len(blobs), f"send {name}"))
+        return interface
+
+    def generate(
+        self,
+        inputs: Mapping[str, Array],
+        watch: Callable[[int, Mapping[str, Array]], None] | None = None,
+        units: tuple[int, int] = (0, 1),
+    ) -> dict[str, Array]:
+        """Run all steps for one batch and return the outputs of the last, public factors applied: name -> (images, features).
+
+        `inputs` maps names to (images, features), at most `interface.batch` images. `watch(step, outputs)` sees each
+        step's decrypted outputs. `units` is (number of this batch, batches) for progress.
+        """
+        interface = self.interface
+        images = self._check_inputs(inputs)
+        once = {name: port for name, port in interface.inputs.items() if port.once}
+        self._ask("begin", "done", inputs=self._encrypt(once, inputs, None, images))
+        often = {name: port for name, port in interface.inputs.items() if not port.once}
+        current = dict(inputs)
+        outputs: dict[str, Array] = {}
+        for step in range(interface.steps):
+            frame = wire.encode("step", step=step, inputs=self._encrypt(often, current, step, images))
+            self.figures.upload_per_step = len(frame)
+            started = time.perf_counter()
+            self.transport.send(frame)
+            answer = self._answer("result", self._step_progress(step, units))
+            self.figures.seconds["evaluate"] += time.perf_counter() - started
+            outputs = self._decrypt(answer, step, images)
+            for name, port in interface.outputs.items():
+                if port.feedback is not None:
+                    current[port.feedback] = outputs[name]
+            if watch is not None:
+                watch(step, outputs)
+        self._requests += 1
+        return outputs
+
+    def close(self) -> None:
+        """End the session and take the server's figures. ProtocolError if it received other things than were sent."""
+        answer = self._ask("close", "done")
+        self.figures.counts = {str(k): int(v) for k, v in wire.field(answer, "counts", dict).items()}
+        self.figures.encoded_weights = wire.field(answer, "encoded_weights", int)
+        self.figures.server_peak_rss = wire.field(answer, "peak_rss_bytes", int)
+        self.figures.seconds["encode_weights"] = float(wire.field(answer, "encode_seconds", float))
+        sent = [[e.item, e.step, e.bytes] for e in self.ledger.of("server") if e.bytes]
+        if wire.field(answer, "received", list) != sent:
+            raise ProtocolError("the server's list of what it received differs from what was sent")
+
+    # -- what is checked ---------------------------------------------------------------------------------------------
+
+    def _check(self, interface: Interface, graph_digest: str, request: Request) -> None:
+        """A manifest is untrusted: it must not lower the security, nor be of another model."""
+        if interface.graph_digest != graph_digest:
+            raise ProtocolError(f"the server answers for another model: graph {interface.graph_digest[:8]}")
+        params = interface.params.params
+        if params.insecure and not request.allow_insecure:
+            raise ParameterError(f"the server proposes parameters below 128 bits: log2(QP) = {params.log_qp}")
+        if self.backend.resolve(params) != interface.params:
+            raise ParameterError(f"the server's primes are not those of backend {self.backend.name!r} for these parameters")
+
+    def _check_inputs(self, inputs: Mapping[str, Array]) -> int:
+        wanted = {name: port.layout.features for name, port in self.interface.inputs.items()}
+        given = {name: values.shape[1] for name, values in inputs.items()}
+        if wanted != given:
+            raise ProtocolError(f"the program takes inputs {wanted} (name: entries); given: {given}")
+        counts = {len(values) for values in inputs.values()}
+        if len(counts) != 1 or not 1 <= (images := counts.pop()) <= self.interface.batch:
+            raise ProtocolError(f"inputs must all have one number of images, 1 to {self.interface.batch}")
+        return images
+
+    # -- keys, encryption, decryption ----------------------------------------------------------------------------------
+
+    def _make_keys(self, interface: Interface) -> list[tuple[str, bytes]]:
+        started = time.perf_counter()
+        self._keys = self.backend.keygen(interface.params, interface.keys)
+        total = len(interface.keys.names())
+        blobs = []
+        for name, blob in self._keys.evaluation_keys():
+            blobs.append((name, blob))
+            self.progress(Progress("keygen", len(blobs), 2 * total, f"make {name}"))
+        self.figures.seconds["keygen"] = time.perf_counter() - started
+        return blobs
+
+    def _encrypt(
+        self, ports: Mapping[str, Port], values: Mapping[str, Array], step: int | None, images: int
+    ) -> dict[str, list[bytes]]:
+        assert self._keys is not None
+        started = time.perf_counter()
+        encrypted = {}
+        for name, port in ports.items():
+            packed = port.layout.pack(values[name])
+            encrypted[name] = [self._keys.encrypt_bytes(slots, port.level, port.scale) for slots in packed]
+            size = sum(map(len, encrypted[name]))
+            self.ledger.add("server", step, name, "ciphertext", images * port.layout.features, size)
+            if step is not None and self._requests == 0:
+                self.view.append(encrypted[name][0][:VIEW_BYTES])
+        self.figures.seconds["encrypt"] += time.perf_counter() - started
+        return encrypted
+
+    def _decrypt(self, answer: Message, step: int, images: int) -> dict[str, Array]:
+        assert self._keys is not None
+        started = time.perf_counter()
+        sent = wire.blobs(answer, "outputs")
+        self.figures.download_per_step = sum(len(b) for items in sent.values() for b in items)
+        outputs = {}
+        for name, port in self.interface.outputs.items():
+            items = sent.get(name, [])
+            if len(items) != port.layout.ciphertexts:
+                raise ProtocolError(f"output {name!r} has {len(items)} ciphertexts; {port.layout.ciphertexts} are expected")
+            slots = np.stack([self._keys.decrypt_bytes(item).real for item in items])
+            values = port.layout.unpack(slots, images) * port.factors[step]
+            if not np.isfinite(values).all() or np.abs(values).max() > LARGEST_LATENT:
+                raise ProtocolError(f"output {name!r} of step {step} is no picture: values up to {np.abs(values).max():.3g}")
+            outputs[name] = values
+            self.ledger.add("key holder", step, name, "plaintext", images * port.layout.features, sum(map(len, items)))
+        self.figures.seconds["decrypt"] += time.perf_counter() - started
+        return outputs
+
+    # -- messages --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, kind: str, answer: str, **fields: Any) -> Message:
+        self.transport.send(wire.encode(kind, **fields))
+        return self._answer(answer)
+
+    def _answer(self, kind: str, progress: ProgressCallback | None = None) -> Message:
+        """The answer to the last message; progress on the way is passed on, an error of the server raised."""
+        while True:
+            message = wire.decode(self.transport.receive(), kind, "progress", "error")
+            if message.kind == "error":
+                wire.raise_error(message)
+            if message.kind == kind:
+                return message
+            told = Progress(
+                str(wire.field(message, "stage", str))[:40],
+                wire.field(message, "done", int),
+                wire.field(message, "total", int),
+                str(wire.field(message, "detail", str))[:80],
+            )
+            (progress or self.progress)(told)
+
+    def _step_progress(self, step: int, units: tuple[int, int]) -> ProgressCallback:
+        """A server's progress within a step, as progress of the whole run."""
+        batch, batches = units
+        steps = self.interface.steps
+
+        def told(p: Progress) -> None:
+            where = f"step {step + 1} of {steps}, region {p.detail}" + (f", batch {batch + 1} of {batches}" if batches > 1 else "")
+            done = (batch * steps + step) * p.total + p.done
+            self.progress(Progress("evaluate", done, batches * steps * p.total, where))
+
+        return told

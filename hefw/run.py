@@ -1,0 +1,221 @@
+"""`hefw.generate`: one private generation, from configuration to pictures and record."""
+
+from __future__ import annotations
+
+import datetime
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.config import Config, Resolved, check_labels, merge
+from hefw.core.backend import Backend
+from hefw.core.errors import ConfigError, ParameterError
+from hefw.core.ledger import LedgerEntry
+from hefw.core.lower import Request
+from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams
+from hefw.core.program import Interface
+from hefw.core.progress import Progress, ProgressCallback
+from hefw.models.base import Model
+from hefw.plugins import registry
+from hefw.protocol.client import Client
+from hefw.protocol.process import ServerProcess
+from hefw.record import (
+    BytesRecord,
+    LedgerEntryRecord,
+    LedgerRecord,
+    ModelRecord,
+    ParamsRecord,
+    RunRecord,
+    SecondsRecord,
+    machine_info,
+    versions_info,
+)
+from hefw.strategies.base import Strategy
+
+Array = NDArray[np.float64]
+
+DATA_RANGE = 2.0
+#: Scale of fresh ciphertexts on a modulus chain that the user gives, in bits; the planner tries others from there.
+GIVEN_CHAIN_SCALE = 30.0
+VERSIONS = ("hefw", "numpy", "torch", "diffusers", "tenseal")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives its key holder. Images are float64, black -1 and white 1, not clipped."""
+
+    images: Array  # (count, channels, height, width)
+    plain: Array | None  # the plaintext twin's images of the same seed and labels
+    labels: tuple[int, ...]
+    trajectory: Array  # (steps + 1, count, channels, height, width), decrypted
+    server_view: tuple[bytes, ...]  # the beginning of what the server was sent at each step
+    record: RunRecord
+
+
+def generate(
+    config: Config | str | Path | None = None, *, progress: ProgressCallback | None = None, **overrides: Any
+) -> Result:
+    """Draw pictures on a server process that only ever sees ciphertext.
+
+    Parameters
+    ----------
+    config : a Config, a file's path, or None for the defaults.
+    progress : called with `Progress` as the run goes on.
+    overrides : configuration keys that win over `config`, e.g. `labels="0-9", steps=10, backend="simulator"`.
+
+    Raises HefwError, one clear line each: ConfigError and PluginError for bad input, ProtocolError for a failed server.
+    """
+    return _Run(merge(config, overrides), progress or (lambda _: None)).go()
+
+
+class _Run:
+    def __init__(self, config: Config, progress: ProgressCallback) -> None:
+        self.config = config
+        self.progress = progress
+        self.started = datetime.datetime.now(datetime.timezone.utc)
+        self.clock = time.perf_counter()
+        chosen = config.resolve()
+        self.chosen = chosen
+        self.backend: Backend = _load(chosen["backend"])
+        self.strategy: Strategy = _load(chosen["strategy"])
+        self.model: Model = _load(chosen["model"])
+        check_labels(config.labels, self.model.labels, self.model.name)
+        self.labels = np.array(config.labels, dtype=np.int64)
+
+    def go(self) -> Result:
+        config, model = self.config, self.model
+        graph = model.graph(self._scheduler(), config.steps)
+        start = self._start()
+        self._check_strategy(start)
+        states = np.zeros((config.steps + 1, *start.shape))
+        states[0] = start
+        with tempfile.TemporaryDirectory(prefix="hefw-") as folder:
+            path = Path(folder) / "model.hefw"
+            graph.save(path)
+            options = self.chosen["backend"].options.model_dump(mode="json")
+            with ServerProcess(path, self.backend.name, options) as server:
+                client = Client(server, self.backend, self.progress)
+                interface = client.open(graph.digest, self._request())
+                size = interface.batch if config.batch == "auto" else min(config.batch, interface.batch)
+                batches = [slice(k, k + size) for k in range(0, len(start), size)]
+                for number, part in enumerate(batches):
+
+                    def watch(step: int, outputs: Mapping[str, Array], part: slice = part) -> None:
+                        states[step + 1, part] = model.latents(outputs)
+
+                    client.generate(model.inputs(start[part], self.labels[part]), watch, (number, len(batches)))
+                client.close()
+        seconds = time.perf_counter() - self.clock
+        images = model.decode(states[-1])
+        plain = self._twin(start)
+        record = self._record(client, interface, graph.digest, images, plain, seconds)
+        trajectory = np.stack([model.decode(state) for state in states])
+        return Result(images, plain, config.labels, trajectory, tuple(client.view), record)
+
+    def _scheduler(self) -> Any:
+        chosen = self.chosen["scheduler"]
+        kind = registry().load("scheduler", chosen.entry.name)
+        return self.model.scheduler(kind, chosen.options.model_dump())
+
+    def _start(self) -> Array:
+        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise whatever the number of images."""
+        shape = self.model.latent_shape
+        noise = np.random.default_rng(self.config.seed).normal(size=(len(self.labels), *shape))
+        return np.asarray(noise * float(self._scheduler().init_noise_sigma))
+
+    def _check_strategy(self, latents: Array) -> None:
+        shown = sum(int((~self.strategy.select(latent)).sum()) for latent in latents)
+        if shown:
+            raise ConfigError(
+                f"strategy {self.config.strategy.name!r} leaves {shown} of {latents.size} entries in plaintext; protocol "
+                "'end-to-end' encrypts all of a latent; use strategy: full"
+            )
+
+    def _request(self) -> Request:
+        wanted = self.config.params
+        insecure = self.config.allow_insecure
+        if wanted.modulus_bits is None:
+            if wanted.special_bits is not None:
+                raise ParameterError("special_bits are given without modulus_bits; give both, or neither")
+            return Request(wanted.precision_db, wanted.ring_dimension, None, insecure)
+        if wanted.ring_dimension is None:
+            raise ParameterError("modulus_bits are given without ring_dimension; give both, or neither")
+        special = wanted.special_bits or (MAXIMUM_PRIME_BITS,)
+        params = CkksParams(wanted.ring_dimension, wanted.modulus_bits, special, GIVEN_CHAIN_SCALE, insecure)
+        return Request(wanted.precision_db, wanted.ring_dimension, params, insecure)
+
+    def _twin(self, start: Array) -> Array:
+        steps = self.config.steps
+
+        def watch(step: int, _: Array) -> None:
+            self.progress(Progress("twin", step + 1, steps, f"step {step + 1} of {steps}"))
+
+        return self.model.decode(self.model.twin(start, self.labels, self._scheduler(), steps, watch))
+
+    def _record(
+        self, client: Client, interface: Interface, digest: str, images: Array, plain: Array | None, total: float
+    ) -> RunRecord:
+        figures, params = client.figures, interface.params.params
+        error = None if plain is None else float(np.abs(images - plain).max())
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        evaluations = len(images) * self.config.steps
+        return RunRecord(
+            started=self.started,
+            simulated=self.backend.capabilities.simulated,
+            insecure=params.insecure,
+            config=self.config.to_dict(),
+            model=ModelRecord(name=self.model.name, digest=digest),
+            labels=self.config.labels,
+            shape=tuple(images.shape),
+            params=ParamsRecord(
+                ring_dimension=params.ring_dimension,
+                log_qp=params.log_qp,
+                security_bits=params.security_bits,
+                depth=interface.depth,
+                scale_bits=params.scale_bits,
+                secret="none" if self.backend.capabilities.simulated else "uniform ternary",
+                modulus_bits=(*params.modulus_bits, *params.special_bits),
+                insecure=params.insecure,
+            ),
+            seconds=SecondsRecord(**figures.seconds, total=total),
+            seconds_per_image_step=figures.seconds["evaluate"] / evaluations,
+            max_abs_error=error,
+            psnr_db=_psnr(images, plain),
+            bytes=BytesRecord(
+                evaluation_keys=figures.evaluation_keys,
+                upload_per_step=figures.upload_per_step,
+                download_per_step=figures.download_per_step,
+                encoded_weights=figures.encoded_weights,
+            ),
+            counts=figures.counts,
+            peak_rss_bytes=own + figures.server_peak_rss,
+            ledger=LedgerRecord(
+                server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
+                entries=tuple(_entry(entry) for entry in client.ledger.entries),
+            ),
+            versions=versions_info(VERSIONS),
+            machine=machine_info(),
+        )
+
+
+def _load(chosen: Resolved) -> Any:
+    return registry().load(chosen.kind, chosen.entry.name)(chosen.options)
+
+
+def _entry(entry: LedgerEntry) -> LedgerEntryRecord:
+    return LedgerEntryRecord(**asdict(entry))
+
+
+def _psnr(images: Array, plain: Array | None) -> float | None:
+    """Peak signal-to-noise ratio in dB, data range 2; None where there is no twin or nothing differs."""
+    if plain is None or not (mean := float(np.mean((images - plain) ** 2))):
+        return None
+    return float(10 * np.log10(DATA_RANGE**2 / mean))
