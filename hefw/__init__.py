@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hefw.run import Result, generate
     from hefw.hookspecs import hookimpl
+    from hefw.run import Result, generate
 
 __all__ = ["Result", "__version__", "generate", "hookimpl"]
 

@@ -36,8 +36,10 @@ class Envelope:
 
     def pack(self) -> bytes:
         """Header and payload."""
-        backend = self.backend.encode()
-        if self.kind not in KINDS or len(backend) > 16 or len(self.params_digest) != 16 or len(self.key_id) != 16:
+        backend = self.backend.encode("ascii", "replace")
+        fits = -(2**31) <= self.item < 2**31 and -(2**31) <= self.level < 2**31
+        fits = fits and len(backend) <= 16 and self.backend.isascii() and len(self.params_digest) == 16
+        if not fits or self.kind not in KINDS or len(self.key_id) != 16:
             raise EnvelopeError(f"an envelope of kind {self.kind!r} for backend {self.backend!r} cannot be made")
         if len(self.payload) > MAX_PAYLOAD:
             raise EnvelopeError(f"a payload of {len(self.payload)} bytes is too large; at most {MAX_PAYLOAD}")

@@ -212,7 +212,8 @@ def _evaluate(node: Node, step: int, inputs: Mapping[str, Array], values: Values
             raise GraphError(f"input {node.name!r} is missing; given: {', '.join(inputs) or 'none'}")
         return np.asarray(inputs[node.name], dtype=np.float64)
     if isinstance(node, Affine):
-        total = node.bias[step if len(node.bias) > 1 else 0][:, None]
+        images = max((len(value) for value in inputs.values()), default=1)
+        total = np.repeat(node.bias[step if len(node.bias) > 1 else 0][:, None], images, axis=1)
         for term in node.terms:
             factor = 1.0 if term.factors is None else term.factors[step]
             total = total + factor * (term.matrix @ values[term.source].T)

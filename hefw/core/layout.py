@@ -83,12 +83,14 @@ def periodic(order: NDArray[np.int64], batch: int, slots: int) -> Layout:
     """A layout that repeats `order` through every slot.
 
     `order` (places,) is the feature at each place or -1. Its length is padded to a power of two; where that exceeds
-    slots / batch, it is split over several ciphertexts.
+    slots / batch, it is split over as many ciphertexts as it fills.
     """
     width = slots // batch
     if width * batch != slots or width < 1:
         raise LoweringError(f"a batch of {batch} does not divide {slots} slots")
     places = next_power_of_two(len(order))
+    if places > width:
+        places = -(-len(order) // width) * width
     padded = np.full(places, -1, dtype=np.int64)
     padded[: len(order)] = order
     features = int(order.max()) + 1

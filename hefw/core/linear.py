@@ -153,26 +153,29 @@ def diagonals(matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, fold
     width = out.width
     if out.period << folds > width:
         raise LoweringError(f"{folds} folds of a period of {out.period} exceed {width} positions")
-    out_ct, out_place = out.home
+    out_ct, places = out.home[0], out.copies
     found: Diagonals = {}
     first = 0
     for matrix, layout in matrices:
         if matrix.shape != (out.features, layout.features):
             raise LoweringError(f"a matrix of {matrix.shape} does not map {layout.features} to {out.features} features")
         in_ct, _ = layout.home
-        base = _popular((layout.copies[matrix.column] - out_place[matrix.row][:, None]) % layout.period)
+        # An entry is computed at every copy of its output feature, from whichever copy of its input suits.
+        row, column, values = (np.repeat(a, places.shape[1]) for a in (matrix.row, matrix.column, matrix.values))
+        out_place = places[matrix.row].reshape(-1)
+        base = _popular((layout.copies[column] - out_place[:, None]) % layout.period)
         partial = (base // out.period) % (1 << folds)
         for start in range(0, width // out.period, 1 << folds):
             copy = start + partial
-            place = out_place[matrix.row] + copy * out.period
+            place = out_place + copy * out.period
             shift = (base - copy * out.period) % layout.period
             shape = (out.ciphertexts, first + layout.ciphertexts, layout.period)
             keys, which = np.unique(
-                np.ravel_multi_index((out_ct[matrix.row], first + in_ct[matrix.column], shift), shape),
+                np.ravel_multi_index((out_ct[row], first + in_ct[column], shift), shape),
                 return_inverse=True,
             )
             table = np.zeros((len(keys), width))
-            np.add.at(table, (which, place), matrix.values)
+            np.add.at(table, (which, place), values)
             for name, vector in zip(
                 zip(*(k.tolist() for k in np.unravel_index(keys, shape)), strict=True), table, strict=True
             ):

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from hefw.core.backend import KeyManifest
 from hefw.core.errors import LoweringError
+from hefw.core.forecast import Work
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features
 from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
 from hefw.core.linear import LinearCost, Transform, transform
 from hefw.core.normalise import normalise
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
-from hefw.core.plan import Costs, Plan, Planner, Work
+from hefw.core.plan import Costs, Plan, Planner
 from hefw.core.program import Interface, LinearOp, Op, Port, Program, Scalar, SquareOp
 
 Array = NDArray[np.float64]

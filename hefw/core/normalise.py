@@ -58,7 +58,8 @@ class _Squares:
         self.graph = graph
         self.nodes: dict[str, Node] = {}
         self.expressions: dict[str, Expression] = {}  # values that are replaced by others
-        self.readers = graph.consumers()
+        self.squares: dict[str, str] = {}  # node -> its square
+        self.placed: dict[str, str] = {}  # value -> the node that computes it
 
     def run(self) -> Graph:
         for name, node in self.graph.nodes.items():
@@ -113,7 +114,14 @@ class _Squares:
     def can_shift(self, source: str) -> bool:
         """A region's bias may take the shift of one polynomial, if nothing has read the region before."""
         read = {name for node in self.nodes.values() for name in sources(node)}
+        read |= {name for expression in self.expressions.values() for name, _ in expression.terms}
         return isinstance(self.nodes.get(source), Affine) and source not in read
+
+    def fresh(self, name: str) -> str:
+        """A name that neither a node of the graph has nor one made before."""
+        while name in self.graph.nodes or name in self.nodes:
+            name += "'"
+        return name
 
     def expand(self, source: str, coefficients: Array) -> Expression:
         """A polynomial of `source` by squares and linear combinations, without a shift of the source."""
@@ -133,28 +141,28 @@ class _Squares:
             return _add(self.expand(source, raised), self.expand(source, power))
         lead, q, rest = square_root(coefficients)
         inner = self.expand(source, q)
-        root = self.place(inner, f"{source}.root{len(self.nodes)}", self.nodes[source].shape)
+        root = self.place(inner, self.fresh(f"{source}.root"), self.nodes[source].shape)
         square = self.square(root)
         return _add(Expression(((square, lead),), 0 * ones), self.expand(source, rest))
 
     def square(self, source: str) -> str:
         """The name of the square of a node, made once."""
-        name = f"{source}.square"
-        if name not in self.nodes:
+        if source not in self.squares:
+            name = self.squares[source] = self.fresh(f"{source}.square")
             shape = self.nodes[source].shape
             coefficients = np.zeros((3, int(np.prod(shape))))
             coefficients[2] = 1
             self.nodes[name] = Polynomial(name, shape, source, coefficients)
-        return name
+        return self.squares[source]
 
     def materialise(self, name: str) -> str:
         """The name of a node that holds a value, computed if it only existed as an expression."""
         if name not in self.expressions:
             return name
-        placed = f"{name}.value"
-        if placed not in self.nodes:
-            self.place(self.expressions[name], placed, self.graph.nodes[name].shape)
-        return placed
+        if name not in self.placed:
+            made = self.fresh(f"{name}.value")
+            self.placed[name] = self.place(self.expressions[name], made, self.graph.nodes[name].shape)
+        return self.placed[name]
 
     def place(self, expression: Expression, name: str, shape: tuple[int, ...]) -> str:
         terms = [LinearTerm(source, SparseMatrix.diagonal(f)) for source, f in expression.terms if f.any()]

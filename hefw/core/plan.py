@@ -18,24 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.errors import LoweringError
-from hefw.core.graph import Affine, Graph, Input, Node, Perturb, Polynomial, Values, sources
-from hefw.core.noise import BIAS_SHARE, NoiseModel
+from hefw.core.forecast import NO_WORK, Choice, Forecaster, Work
+from hefw.core.graph import Affine, Graph, Input, Polynomial, sources
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams, max_log_qp
 
 Array = NDArray[np.float64]
 
 #: Room kept between the largest calibrated value and the modulus, in bits: values off the calibration, and the sign.
 HEADROOM_BITS = 4.0
-DATA_RANGE = 2.0  # of images in -1..1
 MAX_RESCALES = 3
 SCALES = range(24, 44, 2)  # bits; below, the noise of a rescale is visible
 WEIGHTS = range(14, 36, 2)
 FRESH_ABOVE = (0, 8, 16)  # bits by which fresh ciphertexts exceed the least scale: it costs nothing but room
-PEAK_OVER_RMS = 5.0  # the largest error tolerated, in root mean square errors of the precision wanted
 MINIMUM_CHAIN_BITS = 25
 COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
-PREFILTER_DB = 3.0  # a plan whose single step misses by more is not looked at further
-QUICK_IMAGES = 8
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
 
 
@@ -62,29 +58,6 @@ class Costs:
     def rescale(self, primes: int) -> float:
         """A rescale."""
         return self.rescale_linear * primes
-
-
-@dataclass(frozen=True)
-class Work:
-    """Counted operations of one affine region, per step: what its cost and noise depend on."""
-
-    rotations: int
-    products: int
-    output_ciphertexts: int
-    diagonals: Mapping[str, int]  # per source: products that reach one entry, folds included
-    giants: int
-
-
-NO_WORK = Work(0, 0, 0, {}, 0)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is decided for one node: level it is computed at, scale before rescaling (bits), number of rescales."""
-
-    level: int
-    scale_bits: float
-    rescales: int
 
 
 @dataclass(frozen=True)
@@ -116,11 +89,10 @@ class Planner:
         self.graph = graph
         self.work: Mapping[str, Work] = {}
         self.costs = costs
-        self.calibration = graph.calibration
-        self._profiles: dict[int, Array] = {}
-        self.history = graph.trajectory(self.calibration)
+        self._forecasters: dict[int, Forecaster] = {}
+        history = graph.trajectory(graph.calibration)
         self.peak_bits = {
-            name: math.log2(max(1e-6, max(float(np.abs(values[name]).max()) for values in self.history)))
+            name: math.log2(max(1e-6, max(float(np.abs(values[name]).max()) for values in history)))
             for name in graph.nodes
         }
         self.order = [node for node in graph.nodes.values() if not isinstance(node, Input)]
@@ -162,35 +134,36 @@ class Planner:
                 "sequence; use more or larger primes, or leave modulus_bits out"
             )
         plan, miss = self._first_precise(found, precision_db)
-        if plan is None:
-            plan = miss or max((self._judge(plan) for plan in found), key=lambda p: p.forecast_db)
-        return plan
+        chosen = plan or miss
+        assert chosen is not None  # there is at least one
+        return chosen
 
     def _first_precise(self, found: list[Plan], precision_db: float) -> tuple[Plan | None, Plan | None]:
-        """(the most precise of the cheapest plans that are precise enough, the most precise of the others)."""
-        miss = None
-        quick = {id(plan): self._one_step_db(plan) for plan in found}
-        ordered = sorted(found, key=lambda plan: plan.cost)
-        for plan in ordered:
-            if quick[id(plan)] < precision_db - PREFILTER_DB:
-                continue
-            judged = self._judge(plan)
-            if judged.forecast_db >= precision_db:
-                alike = [other for other in ordered if plan.cost <= other.cost <= plan.cost * (1 + COST_TOLERANCE)]
-                precise = self._judge(max(alike, key=lambda other: quick[id(other)]))
-                return max(judged, precise, key=lambda p: p.forecast_db), None
-            if miss is None or judged.forecast_db > miss.forecast_db:
-                miss = judged
-        return None, miss
+        """(the most precise of the cheapest plans that are precise enough, else the most precise of all)."""
+        if not found:
+            return None, None
+        enough = [plan for plan in found if plan.forecast_db >= precision_db]
+        if not enough:
+            return None, max(found, key=lambda plan: plan.forecast_db)
+        limit = min(plan.cost for plan in enough) * (1 + COST_TOLERANCE)
+        return max((plan for plan in enough if plan.cost <= limit), key=lambda plan: plan.forecast_db), None
 
     def _plans(
         self, ring_dimension: int, chain: tuple[int, ...], special: tuple[int, ...], insecure: bool
     ) -> Iterator[Plan]:
+        if self._place(_Option(chain, SCALES[0], SCALES[0], WEIGHTS[0])) is None:
+            return  # the coarsest does not fit, so that nothing does
+        forecaster = self._forecaster(ring_dimension)
         for scale, weight, above in itertools.product(SCALES, WEIGHTS, FRESH_ABOVE):
             found = self._place(_Option(chain, scale + above, scale, weight))
             if found is not None:
                 params = CkksParams(ring_dimension, chain, special, float(scale + above), insecure)
-                yield Plan(params, found[1], found[0], math.nan)
+                yield Plan(params, found[1], found[0], forecaster.precision_db(params, found[1]))
+
+    def _forecaster(self, ring_dimension: int) -> Forecaster:
+        if ring_dimension not in self._forecasters:
+            self._forecasters[ring_dimension] = Forecaster(self.graph, ring_dimension, self.work)
+        return self._forecasters[ring_dimension]
 
     def _place(self, option: _Option) -> tuple[float, dict[str, Choice]] | None:
         """The cheapest (cost, choices) on one chain, or None if it does not fit."""
@@ -261,98 +234,6 @@ class Planner:
             cost = work.rotations * costs.key_switch(primes) + work.products * costs.mul_plain(primes)
             return cost + choice.rescales * costs.rescale(primes) * work.output_ciphertexts
         return costs.key_switch(primes) + choice.rescales * costs.rescale(primes)
-
-    def _judge(self, plan: Plan) -> Plan:
-        """The plan with its forecast: the graph run in the clear with every operation's noise added."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            final = self.graph.trajectory(self.calibration, self._perturbation(plan))[-1]
-        return replace(plan, forecast_db=_psnr(_error(self.graph, final, self.history[-1], -1)))
-
-    def _one_step_db(self, plan: Plan) -> float:
-        """A quick look: one step in the middle, on few images, as if errors of all steps were independent."""
-        step = self.graph.steps // 2
-        few = {name: self.history[step][name][:QUICK_IMAGES] for name in self.graph.inputs}
-        exact = {name: value[:QUICK_IMAGES] for name, value in self.history[step].items()}
-        with np.errstate(over="ignore", invalid="ignore"):
-            noisy = self.graph.evaluate(step, few, self._perturbation(plan))
-        return _psnr(_error(self.graph, noisy, exact, step) * math.sqrt(self.graph.steps))
-
-    def _perturbation(self, plan: Plan) -> Perturb:
-        """Adds to each value the noise that computing it would add."""
-        model = NoiseModel(plan.params.ring_dimension)
-        rng = np.random.default_rng(0)
-        chain = plan.params.modulus_bits
-        scales = dict.fromkeys(self.graph.inputs, plan.params.scale_bits)
-        for name, choice in plan.choices.items():
-            scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
-        ratio = 2.0 ** (max(chain) - min(plan.params.special_bits))
-        values: Values = {}
-        biases: dict[str, Array] = {}  # of key switches: the same at every step
-        rounding: dict[tuple[str, str], Array] = {}  # of encoded weights: the same at every step
-
-        def perturb(name: str, value: Array) -> Array:
-            node = self.graph.nodes[name]
-            noisy: Array
-            if isinstance(node, Input):
-                noisy = value + rng.normal(size=value.shape) * (model.fresh / 2.0 ** scales[name])
-            else:
-                choice = plan.choices[name]
-                rounding_std, switch_std = self._noise(node, choice, model, ratio, scales)
-                random = math.hypot(rounding_std, switch_std * math.sqrt(1 - BIAS_SHARE))
-                noisy = value + rng.normal(size=value.shape) * random
-                if name not in biases:
-                    profile = rng.choice(self._bias_profile(plan.params.ring_dimension), size=value.shape)
-                    biases[name] = rng.normal(size=value.shape) * profile * math.sqrt(BIAS_SHARE) * switch_std
-                noisy += biases[name][: len(value)]
-                for term in node.terms if isinstance(node, Affine) else ():
-                    products = self.work[name].diagonals.get(term.source, 0)
-                    if products:
-                        key = (name, term.source)
-                        if key not in rounding:
-                            shape = (values[term.source].shape[1], value.shape[1])
-                            std = model.encode / 2.0 ** (choice.scale_bits - scales[term.source])
-                            rounding[key] = rng.normal(size=shape) * (std * math.sqrt(products / shape[0]))
-                        noisy += values[term.source] @ rounding[key]
-            values[name] = noisy
-            return noisy
-
-        return perturb
-
-    def _noise(
-        self, node: Node, choice: Choice, model: NoiseModel, ratio: float, scales: Mapping[str, float]
-    ) -> tuple[float, float]:
-        """Standard deviations that rescaling and key switching add to each entry of a node, in units of the value."""
-        switch = model.key_switch(choice.level + 1, ratio)
-        rescaling = math.sqrt(choice.rescales) * model.rescale / 2.0 ** scales[node.name]
-        if not isinstance(node, Affine):
-            return rescaling, switch / 2.0**choice.scale_bits
-        work = self.work[node.name]
-        variance = work.giants * (switch / 2.0**choice.scale_bits) ** 2
-        for term in node.terms:
-            if work.diagonals.get(term.source, 0) > 1:
-                gain = float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
-                variance += gain * (switch / 2.0 ** scales[term.source]) ** 2
-        return rescaling, math.sqrt(variance)
-
-    def _bias_profile(self, ring_dimension: int) -> Array:
-        if ring_dimension not in self._profiles:
-            self._profiles[ring_dimension] = NoiseModel(ring_dimension).key_switch_bias()
-        return self._profiles[ring_dimension]
-
-
-def _error(graph: Graph, noisy: Values, exact: Values, step: int) -> float:
-    """Error of one step's outputs, factors applied: root mean square, or largest / PEAK_OVER_RMS if that is more."""
-    differences = [
-        ((noisy[output.node] - exact[output.node]) * output.factors[step]).reshape(-1)
-        for output in graph.outputs.values()
-    ]
-    flat = np.concatenate(differences)
-    return max(float(np.sqrt(np.mean(flat**2))), float(np.abs(flat).max()) / PEAK_OVER_RMS)
-
-
-def _psnr(error: float) -> float:
-    """PSNR in dB of a root mean square error, for a data range of 2."""
-    return 20 * math.log10(DATA_RANGE / error) if math.isfinite(error) and error > 0 else -math.inf
 
 
 def _chains(ring_dimension: int, allow_insecure: bool) -> Iterator[tuple[int, ...]]:

@@ -153,7 +153,9 @@ class Client:
         if params.insecure and not request.allow_insecure:
             raise ParameterError(f"the server proposes parameters below 128 bits: log2(QP) = {params.log_qp}")
         if self.backend.resolve(params) != interface.params:
-            raise ParameterError(f"the server's primes are not those of backend {self.backend.name!r} for these parameters")
+            raise ParameterError(
+                f"the server's primes are not those of backend {self.backend.name!r} for these parameters"
+            )
 
     def _check_inputs(self, inputs: Mapping[str, Array]) -> int:
         wanted = {name: port.layout.features for name, port in self.interface.inputs.items()}
@@ -203,11 +205,15 @@ class Client:
         for name, port in self.interface.outputs.items():
             items = sent.get(name, [])
             if len(items) != port.layout.ciphertexts:
-                raise ProtocolError(f"output {name!r} has {len(items)} ciphertexts; {port.layout.ciphertexts} are expected")
+                raise ProtocolError(
+                    f"output {name!r} has {len(items)} ciphertexts; {port.layout.ciphertexts} are expected"
+                )
             slots = np.stack([self._keys.decrypt_bytes(item).real for item in items])
             values = port.layout.unpack(slots, images) * port.factors[step]
             if not np.isfinite(values).all() or np.abs(values).max() > LARGEST_LATENT:
-                raise ProtocolError(f"output {name!r} of step {step} is no picture: values up to {np.abs(values).max():.3g}")
+                raise ProtocolError(
+                    f"output {name!r} of step {step} is no picture: values up to {np.abs(values).max():.3g}"
+                )
             outputs[name] = values
             self.ledger.add("key holder", step, name, "plaintext", images * port.layout.features, sum(map(len, items)))
         self.figures.seconds["decrypt"] += time.perf_counter() - started
@@ -241,7 +247,9 @@ class Client:
         steps = self.interface.steps
 
         def told(p: Progress) -> None:
-            where = f"step {step + 1} of {steps}, region {p.detail}" + (f", batch {batch + 1} of {batches}" if batches > 1 else "")
+            where = f"step {step + 1} of {steps}, region {p.detail}" + (
+                f", batch {batch + 1} of {batches}" if batches > 1 else ""
+            )
             done = (batch * steps + step) * p.total + p.done
             self.progress(Progress("evaluate", done, batches * steps * p.total, where))
 

@@ -27,7 +27,11 @@ class ServerProcess:
     """
 
     def __init__(
-        self, model: Path, backend: str, options: Mapping[str, Any] | None = None, python: Sequence[str] = (sys.executable,)
+        self,
+        model: Path,
+        backend: str,
+        options: Mapping[str, Any] | None = None,
+        python: Sequence[str] = (sys.executable,),
     ) -> None:
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()

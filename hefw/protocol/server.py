@@ -26,7 +26,9 @@ class Server:
     Programs and encoded weights hold no key; they are shared by sessions through `programs`.
     """
 
-    def __init__(self, graph: Graph, backend: Backend, programs: dict[Request, tuple[Program, Weights]] | None = None) -> None:
+    def __init__(
+        self, graph: Graph, backend: Backend, programs: dict[Request, tuple[Program, Weights]] | None = None
+    ) -> None:
         self.graph = graph
         self.backend = backend
         self.programs = {} if programs is None else programs
@@ -107,7 +109,9 @@ class Server:
             if name not in ports or ports[name].once != (step is None):
                 raise ProtocolError(f"input {name[:40]!r} is not one of a {message.kind!r} message of this program")
             if len(items) != ports[name].layout.ciphertexts:
-                raise ProtocolError(f"input {name!r} has {len(items)} ciphertexts; {ports[name].layout.ciphertexts} are expected")
+                raise ProtocolError(
+                    f"input {name!r} has {len(items)} ciphertexts; {ports[name].layout.ciphertexts} are expected"
+                )
             self.received.append((name, step, sum(map(len, items))))
             loaded[name] = [self._session.evaluator.load(item) for item in items]
         return loaded
@@ -135,12 +139,12 @@ def _request(message: Message) -> Request:
         raise ParameterError(f"ring_dimension {ring_dimension!r} is not allowed; give a power of two or none")
     params = message.fields.get("params")
     insecure = wire.field(message, "allow_insecure", bool)
-    return Request(float(precision), ring_dimension, None if params is None else CkksParams.from_dict(_mapping(params)), insecure)
+    return Request(
+        float(precision), ring_dimension, None if params is None else CkksParams.from_dict(_mapping(params)), insecure
+    )
 
 
 def _mapping(value: Any) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ParameterError(f"params must be a mapping, not {type(value).__name__}")
     return value
-
-

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgpack
 
-from hefw.core.errors import EnvelopeError, HefwError, ProtocolError
 from hefw.core import errors
+from hefw.core.errors import EnvelopeError, HefwError, ProtocolError
 
 MAGIC = b"HEFM"
 VERSION = 1
@@ -69,7 +69,9 @@ def payload_length(header: bytes) -> int:
         raise EnvelopeError(f"unknown kind of message {number}; known: 0 to {len(KINDS) - 1}")
     kind = list(KINDS)[number]
     if length > KINDS[kind]:
-        raise EnvelopeError(f"oversized: a {kind!r} message announces {length} bytes, at most {KINDS[kind]} are allowed")
+        raise EnvelopeError(
+            f"oversized: a {kind!r} message announces {length} bytes, at most {KINDS[kind]} are allowed"
+        )
     return int(length)
 
 
@@ -112,7 +114,9 @@ def field(message: Message, name: str, kind: type | tuple[type, ...]) -> Any:
     value = message.fields.get(name)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         wanted = kind.__name__ if isinstance(kind, type) else " or ".join(k.__name__ for k in kind)
-        raise EnvelopeError(f"field {name!r} of a {message.kind!r} message must be {wanted}, it is {type(value).__name__}")
+        raise EnvelopeError(
+            f"field {name!r} of a {message.kind!r} message must be {wanted}, it is {type(value).__name__}"
+        )
     return value
 
 

@@ -11,6 +11,7 @@ from typing import TextIO
 from hefw.core.progress import Progress, ProgressCallback
 
 STAGES = {
+    "plan": "planning",
     "keygen": "making keys",
     "encode": "encoding weights",
     "label": "encrypting labels",

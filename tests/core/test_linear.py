@@ -28,13 +28,13 @@ def layouts(draw: st.DrawFn, slots: int = 64, batch: int = 2) -> Layout:
 
 
 def check(matrices: list[tuple[SparseMatrix, Layout]], out: Layout, rng: np.random.Generator) -> None:
-    """The transform's result sits wherever `out` says that a feature sits."""
+    """The transform's result sits wherever `out` says that a feature sits (over several ciphertexts: at its home)."""
     found = transform(matrices, out, COST)
     values = [rng.normal(size=(layout.batch, layout.features)) for _, layout in matrices]
     slots = [ct for (_, layout), v in zip(matrices, values, strict=True) for ct in layout.pack(v)]
     results, counts = run_transform(found, slots)
     expected = sum(v @ m.dense().T for (m, _), v in zip(matrices, values, strict=True))
-    occupied = np.repeat(out.positions >= 0, out.batch, axis=1)
+    occupied = np.repeat((out.positions >= 0) & (out.ciphertexts == 1), out.batch, axis=1)
     assert np.abs(np.where(occupied, np.stack(results) - out.pack(expected), 0)).max() < 1e-9
     assert np.allclose(out.unpack(np.stack(results), out.batch), expected)
     assert counts["rotate"] == len(found.rotations)

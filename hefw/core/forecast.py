@@ -1,0 +1,143 @@
+"""How precise a plan will be, before anything is encrypted: noise at each operation, carried to the final images.
+
+Noise is small, so that errors add up linearly. What one unit of noise at one operation does to the outputs after the whole
+schedule is measured once, by running the graph in the clear with that noise; a plan's forecast is then a weighted sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.graph import Affine, Graph, Input
+from hefw.core.noise import BIAS_SHARE, NoiseModel
+from hefw.core.params import CkksParams
+
+Array = NDArray[np.float64]
+
+DATA_RANGE = 2.0  # of images in -1..1
+PEAK_OVER_RMS = 5.0  # the largest error tolerated, in root mean square errors of the precision wanted
+UNIT = 1e-5  # noise that is added to measure its effect: small enough to be linear, far above rounding
+IMAGES = 8
+
+#: A source of noise: (node, kind, source). Kinds: 'random' is new at every step, 'bias' depends on keys alone, and
+#: 'rounding' is that of the encoded weights on `source`; the last two are the same at every step.
+Origin = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counted operations of one affine region, per step: what its cost and noise depend on."""
+
+    rotations: int
+    products: int
+    output_ciphertexts: int
+    diagonals: Mapping[str, int]  # per source: products that reach one entry, folds included
+    giants: int
+
+
+NO_WORK = Work(0, 0, 0, {}, 0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a plan decides for one node: the level it is computed at, its scale before rescaling (bits), its rescales."""
+
+    level: int
+    scale_bits: float
+    rescales: int
+
+
+class Forecaster:
+    """Forecasts for plans of one graph at one ring dimension."""
+
+    def __init__(self, graph: Graph, ring_dimension: int, work: Mapping[str, Work]) -> None:
+        self.graph = graph
+        self.work = work
+        self.model = NoiseModel(ring_dimension)
+        self._gains = self._measure(self.model.key_switch_bias())
+
+    def precision_db(self, params: CkksParams, choices: Mapping[str, Choice]) -> float:
+        """PSNR in dB of the final images against plaintext; less if single entries would be off by more than usual."""
+        noise = self._noise(params, choices)
+        rms = math.sqrt(sum((noise[origin] * gain[0]) ** 2 for origin, gain in self._gains.items()))
+        peak = math.sqrt(sum((noise[origin] * gain[1]) ** 2 for origin, gain in self._gains.items()))
+        error = max(rms, peak / PEAK_OVER_RMS)
+        return 20 * math.log10(DATA_RANGE / error) if error else math.inf
+
+    def _noise(self, params: CkksParams, choices: Mapping[str, Choice]) -> dict[Origin, float]:
+        """Standard deviation of the noise of each origin under a plan, in units of the node's value."""
+        chain = params.modulus_bits
+        ratio = 2.0 ** (max(chain) - min(params.special_bits))
+        scales = dict.fromkeys(self.graph.inputs, params.scale_bits)
+        noise: dict[Origin, float] = {}
+        for name, node in self.graph.nodes.items():
+            if isinstance(node, Input):
+                noise[name, "random", ""] = self.model.fresh / 2.0 ** scales[name]
+                continue
+            choice = choices[name]
+            scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
+            switch = self.model.key_switch(choice.level + 1, ratio)
+            variance = (switch / 2.0**choice.scale_bits) ** 2
+            if isinstance(node, Affine):
+                work = self.work.get(name, NO_WORK)
+                variance *= work.giants
+                for term in node.terms:
+                    if work.diagonals.get(term.source, 0) > 1:  # its rotations add noise at the source's scale
+                        gain = float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
+                        variance += gain * (switch / 2.0 ** scales[term.source]) ** 2
+                    weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
+                    products = work.diagonals.get(term.source, 0)
+                    noise[name, "rounding", term.source] = math.sqrt(products) * self.model.encode / weight_scale
+            rescaling = choice.rescales * (self.model.rescale / 2.0 ** scales[name]) ** 2
+            noise[name, "random", ""] = math.sqrt(rescaling + variance * (1 - BIAS_SHARE))
+            noise[name, "bias", ""] = math.sqrt(variance * BIAS_SHARE)
+        return noise
+
+    def _measure(self, profile: Array) -> dict[Origin, tuple[float, float]]:
+        """(root mean square, largest) error of the final outputs for a unit of noise of each origin."""
+        origins: list[Origin] = []
+        for name, node in self.graph.nodes.items():
+            origins.append((name, "random", ""))
+            if not isinstance(node, Input):
+                origins.append((name, "bias", ""))
+            if isinstance(node, Affine):
+                origins += [(name, "rounding", term.source) for term in node.terms]
+        rng = np.random.default_rng(0)
+        images = min([IMAGES, *(len(array) for array in self.graph.calibration.values())])
+        rows = {origin: slice(images * (k + 1), images * (k + 2)) for k, origin in enumerate(origins)}
+        fixed: dict[Origin, Array] = {}
+        values: dict[str, Array] = {}
+
+        def noise(origin: Origin, shape: tuple[int, ...]) -> Array:
+            _, kind, source = origin
+            if kind == "random":
+                return rng.normal(size=shape)
+            if origin not in fixed and kind == "bias":
+                fixed[origin] = rng.normal(size=shape) * rng.choice(profile, size=shape)
+            elif origin not in fixed:
+                entries = values[source].shape[1]
+                fixed[origin] = rng.normal(size=(entries, shape[1])) / math.sqrt(entries)
+            return fixed[origin] if kind == "bias" else values[source][rows[origin]] @ fixed[origin]
+
+        def perturb(name: str, value: Array) -> Array:
+            noisy = value.copy()
+            for origin, part in rows.items():
+                if origin[0] == name:
+                    noisy[part] += UNIT * noise(origin, noisy[part].shape)
+            values[name] = noisy
+            return noisy
+
+        few = {name: np.tile(array[:images], (len(origins) + 1, 1)) for name, array in self.graph.calibration.items()}
+        final = self.graph.trajectory(few, perturb)[-1]
+        results = np.concatenate([final[o.node] * o.factors[-1] for o in self.graph.outputs.values()], axis=1)
+        exact = results[:images]
+        gains = {}
+        for origin, part in rows.items():
+            error = (results[part] - exact) / UNIT
+            gains[origin] = (float(np.sqrt(np.mean(error**2))), float(np.abs(error).max()))
+        return gains
