@@ -126,7 +126,7 @@ def _importable(name: str) -> bool:
 
 
 def build(plugins: Iterable[tuple[str, Any]]) -> Registry:
-    """A registry of (source name, plugin module or zero-argument loader) pairs; a plugin that fails is listed as broken."""
+    """A registry of (source name, plugin module or zero-argument loader) pairs; one that fails is listed as broken."""
     registry = Registry()
     for source, plugin in plugins:
         manager = pluggy.PluginManager(hookspecs.PROJECT)

@@ -126,7 +126,7 @@ class _Run:
         return self.model.scheduler(kind, chosen.options.model_dump())
 
     def _start(self) -> Array:
-        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise whatever the number of images."""
+        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise however many images there are."""
         shape = self.model.latent_shape
         noise = np.random.default_rng(self.config.seed).normal(size=(len(self.labels), *shape))
         return np.asarray(noise * float(self._scheduler().init_noise_sigma))
@@ -135,8 +135,8 @@ class _Run:
         shown = sum(int((~self.strategy.select(latent)).sum()) for latent in latents)
         if shown:
             raise ConfigError(
-                f"strategy {self.config.strategy.name!r} leaves {shown} of {latents.size} entries in plaintext; protocol "
-                "'end-to-end' encrypts all of a latent; use strategy: full"
+                f"strategy {self.config.strategy.name!r} leaves {shown} of {latents.size} entries in plaintext; "
+                "protocol 'end-to-end' encrypts all of a latent; use strategy: full"
             )
 
     def _request(self) -> Request:

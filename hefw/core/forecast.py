@@ -1,7 +1,8 @@
 """How precise a plan will be, before anything is encrypted: noise at each operation, carried to the final images.
 
-Noise is small, so that errors add up linearly. What one unit of noise at one operation does to the outputs after the whole
-schedule is measured once, by running the graph in the clear with that noise; a plan's forecast is then a weighted sum.
+Noise is small, so that errors add up linearly. What one unit of noise at one operation does to the outputs after the
+whole schedule is measured once, by running the graph in the clear with that noise; a plan's forecast is then a weighted
+sum.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ NO_WORK = Work(0, 0, 0, {}, 0)
 
 @dataclass(frozen=True)
 class Choice:
-    """What a plan decides for one node: the level it is computed at, its scale before rescaling (bits), its rescales."""
+    """A plan's decision for one node: the level it is computed at, its scale before rescaling (bits), its rescales."""
 
     level: int
     scale_bits: float

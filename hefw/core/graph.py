@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -188,7 +189,7 @@ class Graph:
             raise GraphError(f"{path} is a safetensors file, but not a hefw graph; make one with Graph.save")
         try:
             return _deserialise(json.loads(metadata["hefw"]), tensors)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise GraphError(f"{path} is not a valid graph: {error!r}") from None
 
 
@@ -203,7 +204,7 @@ def sources(node: Node) -> tuple[str, ...]:
 
 def features(node: Node) -> int:
     """The number of entries of a node's value, for one image."""
-    return int(np.prod(node.shape))
+    return math.prod(node.shape)
 
 
 def _evaluate(node: Node, step: int, inputs: Mapping[str, Array], values: Values) -> Array:
@@ -244,11 +245,21 @@ def _check(graph: Graph) -> None:
             raise GraphError(f"output {name!r} is {output.node!r}, which does not exist")
         if output.factors.shape != (steps,) or not np.isfinite(output.factors).all():
             raise GraphError(f"output {name!r} needs {steps} finite factors")
-        if output.feedback is not None and output.feedback not in graph.inputs:
-            raise GraphError(f"output {name!r} feeds back into {output.feedback!r}, which is not an input")
+        if output.feedback is not None:
+            if output.feedback not in graph.inputs:
+                raise GraphError(f"output {name!r} feeds back into {output.feedback!r}, which is not an input")
+            given, wanted = features(graph.nodes[output.node]), features(graph.nodes[output.feedback])
+            if given != wanted:
+                raise GraphError(f"output {name!r} of {given} entries feeds back into {output.feedback!r} of {wanted}")
+    for name, values in graph.calibration.items():
+        width = features(graph.inputs[name]) if name in graph.inputs else 0
+        if not width or values.ndim != 2 or values.shape[1] != width or not len(values) or not np.isfinite(values).all():
+            raise GraphError(f"calibration of {name!r} must be finite (images, {width}) values of an input")
 
 
 def _check_node(graph: Graph, node: Node, steps: int) -> None:
+    if not node.shape or not all(type(size) is int and 0 < size < 2**31 for size in node.shape):
+        raise GraphError(f"node {node.name!r} has the shape {node.shape}; sizes must be positive integers")
     width = features(node)
     if isinstance(node, Affine):
         if node.bias.shape not in ((1, width), (steps, width)) or not np.isfinite(node.bias).all():
@@ -260,27 +271,38 @@ def _check_node(graph: Graph, node: Node, steps: int) -> None:
             m = term.matrix
             if m.shape != expected:
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} must be {expected}, it is {m.shape}")
+            if not m.row.shape == m.column.shape == m.values.shape == (len(m.values),):
+                raise GraphError(f"matrix of {node.name!r} on {term.source!r} needs as many rows and columns as values")
             if len(m.values) and (
                 m.row.min() < 0 or m.column.min() < 0 or m.row.max() >= width or m.column.max() >= m.shape[1]
             ):
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} has indices outside {expected}")
+            if len(np.unique(m.row * m.shape[1] + m.column)) != len(m.values):
+                raise GraphError(f"matrix of {node.name!r} on {term.source!r} gives a place twice")
             if not np.isfinite(m.values).all():
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} has values that are not finite")
-            if term.factors is not None and (term.factors.shape != (steps,) or m.identity_factor is None):
+            if term.factors is not None and (
+                term.factors.shape != (steps,) or not np.isfinite(term.factors).all() or m.identity_factor is None
+            ):
                 raise GraphError(
-                    f"term {term.source!r} of {node.name!r}: factors need {steps} numbers and an identity matrix"
+                    f"term {term.source!r} of {node.name!r}: factors need {steps} finite numbers and an identity matrix"
                 )
     elif isinstance(node, Polynomial):
         if (
             node.coefficients.ndim != 2
+            or len(node.coefficients) < 1
             or node.coefficients.shape[1] != width
             or not np.isfinite(node.coefficients).all()
         ):
             raise GraphError(f"coefficients of {node.name!r} must be finite and (degree + 1, {width})")
-        if features(graph.nodes[node.source]) != width:
-            raise GraphError(f"polynomial {node.name!r} has {width} entries, its source another number")
-    elif isinstance(node, Sum) and any(features(graph.nodes[name]) != width for name in node.sources):
-        raise GraphError(f"sum {node.name!r} has {width} entries, a source of it another number")
+        if graph.nodes[node.source].shape != node.shape:
+            raise GraphError(
+                f"polynomial {node.name!r} has the shape {node.shape}, its source {graph.nodes[node.source].shape}"
+            )
+    elif isinstance(node, Sum) and (
+        not node.sources or any(features(graph.nodes[name]) != width for name in node.sources)
+    ):
+        raise GraphError(f"sum {node.name!r} of {width} entries needs at least one source, all of as many")
 
 
 def _serialise(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -370,7 +392,7 @@ def _deserialise(structure: dict[str, Any], tensors: dict[str, NDArray[Any]]) ->
     return Graph(
         nodes,
         {n: Output(o["node"], real(o["factors"]), o["feedback"]) for n, o in structure["outputs"].items()},
-        tuple(structure["timesteps"]),
+        tuple(int(t) for t in structure["timesteps"]),
         {name: real(key) for name, key in structure["calibration"].items()},
-        structure["metadata"],
+        dict(structure["metadata"]),
     )

@@ -29,7 +29,7 @@ class Expression:
 
 def normalise(graph: Graph) -> Graph:
     """All passes in order. The result has Input, Affine and exact squares only."""
-    return drop_unused(merge_affines(squares_only(fold_sums(graph))))
+    return drop_unused(merge_affines(drop_unused(squares_only(fold_sums(graph)))))
 
 
 def fold_sums(graph: Graph) -> Graph:

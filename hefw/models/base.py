@@ -44,5 +44,5 @@ class Model(Protocol):
         ...
 
     def twin(self, latents: Array, labels: NDArray[np.int64], scheduler: Any, steps: int, watch: Watch) -> Array:
-        """The final latents by the original network and scheduler in plaintext; `watch(step, latents)` after each step."""
+        """Final latents by the original network and scheduler in plaintext; `watch(step, latents)` after each step."""
         ...

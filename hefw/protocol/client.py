@@ -104,10 +104,10 @@ class Client:
         watch: Callable[[int, Mapping[str, Array]], None] | None = None,
         units: tuple[int, int] = (0, 1),
     ) -> dict[str, Array]:
-        """Run all steps for one batch and return the outputs of the last, public factors applied: name -> (images, features).
+        """Run all steps for one batch and return the outputs of the last, public factors applied.
 
-        `inputs` maps names to (images, features), at most `interface.batch` images. `watch(step, outputs)` sees each
-        step's decrypted outputs. `units` is (number of this batch, batches) for progress.
+        `inputs` and outputs map names to (images, features), at most `interface.batch` images. `watch(step, outputs)`
+        sees each step's decrypted outputs. `units` is (number of this batch, batches) for progress.
         """
         interface = self.interface
         images = self._check_inputs(inputs)
@@ -219,7 +219,7 @@ class Client:
         self.figures.seconds["decrypt"] += time.perf_counter() - started
         return outputs
 
-    # -- messages --------------------------------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------------------------------
 
     def _ask(self, kind: str, answer: str, **fields: Any) -> Message:
         self.transport.send(wire.encode(kind, **fields))

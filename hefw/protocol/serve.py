@@ -17,7 +17,7 @@ from hefw.protocol.stream import Stream
 
 
 def serve(server: Server, stream: Stream) -> None:
-    """Answer messages until the stream ends. After bytes that are no frame, the stream cannot be trusted and is closed."""
+    """Answer messages until the stream ends; after bytes that are no frame it cannot be trusted, and is closed."""
     while True:
         try:
             frame = stream.receive()

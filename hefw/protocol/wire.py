@@ -1,7 +1,7 @@
 """Messages between the two parties: versioned, bounded, checked before they are parsed.
 
-A frame is a header (magic, version, kind, length, CRC-32 of the payload) and a msgpack map. Ciphertexts and keys inside are
-envelopes with headers of their own. The CRC finds accidents; it does not authenticate: run the connection over TLS.
+A frame is a header (magic, version, kind, length, CRC-32 of the payload) and a msgpack map. Ciphertexts and keys inside
+are envelopes with headers of their own. The CRC finds accidents; it does not authenticate: run the connection over TLS.
 """
 
 from __future__ import annotations

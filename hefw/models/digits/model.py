@@ -32,8 +32,8 @@ class Digits:
             self.unet, self._scheduler = load(folder)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"model 'digits': pretrained {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}; give a folder "
-                "that `hefw train digits` wrote, or none for the bundled weights"
+                f"model 'digits': pretrained {str(folder)!r} cannot be loaded: {str(error).splitlines()[0]}; give a "
+                "folder that `hefw train digits` wrote, or none for the bundled weights"
             ) from None
         size = int(self.unet.config.sample_size)
         self.labels = int(self.unet.config.num_classes)
