@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from hefw.config import Config, Resolved, check_labels, merge
 from hefw.core.backend import Backend
-from hefw.core.errors import ConfigError, ParameterError
+from hefw.core.errors import ConfigError, ParameterError, ProtocolError
+from hefw.core.graph import Graph
 from hefw.core.ledger import LedgerEntry
 from hefw.core.lower import Request
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams
@@ -104,6 +105,7 @@ class _Run:
             with ServerProcess(path, self.backend.name, options) as server:
                 client = Client(server, self.backend, self.progress)
                 interface = client.open(graph.digest, self._request())
+                _check_manifest(interface, graph)
                 size = interface.batch if config.batch == "auto" else min(config.batch, interface.batch)
                 batches = [slice(k, k + size) for k in range(0, len(start), size)]
                 for number, part in enumerate(batches):
@@ -126,7 +128,7 @@ class _Run:
         return self.model.scheduler(kind, chosen.options.model_dump())
 
     def _start(self) -> Array:
-        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise however many images there are."""
+        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise in a run of any size."""
         shape = self.model.latent_shape
         noise = np.random.default_rng(self.config.seed).normal(size=(len(self.labels), *shape))
         return np.asarray(noise * float(self._scheduler().init_noise_sigma))
@@ -204,6 +206,19 @@ class _Run:
             versions=versions_info(VERSIONS),
             machine=machine_info(),
         )
+
+
+def _check_manifest(interface: Interface, graph: Graph) -> None:
+    """The server's program must take and give what the key holder's own copy of the graph does, at every step."""
+    inputs = {name: (node.shape, node.once) for name, node in graph.inputs.items()}
+    outputs = {
+        name: (graph.nodes[output.node].shape, output.feedback, tuple(map(float, output.factors)))
+        for name, output in graph.outputs.items()
+    }
+    told_inputs = {name: (port.shape, port.once) for name, port in interface.inputs.items()}
+    told_outputs = {name: (port.shape, port.feedback, port.factors) for name, port in interface.outputs.items()}
+    if (inputs, outputs, graph.timesteps) != (told_inputs, told_outputs, interface.timesteps):
+        raise ProtocolError("the server's manifest is not that of this model: inputs, outputs or timesteps differ")
 
 
 def _load(chosen: Resolved) -> Any:

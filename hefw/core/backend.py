@@ -310,6 +310,8 @@ class Evaluator(ABC):
 
     def multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
         """The sum of products with plaintexts, in one call; all products must have one level and scale."""
+        if not pairs:
+            raise EncodingError("multiply_accumulate: at least one pair is needed")
         first, weight = pairs[0]
         scale = self._product("multiply_accumulate", first, weight)
         for a, b in pairs:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from hefw.core.backend import Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import LevelError, ProtocolError, ScaleError
-from hefw.core.linear import Transform
-from hefw.core.program import LinearOp, Port, Program, SquareOp
+from hefw.core.program import LinearOp, Op, Port, Program, SquareOp
 from hefw.core.progress import Progress, ProgressCallback
 
 Ciphertexts = list[Ciphertext]
@@ -26,33 +25,32 @@ class Weights:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._encoded: dict[tuple[int, int, tuple[float, ...]], list[Plaintext]] = {}
+        self._encoded: dict[str, list[Plaintext]] = {}
 
     def encode_all(self, evaluator: Evaluator, progress: ProgressCallback | None = None) -> None:
         """Encode whatever is not encoded yet."""
-        ops = [op for op in (*self.program.prelude, *self.program.step) if isinstance(op, LinearOp) and op.transform]
-        total = self.program.weight_count
         done = 0
-        for op in ops:
-            assert op.transform is not None
-            self.get(evaluator, op)
-            done += len(op.transform.weights)
+        for op in (*self.program.prelude, *self.program.step):
+            done += len(self.get(evaluator, op))
             if progress is not None:
-                progress(Progress("encode", done, total, op.name))
+                progress(Progress("encode", done, self.program.weight_count, op.name))
 
-    def get(self, evaluator: Evaluator, op: LinearOp) -> list[Plaintext]:
-        """The weights of one operation at its level and scales, encoded at the first call."""
-        assert op.transform is not None
-        key = (id(op.transform), op.level, op.weight_scales)
-        if key not in self._encoded:
-            self._encoded[key] = _encode(evaluator, op.transform, op.level, op.weight_scales)
-        return self._encoded[key]
+    def get(self, evaluator: Evaluator, op: Op) -> list[Plaintext]:
+        """What one operation multiplies with or adds at every step, at its level and scales; encoded at the first call."""
+        if op.name not in self._encoded:
+            self._encoded[op.name] = _encode(evaluator, op)
+        return self._encoded[op.name]
 
 
-def _encode(evaluator: Evaluator, transform: Transform, level: int, scales: tuple[float, ...]) -> list[Plaintext]:
+def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:
+    if isinstance(op, SquareOp):
+        slots = () if op.shift is None else spread(op, op.shift)
+        return [evaluator.encode(row, op.level, op.scale) for row in slots]
+    if op.transform is None:
+        return []
     return [
-        evaluator.encode(transform.weight(k), level, scales[source])
-        for k, source in enumerate(transform.weight_sources)
+        evaluator.encode(op.transform.weight(k), op.level, op.weight_scales[source])
+        for k, source in enumerate(op.transform.weight_sources)
     ]
 
 
@@ -110,7 +108,11 @@ class Engine:
 
     def _square(self, op: SquareOp, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
         evaluator = self.evaluator
-        return [evaluator.rescale(evaluator.square(ct), op.rescales) for ct in values[op.source]]
+        squares = [evaluator.square(ct) for ct in values[op.source]]
+        if op.shift is not None:
+            shifts = self.weights.get(evaluator, op)
+            squares = [evaluator.add_plain(ct, shift) for ct, shift in zip(squares, shifts, strict=True)]
+        return [evaluator.rescale(ct, op.rescales) for ct in squares]
 
     def _linear(self, op: LinearOp, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
         evaluator = self.evaluator
@@ -143,7 +145,7 @@ class Engine:
         return [evaluator.rescale(ct, op.rescales) for ct in total]
 
 
-def spread(op: LinearOp, bias: NDArray[np.float64]) -> NDArray[np.float64]:
+def spread(op: Op, bias: NDArray[np.float64]) -> NDArray[np.float64]:
     """A bias (features,) at every position of the operation's layout, for all images: (ciphertexts, slots)."""
     padded = np.append(bias, 0.0)  # position -1 is zero
     return np.repeat(padded[op.layout.positions], op.layout.batch, axis=1)

@@ -70,9 +70,9 @@ class Polynomial:
 
     @property
     def is_square(self) -> bool:
-        """True if it is exactly source**2, which an evaluator does in one operation."""
+        """True if it is source**2 plus a constant: one operation for an evaluator."""
         c = self.coefficients
-        return len(c) == 3 and not c[:2].any() and bool((c[2] == 1).all())
+        return len(c) == 3 and not c[1].any() and bool((c[2] == 1).all())
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,13 @@ def _check(graph: Graph) -> None:
                 raise GraphError(f"output {name!r} of {given} entries feeds back into {output.feedback!r} of {wanted}")
     for name, values in graph.calibration.items():
         width = features(graph.inputs[name]) if name in graph.inputs else 0
-        if not width or values.ndim != 2 or values.shape[1] != width or not len(values) or not np.isfinite(values).all():
+        if (
+            not width
+            or values.ndim != 2
+            or values.shape[1] != width
+            or not len(values)
+            or not np.isfinite(values).all()
+        ):
             raise GraphError(f"calibration of {name!r} must be finite (images, {width}) values of an input")
 
 

@@ -15,7 +15,7 @@ from hefw.core.forecast import Work
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features
 from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
 from hefw.core.linear import LinearCost, Transform, transform
-from hefw.core.normalise import normalise
+from hefw.core.normalise import centre_squares, normalise
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 from hefw.core.plan import Costs, Plan, Planner
 from hefw.core.program import Interface, LinearOp, Op, Port, Program, Scalar, SquareOp
@@ -64,7 +64,13 @@ def lower(graph: Graph, resolve: Resolver, request: Request | None = None, costs
     costs = costs or Costs()
     if not graph.calibration:
         raise LoweringError("the graph has no calibration inputs, from which ranges are learnt; add them to the graph")
-    flat = normalise(graph)
+    missing = [name for name in graph.inputs if name not in graph.calibration]
+    if missing:
+        raise LoweringError(f"the graph has no calibration for its inputs {', '.join(missing)}; add it to the graph")
+    flat = centre_squares(normalise(graph))
+    for node in flat.nodes.values():
+        if isinstance(node, Affine) and not node.terms:
+            raise LoweringError(f"{node.name!r} is a constant, which reads no input: compute it in plaintext")
     planner = Planner(flat, costs)
     error: LoweringError | None = None
     for ring_dimension in _ring_dimensions(request):
@@ -205,7 +211,8 @@ def _emit(
         choice = plan.choices[name]
         if isinstance(node, Polynomial):
             before = scales[node.source] ** 2
-            step.append(SquareOp(name, choice.level, before, choice.rescales, node.source, layouts[name].ciphertexts))
+            shift = node.coefficients[0] if node.coefficients[0].any() else None
+            step.append(SquareOp(name, choice.level, before, choice.rescales, node.source, shift, layouts[name]))
         else:
             assert isinstance(node, Affine)
             # The target is exact where the largest source meets a power of two; the others take up the difference.
@@ -215,7 +222,7 @@ def _emit(
             region = regions[name]
             addend = None
             if region.once_transform is not None:
-                addend = f"{name}.once"
+                addend = _fresh(f"{name}.once", flat)
                 prelude.append(
                     _linear(
                         addend,
@@ -310,6 +317,12 @@ def _linear(
         bias,
         layout,
     )
+
+
+def _fresh(name: str, graph: Graph) -> str:
+    while name in graph.nodes:
+        name += "'"
+    return name
 
 
 def _factors(term: LinearTerm) -> Array:

@@ -170,6 +170,35 @@ class _Squares:
         return name
 
 
+def centre_squares(graph: Graph) -> Graph:
+    """Each square gives up its mean over the calibration, which joins the biases of the regions that read it.
+
+    Weights are rounded when they are encoded, and that error is multiplied by the value: the smaller, the more precise.
+    """
+    history = graph.trajectory(graph.calibration)
+    readers = graph.consumers()
+    kept = {output.node for output in graph.outputs.values()}
+    means: dict[str, Array] = {}
+    nodes = dict(graph.nodes)
+    for name, node in graph.nodes.items():
+        regions = all(isinstance(graph.nodes[reader], Affine) for reader in readers[name])
+        if isinstance(node, Polynomial) and node.is_square and regions and name not in kept:
+            means[name] = np.mean([values[name] for values in history], axis=(0, 1))
+            coefficients = node.coefficients.copy()
+            coefficients[0] -= means[name]
+            nodes[name] = replace(node, coefficients=coefficients)
+    for name, node in graph.nodes.items():
+        if isinstance(node, Affine):
+            bias = node.bias
+            for term in node.terms:
+                if term.source in means and term.factors is None:
+                    bias = bias + term.matrix @ means[term.source]
+                elif term.source in means and term.factors is not None:
+                    bias = bias + term.factors[:, None] * (term.matrix @ means[term.source])
+            nodes[name] = replace(node, bias=bias)
+    return replace(graph, nodes=nodes)
+
+
 def merge_affines(graph: Graph) -> Graph:
     """An affine region that only affine regions read is multiplied into them: one matrix, and a level saved."""
     nodes = dict(graph.nodes)

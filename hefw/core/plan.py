@@ -27,10 +27,14 @@ Array = NDArray[np.float64]
 #: Room kept between the largest calibrated value and the modulus, in bits: values off the calibration, and the sign.
 HEADROOM_BITS = 4.0
 MAX_RESCALES = 3
-SCALES = range(24, 44, 2)  # bits; below, the noise of a rescale is visible
-WEIGHTS = range(14, 36, 2)
-FRESH_ABOVE = (0, 8, 16)  # bits by which fresh ciphertexts exceed the least scale: it costs nothing but room
+SCALES = range(20, 42, 2)  # bits; below, the noise of a rescale is visible
+WEIGHTS = range(14, 32, 2)
+FRESH_ABOVE = (0, 8)  # bits by which fresh ciphertexts exceed the least scale: it costs nothing but room
 MINIMUM_CHAIN_BITS = 25
+FRESH = ""  # stands for fresh ciphertexts where scales are tuned by node
+TUNING_GAIN_DB = 12.0  # more is not gained by tuning scales
+SMALLEST_GAIN_DB = 0.05
+LEAST_TUNED = 10  # bits of a tuned scale
 COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
 
@@ -44,7 +48,7 @@ class Costs:
 
     key_switch_square: float = 0.28
     key_switch_linear: float = 0.9
-    mul_plain_linear: float = 0.13
+    mul_plain_linear: float = 0.165
     rescale_linear: float = 0.6
 
     def key_switch(self, primes: int) -> float:
@@ -68,6 +72,13 @@ class Plan:
     choices: Mapping[str, Choice]
     cost: float
     forecast_db: float
+
+    def scale_bits_after(self) -> dict[str, float]:
+        """Scale of each node's value, in bits, after its rescales."""
+        chain = self.params.modulus_bits
+        return {
+            name: c.scale_bits - sum(chain[c.level + 1 - c.rescales : c.level + 1]) for name, c in self.choices.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -139,14 +150,78 @@ class Planner:
         return chosen
 
     def _first_precise(self, found: list[Plan], precision_db: float) -> tuple[Plan | None, Plan | None]:
-        """(the most precise of the cheapest plans that are precise enough, else the most precise of all)."""
-        if not found:
-            return None, None
-        enough = [plan for plan in found if plan.forecast_db >= precision_db]
-        if not enough:
-            return None, max(found, key=lambda plan: plan.forecast_db)
-        limit = min(plan.cost for plan in enough) * (1 + COST_TOLERANCE)
-        return max((plan for plan in enough if plan.cost <= limit), key=lambda plan: plan.forecast_db), None
+        """(the most precise of the cheapest plans that are precise enough, else the most precise of all).
+
+        Plans that place the same operations at the same levels differ in scales only: of each kind the best is tuned.
+        """
+        kinds: dict[tuple[tuple[int, int], ...], Plan] = {}
+        for plan in found:
+            kind = tuple((choice.level, choice.rescales) for choice in plan.choices.values())
+            if kind not in kinds or plan.forecast_db > kinds[kind].forecast_db:
+                kinds[kind] = plan
+        enough: list[Plan] = []
+        miss: Plan | None = None
+        for plan in sorted(kinds.values(), key=lambda p: p.cost):
+            if enough and plan.cost > enough[0].cost * (1 + COST_TOLERANCE):
+                break
+            if plan.forecast_db < precision_db - TUNING_GAIN_DB:
+                continue
+            tuned = self._tune(plan)
+            if tuned.forecast_db >= precision_db:
+                enough.append(tuned)
+            elif miss is None or tuned.forecast_db > miss.forecast_db:
+                miss = tuned
+        if enough:
+            return max(enough, key=lambda p: p.forecast_db), None
+        return None, miss or max(found, key=lambda p: p.forecast_db, default=None)
+
+    def _tune(self, plan: Plan) -> Plan:
+        """The same levels and rescales with scales moved bit by bit, between fresh ciphertexts and weights, to the best."""
+        bits = {node.name: self._weight_bits(node, plan) for node in self.order if isinstance(node, Affine)}
+        bits[FRESH] = plan.params.scale_bits
+        best = plan
+        single = [{name: by} for name in bits for by in (1, -1)]
+        double = [{a: 1, b: -by} for a in bits for b in bits if a != b for by in (1, 2)]
+        while True:
+            moved = [{name: value + move.get(name, 0) for name, value in bits.items()} for move in (*single, *double)]
+            tried = [(self._with_bits(plan, candidate), candidate) for candidate in moved]
+            better, candidate = max(tried, key=lambda item: item[0].forecast_db if item[0] else -math.inf)
+            if better is None or better.forecast_db < best.forecast_db + SMALLEST_GAIN_DB:
+                return best
+            best, bits = better, candidate
+
+    def _weight_bits(self, node: Affine, plan: Plan) -> float:
+        """Scale of the weights on the source of largest scale, in bits."""
+        scales = plan.scale_bits_after()
+        return plan.choices[node.name].scale_bits - max(
+            scales.get(source, plan.params.scale_bits) for source in self.reads[node.name]
+        )
+
+    def _with_bits(self, plan: Plan, bits: Mapping[str, float]) -> Plan | None:
+        """The plan with other scales, or None if one of them does not fit its level."""
+        if min(bits.values()) < LEAST_TUNED:
+            return None
+        chain = plan.params.modulus_bits
+        capacity = list(itertools.accumulate(chain))
+        scales = dict.fromkeys(self.graph.inputs, bits[FRESH])
+        choices = {}
+        for node in self.order:
+            old = plan.choices[node.name]
+            after = old.level - old.rescales
+            if isinstance(node, Affine):
+                scale = max(scales[source] for source in self.reads[node.name]) + bits[node.name]
+            else:
+                scale = 2 * scales[self.reads[node.name][0]]
+            scales[node.name] = scale - (capacity[old.level] - capacity[after])
+            room = self.peak_bits[node.name] + HEADROOM_BITS
+            if scales[node.name] < LEAST_TUNED or scale + room > capacity[old.level]:
+                return None
+            if scales[node.name] + room > capacity[after]:
+                return None
+            choices[node.name] = Choice(old.level, scale, old.rescales)
+        params = replace(plan.params, scale_bits=float(bits[FRESH]))
+        forecaster = self._forecaster(params.ring_dimension)
+        return Plan(params, choices, plan.cost, forecaster.precision_db(params, choices))
 
     def _plans(
         self, ring_dimension: int, chain: tuple[int, ...], special: tuple[int, ...], insecure: bool

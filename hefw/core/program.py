@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,16 +50,17 @@ class LinearOp:
     layout: Layout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SquareOp:
-    """source * source, relinearised, then rescaled."""
+    """source * source + shift, relinearised, then rescaled. `shift` (features,) is the same at every step."""
 
     name: str
     level: int
     scale: float  # before rescaling
     rescales: int
     source: str
-    ciphertexts: int
+    shift: Array | None
+    layout: Layout
 
 
 Op = LinearOp | SquareOp
@@ -132,12 +134,11 @@ class Interface:
             rotations = {int(step): int(level) for step, level in f["rotations"].items()}
             if any(not 0 < step < params.slots for step in rotations):
                 raise ValueError("a rotation outside the slots")
-            if any(not 2 <= q < 2**61 for q in params.primes + params.special_primes):
-                raise ValueError("a prime outside 2..2^61")
-            if any(
-                abs(q.bit_length() - bits) > 1
-                for q, bits in zip(params.primes, params.params.modulus_bits, strict=True)
-            ):
+            if any(not 0 <= level <= params.max_level for level in rotations.values()):
+                raise ValueError("a rotation at a level that does not exist")
+            primes = params.primes + params.special_primes
+            sizes = params.params.modulus_bits + params.params.special_bits
+            if any(abs(q.bit_length() - bits) > 1 for q, bits in zip(primes, sizes, strict=True)):
                 raise ValueError("primes that are not of the announced sizes")
             interface = Interface(
                 params,
@@ -151,10 +152,22 @@ class Interface:
                 int(f["depth"]),
                 float(f["forecast_db"]),
             )
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, msgpack.UnpackException) as error:
+        except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError, msgpack.UnpackException) as error:
             raise LoweringError(f"the server's manifest cannot be read: {error!r}") from None
-        if any(len(port.factors) != interface.steps for port in interface.outputs.values()):
-            raise ParameterError("the server's manifest has another number of factors than of steps")
+        ports = [*interface.inputs.values(), *interface.outputs.values()]
+        if not interface.steps or not interface.inputs or not interface.outputs:
+            raise ParameterError("the server's manifest has no steps, no inputs or no outputs")
+        if any(port.layout.batch != interface.batch for port in ports):
+            raise ParameterError(f"the server's manifest has layouts of another batch than {interface.batch}")
+        for name, port in interface.outputs.items():
+            if len(port.factors) != interface.steps:
+                raise ParameterError("the server's manifest has another number of factors than of steps")
+            if port.feedback is not None:
+                fed = interface.inputs.get(port.feedback)
+                if fed is None or fed.layout.features != port.layout.features:
+                    raise ParameterError(
+                        f"output {name!r} in the server's manifest does not fit input {port.feedback!r}"
+                    )
         return interface
 
 
@@ -187,20 +200,14 @@ class Program:
 
     @property
     def weight_count(self) -> int:
-        """Plaintexts that are encoded once and kept."""
-        return sum(
-            len(op.transform.weights) for op in (*self.prelude, *self.step) if isinstance(op, LinearOp) and op.transform
-        )
+        """Plaintexts that are encoded once and kept: weights, and shifts of squares."""
+        return sum(_kept(op) for op in (*self.prelude, *self.step))
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of the encoded weights: residues of 8 bytes."""
+        """Memory of these plaintexts: residues of 8 bytes."""
         n = self.params.params.ring_dimension
-        return sum(
-            len(op.transform.weights) * (op.level + 1) * n * 8
-            for op in (*self.prelude, *self.step)
-            if isinstance(op, LinearOp) and op.transform
-        )
+        return sum(_kept(op) * (op.level + 1) * n * 8 for op in (*self.prelude, *self.step))
 
     def levels(self) -> dict[str, tuple[int, float]]:
         """Level and scale (bits) of every value, inputs first."""
@@ -213,15 +220,23 @@ class Program:
         return found
 
 
+def _kept(op: Op) -> int:
+    if isinstance(op, SquareOp):
+        return 0 if op.shift is None else op.layout.ciphertexts
+    return len(op.transform.weights) if op.transform else 0
+
+
 def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
     counts: Counter[str] = Counter()
     levels = {name: (port.level, port.layout.ciphertexts) for name, port in program.interface.inputs.items()}
     for op in (*program.prelude, *program.step):
         counted = op in ops
         if isinstance(op, SquareOp):
-            levels[op.name] = (op.level - op.rescales, op.ciphertexts)
+            n = op.layout.ciphertexts
+            levels[op.name] = (op.level - op.rescales, n)
             if counted:
-                counts += Counter(mul=op.ciphertexts, relinearise=op.ciphertexts, rescale=op.rescales * op.ciphertexts)
+                shifts = 0 if op.shift is None else n
+                counts += Counter(mul=n, relinearise=n, add_plain=shifts, rescale=op.rescales * n)
             continue
         n = op.layout.ciphertexts
         levels[op.name] = (op.level - op.rescales, n)
@@ -270,19 +285,25 @@ def _unpack_port(data: dict[str, Any], params: Resolved) -> Port:
     positions = np.frombuffer(data["positions"], dtype="<i4").astype(np.int64).reshape(count, -1)
     if positions.shape[1] * batch != params.slots or positions.min() < -1 or positions.max() != features - 1:
         raise ValueError("a layout that does not fill the slots")
-    if not 0 <= int(data["level"]) <= params.max_level or not 0 < float(data["scale"]) < 2.0**1000:
+    if len(np.unique(positions[positions >= 0])) != features:
+        raise ValueError("a layout that leaves features out")
+    period = int(data["period"])
+    if not 0 < period <= positions.shape[1]:
+        raise ValueError("a period outside the positions")
+    level, scale = int(data["level"]), float(data["scale"])
+    if not 0 <= level <= params.max_level or not 0 < scale < 2.0 ** params.log_modulus(level):
         raise ValueError("a level or scale that does not exist")
     shape = _integers(data["shape"])
-    if int(np.prod(shape)) != features:
+    if math.prod(shape) != features or min(shape) < 1:
         raise ValueError("a shape that is not the layout's")
     feedback = data["feedback"]
     factors = tuple(float(x) for x in data["factors"])
     if not all(np.isfinite(factors)):
         raise ValueError("factors that are not finite")
     return Port(
-        Layout(features, positions, batch, int(data["period"])),
-        int(data["level"]),
-        float(data["scale"]),
+        Layout(features, positions, batch, period),
+        level,
+        scale,
         shape,
         bool(data["once"]),
         factors,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ Array = NDArray[np.float64]
 LARGEST_LATENT = 1e3
 #: How much of each upload is kept to show what the server held, in bytes.
 VIEW_BYTES = 1 << 16
+#: A manifest that asks for more evaluation keys than this is refused before any is made, in bytes.
+LARGEST_KEYS = 8 * 2**30
 
 
 class Transport(Protocol):
@@ -135,10 +138,16 @@ class Client:
     def close(self) -> None:
         """End the session and take the server's figures. ProtocolError if it received other things than were sent."""
         answer = self._ask("close", "done")
-        self.figures.counts = {str(k): int(v) for k, v in wire.field(answer, "counts", dict).items()}
-        self.figures.encoded_weights = wire.field(answer, "encoded_weights", int)
-        self.figures.server_peak_rss = wire.field(answer, "peak_rss_bytes", int)
-        self.figures.seconds["encode_weights"] = float(wire.field(answer, "encode_seconds", float))
+        counts = wire.field(answer, "counts", dict)
+        figures = {name: wire.field(answer, name, int) for name in ("encoded_weights", "peak_rss_bytes")}
+        seconds = wire.field(answer, "encode_seconds", float)
+        told = [*counts.values(), *figures.values()]
+        if not all(type(n) is int and n >= 0 for n in told) or not 0 <= seconds < math.inf:
+            raise ProtocolError("the server's figures are not counts, sizes and seconds")
+        self.figures.counts = {wire.line(name, 40): n for name, n in counts.items()}
+        self.figures.encoded_weights = figures["encoded_weights"]
+        self.figures.server_peak_rss = figures["peak_rss_bytes"]
+        self.figures.seconds["encode_weights"] = seconds
         sent = [[e.item, e.step, e.bytes] for e in self.ledger.of("server") if e.bytes]
         if wire.field(answer, "received", list) != sent:
             raise ProtocolError("the server's list of what it received differs from what was sent")
@@ -156,6 +165,7 @@ class Client:
             raise ParameterError(
                 f"the server's primes are not those of backend {self.backend.name!r} for these parameters"
             )
+        _check_keys(interface)
 
     def _check_inputs(self, inputs: Mapping[str, Array]) -> int:
         wanted = {name: port.layout.features for name, port in self.interface.inputs.items()}
@@ -234,10 +244,10 @@ class Client:
             if message.kind == kind:
                 return message
             told = Progress(
-                str(wire.field(message, "stage", str))[:40],
+                wire.line(wire.field(message, "stage", str), 40),
                 wire.field(message, "done", int),
                 wire.field(message, "total", int),
-                str(wire.field(message, "detail", str))[:80],
+                wire.line(wire.field(message, "detail", str), 80),
             )
             (progress or self.progress)(told)
 
@@ -254,3 +264,14 @@ class Client:
             self.progress(Progress("evaluate", done, batches * steps * p.total, where))
 
         return told
+
+
+def _check_keys(interface: Interface) -> None:
+    params = interface.params
+    primes, n = len(params.primes), params.params.ring_dimension
+    size = len(interface.keys.names()) * primes * (primes + len(params.special_primes)) * n * 8
+    if size > LARGEST_KEYS:
+        raise ParameterError(
+            f"the server asks for {len(interface.keys.names())} evaluation keys of about {size / 1e9:.1f} GB in all; "
+            f"at most {LARGEST_KEYS / 1e9:.1f} GB are made"
+        )

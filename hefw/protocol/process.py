@@ -34,7 +34,7 @@ class ServerProcess:
         python: Sequence[str] = (sys.executable,),
     ) -> None:
         ours, theirs = socket.socketpair()
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
         command = [*python, "-m", "hefw.protocol.serve", "--fd", str(theirs.fileno()), "--model", str(model)]
         command += ["--backend", backend, "--options", json.dumps(dict(options or {}))]
         # A session of its own: Ctrl-C in the terminal reaches the key holder alone, which then ends the server.

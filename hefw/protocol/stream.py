@@ -7,6 +7,8 @@ import socket
 from hefw.core.errors import ProtocolError
 from hefw.protocol import wire
 
+CHUNK_BYTES = 2**20
+
 
 class Stream:
     """Sends and receives whole frames. ProtocolError if the other side goes away in the middle of one."""
@@ -37,17 +39,15 @@ class Stream:
 
     def _read(self, count: int) -> bytes | None:
         """Exactly `count` bytes; None if the stream ends before the first."""
-        buffer = bytearray(count)
-        view = memoryview(buffer)
-        done = 0
-        while done < count:
+        buffer = bytearray()
+        while len(buffer) < count:  # memory follows what has come, not what was announced
             try:
-                read = self._connection.recv_into(view[done:])
+                read = self._connection.recv(min(count - len(buffer), CHUNK_BYTES))
             except OSError as error:
                 raise ProtocolError(f"the other side is gone: {error.strerror or error}") from None
             if not read:
-                if done:
+                if buffer:
                     raise ProtocolError("the other side went away in the middle of a message")
                 return None
-            done += read
+            buffer += read
         return bytes(buffer)

@@ -106,7 +106,12 @@ def raise_error(message: Message) -> None:
     name = message.fields.get("error")
     found = getattr(errors, name, ProtocolError) if isinstance(name, str) else ProtocolError
     kind = found if isinstance(found, type) and issubclass(found, HefwError) else ProtocolError
-    raise kind(f"the server refused: {str(message.fields.get('message', ''))[:2000]}")
+    raise kind(f"the server refused: {line(message.fields.get('message', ''), 2000)}")
+
+
+def line(text: object, length: int) -> str:
+    """Text from the other side as one printable line: no control character of it reaches a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(text)[:length])
 
 
 def field(message: Message, name: str, kind: type | tuple[type, ...]) -> Any:

@@ -38,3 +38,11 @@ class TensealBackend(Backend):
         from hefw.backends.tenseal.evaluator import TensealEvaluator
 
         return TensealEvaluator(params, self.capabilities)
+
+    def drop_secrets(self) -> None:
+        """Take what a key holder needs out of SEAL's binding, which has one module for both sides."""
+        import _sealapi_cpp as seal
+
+        for name in ("Decryptor", "Encryptor", "KeyGenerator", "SecretKey"):
+            if hasattr(seal, name):
+                delattr(seal, name)

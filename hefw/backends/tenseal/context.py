@@ -8,7 +8,7 @@ from typing import Any
 
 import _sealapi_cpp as seal
 
-from hefw.core.errors import EnvelopeError, ParameterError
+from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
 from hefw.core.params import CkksParams, Resolved
 
 LENGTH_BYTES = 8
@@ -35,14 +35,21 @@ class Context:
         """A SEAL plaintext of (slots,) values or one constant."""
         plaintext = seal.Plaintext()
         listed = values if isinstance(values, float) else values.tolist()
-        self.encoder.encode(listed, self.level_ids[level], scale, plaintext)
+        try:
+            self.encoder.encode(listed, self.level_ids[level], scale, plaintext)
+        except ValueError as error:  # SEAL keeps up to two bits more of the modulus free than hefw's own check
+            raise EncodingError(
+                f"values at scale {scale:g} do not fit SEAL's modulus at level {level}: {error}; use a smaller scale"
+            ) from None
         return plaintext
 
     def ciphertext(self, payload: bytes, level: int, scale: float) -> Any:
         """A SEAL ciphertext from its bytes, with the level and scale that the envelope announced."""
         ct = seal.Ciphertext()
         parse("ciphertext", lambda path: ct.load(self.seal, path), payload)
-        if ct.coeff_modulus_size() != level + 1 or ct.size() != 2:
+        if ct.size() != 2:
+            raise EnvelopeError(f"a ciphertext of {ct.size()} parts was sent; relinearise it before")
+        if ct.coeff_modulus_size() != level + 1:
             raise EnvelopeError(f"a ciphertext of level {ct.coeff_modulus_size() - 1} was sent as one of level {level}")
         ct.scale = scale
         return ct
@@ -97,6 +104,12 @@ def parse(what: str, load: Callable[[str], None], payload: bytes) -> None:
             load(f"/proc/self/fd/{file.fileno()}")
         except (RuntimeError, ValueError, IndexError) as error:
             raise EnvelopeError(f"SEAL cannot read the {what}: {error}") from None
+
+
+def galois_element(name: str, ring_dimension: int) -> int:
+    """SEAL's name for the key 'conjugation' or 'rotation/STEP'."""
+    kind, _, step = name.partition("/")
+    return 2 * ring_dimension - 1 if kind == "conjugation" else pow(3, int(step), 2 * ring_dimension)
 
 
 def padded_length(primes: Sequence[int], ring_dimension: int, polynomials: int) -> int:

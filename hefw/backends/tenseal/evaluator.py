@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import _sealapi_cpp as seal
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal.context import Context, dump, padded_length, parse
+from hefw.backends.tenseal.context import Context, dump, galois_element, padded_length, parse
 from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import EncodingError, EnvelopeError
 from hefw.core.params import Resolved
+
+
+@contextmanager
+def _opaque() -> Iterator[None]:
+    """SEAL refuses results without a secret in them; here that is an EncodingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "transparent" not in str(error):
+            raise
+        raise EncodingError(
+            "the result is transparent, it hides nothing (a product with zeros, or a - a): leave the operation out"
+        ) from None
 
 
 class TensealEvaluator(Evaluator):
@@ -26,6 +41,9 @@ class TensealEvaluator(Evaluator):
     def _load_key(self, name: str, payload: bytes) -> None:
         key: Any = seal.RelinKeys() if name == "relinearisation" else seal.GaloisKeys()
         parse(f"{name} key", lambda path: key.load(self._context.seal, path), payload)
+        wanted = 2 if name == "relinearisation" else galois_element(name, self.params.params.ring_dimension)
+        if not key.has_key(wanted):  # 2: the power of the secret that relinearisation replaces
+            raise EnvelopeError(f"the bytes sent as {name!r} hold another key")
         if name == "relinearisation":
             self._relinearisation = key
         else:
@@ -55,7 +73,8 @@ class TensealEvaluator(Evaluator):
     def _sub(self, a: Ciphertext, b: Ciphertext) -> Any:
         out = seal.Ciphertext()
         a.handle.scale = b.handle.scale = a.scale
-        self._evaluator.sub(a.handle, b.handle, out)
+        with _opaque():
+            self._evaluator.sub(a.handle, b.handle, out)
         return out
 
     def _negate(self, a: Ciphertext) -> Any:
@@ -71,19 +90,21 @@ class TensealEvaluator(Evaluator):
 
     def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Any:
         out = seal.Ciphertext()
-        self._evaluator.multiply_plain(a.handle, b.handle, out)
+        with _opaque():
+            self._evaluator.multiply_plain(a.handle, b.handle, out)
         return out
 
     def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
         evaluator = self._evaluator
         first, weight = pairs[0]
         total = seal.Ciphertext()
-        evaluator.multiply_plain(first.handle, weight.handle, total)
         product = seal.Ciphertext()  # reused: an allocation a product costs as much as its addition
-        for a, b in pairs[1:]:
-            evaluator.multiply_plain(a.handle, b.handle, product)
-            product.scale = total.scale
-            evaluator.add_inplace(total, product)
+        with _opaque():
+            evaluator.multiply_plain(first.handle, weight.handle, total)
+            for a, b in pairs[1:]:
+                evaluator.multiply_plain(a.handle, b.handle, product)
+                product.scale = total.scale
+                evaluator.add_inplace(total, product)
         return total
 
     def _mul(self, a: Ciphertext, b: Ciphertext) -> Any:
@@ -97,8 +118,9 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _relinearise(self, a: Ciphertext) -> Any:
-        self._evaluator.relinearize_inplace(a.handle, self._relinearisation)
-        return a.handle
+        out = seal.Ciphertext()
+        self._evaluator.relinearize(a.handle, self._relinearisation, out)
+        return out
 
     def _rescale(self, a: Ciphertext) -> Any:
         out = seal.Ciphertext()

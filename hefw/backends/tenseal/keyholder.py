@@ -9,7 +9,7 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal.context import Context, dump, padded_length, parse
+from hefw.backends.tenseal.context import Context, dump, galois_element, padded_length, parse
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
 from hefw.core.params import Resolved
@@ -61,13 +61,11 @@ class TensealKeyHolder(KeyHolder):
         return self._context.ciphertext(payload, level, scale)
 
     def _evaluation_key(self, name: str) -> bytes:
-        kind, _, step = name.partition("/")
         ring_dimension = self.params.params.ring_dimension
-        if kind == "relinearisation":
+        if name == "relinearisation":
             key = self._generator.create_relin_keys()
         else:
-            element = 2 * ring_dimension - 1 if kind == "conjugation" else pow(3, int(step), 2 * ring_dimension)
-            key = self._generator.create_galois_keys([element])
+            key = self._generator.create_galois_keys([galois_element(name, ring_dimension)])
         primes = (*self.params.primes, *self.params.special_primes)
         # One seeded pair a prime of the chain; SEAL also stores an (empty, compressible) place for every other element.
         padded = padded_length(primes, ring_dimension, len(self.params.primes))
