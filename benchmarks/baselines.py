@@ -100,7 +100,10 @@ class PlainChain:
                 self.biases[op.name] = [self._encode(row, level, self.SCALE**2) for row in bias + label_bias.get(op.name, 0.0)]
                 self.levels[op.name] = level + 1
             else:
-                self.levels[op.name] = self.levels[op.source] + 1
+                level = self.levels[op.source]
+                rows = spread(op, np.zeros(op.layout.features) if op.shift is None else op.shift)
+                self.biases[op.name] = [self._encode(row, level, self.SCALE**2) for row in rows]
+                self.levels[op.name] = level + 1
         layout = program.interface.inputs["latent"].layout
         self.latent = [self._encrypt(row) for row in layout.pack(latents)]
 
@@ -112,10 +115,11 @@ class PlainChain:
         for op in self.program.step:
             if isinstance(op, SquareOp):
                 out = []
-                for ct in values[op.source]:
+                for ct, shift in zip(values[op.source], self.biases[op.name], strict=True):
                     squared = seal.Ciphertext()
                     evaluator.square(ct, squared)
                     evaluator.relinearize_inplace(squared, self.relinearisation)
+                    evaluator.add_plain_inplace(squared, shift)
                     out.append(self._rescaled(squared))
             else:
                 out = [self._rescaled(ct) for ct in self._linear(op, values)]

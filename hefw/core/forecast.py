@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.graph import Affine, Graph, Input
+from hefw.core.layout import Layout
 from hefw.core.noise import BIAS_SHARE, NoiseModel
 from hefw.core.params import CkksParams
 
@@ -56,11 +57,15 @@ class Choice:
 class Forecaster:
     """Forecasts for plans of one graph at one ring dimension."""
 
-    def __init__(self, graph: Graph, ring_dimension: int, work: Mapping[str, Work]) -> None:
+    def __init__(
+        self, graph: Graph, ring_dimension: int, work: Mapping[str, Work], layouts: Mapping[str, Layout]
+    ) -> None:
         self.graph = graph
         self.work = work
+        self.layouts = layouts
         self.model = NoiseModel(ring_dimension)
-        self._gains = self._measure(self.model.key_switch_bias())
+        self._profile = self.model.key_switch_bias()
+        self._gains = self._measure()
 
     def precision_db(self, params: CkksParams, choices: Mapping[str, Choice]) -> float:
         """PSNR in dB of the final images against plaintext; less if single entries would be off by more than usual."""
@@ -99,7 +104,14 @@ class Forecaster:
             noise[name, "bias", ""] = math.sqrt(variance * BIAS_SHARE)
         return noise
 
-    def _measure(self, profile: Array) -> dict[Origin, tuple[float, float]]:
+    def _bias(self, name: str, images: int) -> Array:
+        """The profile of a key switch's bias at the slots of a node's value: (images, features)."""
+        layout = self.layouts[name]
+        _, places = layout.home
+        slots = places * layout.batch + np.minimum(np.arange(images), layout.batch - 1)[:, None]
+        return self._profile[slots]
+
+    def _measure(self) -> dict[Origin, tuple[float, float]]:
         """(root mean square, largest) error of the final outputs for a unit of noise of each origin."""
         origins: list[Origin] = []
         for name, node in self.graph.nodes.items():
@@ -115,11 +127,11 @@ class Forecaster:
         values: dict[str, Array] = {}
 
         def noise(origin: Origin, shape: tuple[int, ...]) -> Array:
-            _, kind, source = origin
+            name, kind, source = origin
             if kind == "random":
                 return rng.normal(size=shape)
             if origin not in fixed and kind == "bias":
-                fixed[origin] = rng.normal(size=shape) * rng.choice(profile, size=shape)
+                fixed[origin] = rng.normal(size=shape) * self._bias(name, shape[0])
             elif origin not in fixed:
                 entries = values[source].shape[1]
                 fixed[origin] = rng.normal(size=(entries, shape[1])) / math.sqrt(entries)

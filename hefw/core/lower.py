@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 Resolver = Callable[[CkksParams], Resolved]
 
 DEFAULT_PRECISION_DB = 60.0
+MAXIMUM_PRECISION_DB = 200.0  # more would take scales above the largest prime
 SMALLEST_PLANNED = 8192  # below, no affine region and square of useful precision is secure
 LARGEST_PLANNED = 32768
 #: Primes at which operations are compared before the plan is known.
@@ -42,6 +43,12 @@ class Request:
     ring_dimension: int | None = None
     params: CkksParams | None = None
     allow_insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.precision_db <= MAXIMUM_PRECISION_DB:
+            raise LoweringError(
+                f"precision_db {self.precision_db:g} cannot be reached; ask for 0 to {MAXIMUM_PRECISION_DB:g} dB"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ def _lower_at(graph: Graph, planner: Planner, ring_dimension: int, resolve: Reso
             f"{ring_dimension}; allow a larger ring dimension, or use a shallower model"
         )
     layouts, regions = _layouts(flat, ring_dimension // 2, planner.costs)
+    planner.layouts = layouts
     planner.work = {name: _work(region) for name, region in regions.items()}
     if request.params is not None:
         plan = planner.fixed(request.params, request.precision_db)

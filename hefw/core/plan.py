@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hefw.core.errors import LoweringError
 from hefw.core.forecast import NO_WORK, Choice, Forecaster, Work
 from hefw.core.graph import Affine, Graph, Input, Polynomial, sources
+from hefw.core.layout import Layout
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams, max_log_qp
 
 Array = NDArray[np.float64]
@@ -34,6 +35,7 @@ MINIMUM_CHAIN_BITS = 25
 FRESH = ""  # stands for fresh ciphertexts where scales are tuned by node
 TUNING_GAIN_DB = 12.0  # more is not gained by tuning scales
 SMALLEST_GAIN_DB = 0.05
+SMALLER_PRIMES = (0, 1, 2, 3)  # bits below the special prime: each halves the noise of a key switch
 LEAST_TUNED = 10  # bits of a tuned scale
 COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
@@ -94,11 +96,12 @@ class _Option:
 
 
 class Planner:
-    """Plans one normalised graph. `fits` needs no counts; for anything else set `work` first."""
+    """Plans one normalised graph. `fits` needs no counts; for anything else set `work` and `layouts` first."""
 
     def __init__(self, graph: Graph, costs: Costs) -> None:
         self.graph = graph
         self.work: Mapping[str, Work] = {}
+        self.layouts: Mapping[str, Layout] = {}
         self.costs = costs
         self._forecasters: dict[int, Forecaster] = {}
         history = graph.trajectory(graph.calibration)
@@ -116,8 +119,12 @@ class Planner:
     def search(self, ring_dimension: int, precision_db: float, *, allow_insecure: bool = False) -> Plan:
         """The cheapest plan that reaches `precision_db` (PSNR); LoweringError, with the nearest miss, if none does."""
         best_miss: Plan | None = None
-        for chain in _chains(ring_dimension, allow_insecure):
-            found = list(self._plans(ring_dimension, chain, (MAXIMUM_PRIME_BITS,), allow_insecure))
+        for _, chains in itertools.groupby(_chains(ring_dimension, allow_insecure), key=len):
+            found = [
+                plan
+                for chain in chains
+                for plan in self._plans(ring_dimension, chain, (MAXIMUM_PRIME_BITS,), allow_insecure)
+            ]
             plan, miss = self._first_precise(found, precision_db)
             if plan is not None:
                 return plan
@@ -154,9 +161,10 @@ class Planner:
 
         Plans that place the same operations at the same levels differ in scales only: of each kind the best is tuned.
         """
-        kinds: dict[tuple[tuple[int, int], ...], Plan] = {}
+        kinds: dict[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], Plan] = {}
         for plan in found:
-            kind = tuple((choice.level, choice.rescales) for choice in plan.choices.values())
+            levels = tuple((choice.level, choice.rescales) for choice in plan.choices.values())
+            kind = (plan.params.modulus_bits, levels)
             if kind not in kinds or plan.forecast_db > kinds[kind].forecast_db:
                 kinds[kind] = plan
         enough: list[Plan] = []
@@ -237,7 +245,7 @@ class Planner:
 
     def _forecaster(self, ring_dimension: int) -> Forecaster:
         if ring_dimension not in self._forecasters:
-            self._forecasters[ring_dimension] = Forecaster(self.graph, ring_dimension, self.work)
+            self._forecasters[ring_dimension] = Forecaster(self.graph, ring_dimension, self.work, self.layouts)
         return self._forecasters[ring_dimension]
 
     def _place(self, option: _Option) -> tuple[float, dict[str, Choice]] | None:
@@ -316,7 +324,7 @@ def _chains(ring_dimension: int, allow_insecure: bool) -> Iterator[tuple[int, ..
     limit = max_log_qp(max(ring_dimension, INSECURE_LIKE) if allow_insecure else ring_dimension)
     for primes in range(2, 40):
         bits = min(MAXIMUM_PRIME_BITS, (limit - MAXIMUM_PRIME_BITS) // primes)
-        for less in (0, 2, 4):
+        for less in SMALLER_PRIMES:
             if bits - less >= MINIMUM_CHAIN_BITS:
                 yield (bits - less,) * primes
 

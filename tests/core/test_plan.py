@@ -1,0 +1,86 @@
+"""Plans: every value fits its modulus with room to spare, and cost, depth and precision pull as they should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from core_graphs import denoiser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import BACKENDS, SMALL
+
+from hefw.core.lower import Request, lower
+from hefw.core.normalise import normalise
+from hefw.core.plan import HEADROOM_BITS, Costs, Planner
+from hefw.core.program import LinearOp, Program
+
+RESOLVE = BACKENDS["simulator"].resolve
+
+
+def check(program: Program, activations: int, seed: int = 0) -> None:
+    """Headroom at every operation, before and after its rescales."""
+    flat = normalise(denoiser(seed=seed, activations=activations))
+    history = flat.trajectory(flat.calibration)
+    primes = program.params.primes
+    for op in program.step:
+        peak = np.log2(max(np.abs(values[op.name]).max() for values in history))
+        assert 0 <= op.rescales <= op.level <= program.params.max_level
+        before = np.log2(op.scale)
+        after = before - sum(np.log2(primes[op.level - k]) for k in range(op.rescales))
+        slack = 0.5  # planned in whole bits, run on primes slightly smaller
+        assert before + peak + HEADROOM_BITS <= program.params.log_modulus(op.level) + slack, op.name
+        assert after + peak + HEADROOM_BITS <= program.params.log_modulus(op.level - op.rescales) + slack, op.name
+    for op in (*program.prelude, *program.step):
+        if isinstance(op, LinearOp):
+            assert min([*op.weight_scales, *(s.scale for s in op.scalars)]) > 2**8, op.name
+
+
+@pytest.mark.parametrize("activations", [1, 2, 3])
+@pytest.mark.parametrize("decibels", [30, 60])
+def test_every_value_fits_its_modulus(activations, decibels) -> None:
+    request = Request(precision_db=decibels, ring_dimension=2048, allow_insecure=True)
+    check(lower(denoiser(activations=activations), RESOLVE, request), activations)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.lists(st.integers(40, 60), min_size=6, max_size=8))
+def test_any_chain_that_is_long_enough_leaves_headroom(seed, bits) -> None:
+    params = replace(SMALL, modulus_bits=tuple(bits))
+    check(lower(denoiser(seed=seed), RESOLVE, Request(params=params)), 2, seed)
+
+
+def test_fixed_parameters_are_kept_but_for_the_scale() -> None:
+    params = lower(denoiser(), RESOLVE, Request(params=SMALL)).params.params
+    assert replace(params, scale_bits=SMALL.scale_bits) == SMALL
+
+
+def test_planning_is_deterministic() -> None:
+    request = Request(precision_db=50, ring_dimension=2048, allow_insecure=True)
+    first, second = (lower(denoiser(), RESOLVE, request) for _ in range(2))
+    assert first.params == second.params
+    assert first.levels() == second.levels()
+    assert first.interface.pack() == second.interface.pack()
+
+
+def test_deeper_graphs_need_more_primes() -> None:
+    def primes(activations: int) -> int:
+        request = Request(precision_db=40, ring_dimension=2048, allow_insecure=True)
+        return len(lower(denoiser(activations=activations), RESOLVE, request).params.primes)
+
+    assert primes(1) < primes(2) < primes(3)
+
+
+def test_fits_knows_the_rings_that_are_too_small() -> None:
+    planner = Planner(normalise(denoiser()), Costs())
+    assert not planner.fits(4096)
+    assert planner.fits(16384)
+    assert planner.fits(4096, allow_insecure=True)
+
+
+def test_costs_grow_with_the_number_of_primes() -> None:
+    costs = Costs()
+    for cost in (costs.key_switch, costs.mul_plain, costs.rescale):
+        assert 0 < cost(1) < cost(4) < cost(8)
+    assert costs.key_switch(8) > 2 * costs.key_switch(4)
