@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import _sealapi_cpp as seal
@@ -11,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.engine import Engine, spread
-from hefw.core.program import LinearOp, Program, SquareOp
+from hefw.core.graph import Affine, Graph, Polynomial, features
+from hefw.core.layout import Layout, next_power_of_two, periodic
+from hefw.core.linear import LinearCost, Transform, transform
+from hefw.core.program import Program, SquareOp
 
 Array = NDArray[np.float64]
 
@@ -53,19 +57,69 @@ class _Recorder:
         return call
 
 
-class PlainChain:
-    """The same matrices and rotations with a rescale after every layer: one prime of 32 bits a level.
+@dataclass(frozen=True)
+class Layer:
+    """One operation of a raw loop: transforms whose results add up, a bias (ciphertexts, slots), and scalar terms; or a
+    square of `square`."""
 
-    Keys are made and weights encoded beforehand, as for the engine. Labels enter as in the program's prelude, here as a
-    plaintext bias, which only makes this baseline faster.
+    name: str
+    parts: tuple[tuple[tuple[str, ...], Transform], ...]
+    scalars: tuple[tuple[str, float], ...]
+    bias: Array
+    square: str | None = None
+
+
+def layers_of_program(program: Program, labels: dict[str, Array]) -> list[Layer]:
+    """The program's own transforms: layouts chosen by cost, sources merged, partial sums folded."""
+    layers = []
+    for op in program.step:
+        if isinstance(op, SquareOp):
+            shift = np.zeros(op.layout.features) if op.shift is None else op.shift
+            layers.append(Layer(op.name, (), (), spread(op, shift), op.source))
+            continue
+        bias = np.zeros(op.layout.features) if op.bias is None else op.bias[0]
+        slots = spread(op, bias) + (op.layout.pack(labels[op.name]) if op.name in labels else 0.0)
+        assert op.transform is not None
+        scalars = tuple((s.value, float(s.factors[0])) for s in op.scalars)
+        layers.append(Layer(op.name, ((op.sources, op.transform),), scalars, slots))
+    return layers
+
+
+def layers_of_graph(graph: Graph, labels: dict[str, Array], slots: int) -> tuple[list[Layer], dict[str, Layout]]:
+    """Each matrix by itself as generalised diagonals of tensors in their usual order, by baby and giant steps."""
+    batch = slots // max(next_power_of_two(features(node)) for node in graph.nodes.values())
+    layouts = {n: periodic(np.arange(features(node)), batch, slots) for n, node in graph.nodes.items()}
+    cost = LinearCost(1.0, 0.0)
+    layers = []
+    for name, node in graph.nodes.items():
+        if isinstance(node, Polynomial):
+            shift = layouts[name].pack(np.repeat(node.coefficients[:1], batch, axis=0))
+            layers.append(Layer(name, (), (), shift, node.source))
+        elif isinstance(node, Affine):
+            often = [t for t in node.terms if t.source != "label"]
+            bias = np.repeat(node.bias[:1], batch, axis=0) + labels.get(name, 0.0)
+            parts = tuple(
+                ((t.source,), transform([(t.matrix, layouts[t.source])], layouts[name], cost, most_folds=0))
+                for t in often
+                if t.factors is None
+            )
+            scalars = tuple((t.source, float(t.factors[0])) for t in often if t.factors is not None)
+            layers.append(Layer(name, parts, scalars, layouts[name].pack(bias)))
+    return layers, layouts
+
+
+class PlainChain:
+    """A raw loop over SEAL's calls with a rescale after every layer: one prime of 32 bits a level, at 128 bits.
+
+    Keys are made and weights encoded beforehand, as for the engine. Labels enter as a plaintext bias, which only makes
+    this baseline faster.
     """
 
     SCALE = 2.0**32
 
-    def __init__(self, program: Program, latents: Array, label_bias: dict[str, Array]) -> None:
-        self.program = program
-        n = program.params.params.ring_dimension
-        depth = len(program.step)
+    def __init__(self, n: int, layers: list[Layer], latent: Array) -> None:
+        self.layers = layers
+        depth = len(layers)
         parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
         parameters.set_poly_modulus_degree(n)
         parameters.set_coeff_modulus(seal.CoeffModulus.Create(n, [45, *([32] * depth), 45]))
@@ -74,8 +128,8 @@ class PlainChain:
         generator = seal.KeyGenerator(self.context)
         self.relinearisation, self.galois = seal.RelinKeys(), seal.GaloisKeys()
         generator.create_relin_keys(self.relinearisation)
-        steps = sorted(program.interface.keys.rotations)
-        generator.create_galois_keys([pow(3, step, 2 * n) for step in steps], self.galois)
+        steps = {step for layer in layers for _, part in layer.parts for step in part.rotations}
+        generator.create_galois_keys([pow(3, step, 2 * n) for step in sorted(steps)], self.galois)
         self.encryptor = seal.Encryptor(self.context, generator.secret_key())
         self.decryptor = seal.Decryptor(self.context, generator.secret_key())
         self.evaluator, self.encoder = seal.Evaluator(self.context), seal.CKKSEncoder(self.context)
@@ -84,81 +138,80 @@ class PlainChain:
         for _ in range(depth + 1):
             self.ids.append(data.parms_id())
             data = data.next_context_data()
-        self.levels = {name: 0 for name in program.interface.inputs}
-        self.weights: dict[str, list[Any]] = {}
+        self.depths = {"latent": 0}
+        self.weights: dict[str, list[list[Any]]] = {}
         self.biases: dict[str, list[Any]] = {}
-        for number, op in enumerate(program.step):
-            if isinstance(op, LinearOp):
-                level = max(self.levels[name] for name in [*op.sources, *(s.value for s in op.scalars)])
-                assert op.transform is not None
-                self.weights[op.name] = [
-                    self._encode(op.transform.weight(k), level) for k in range(len(op.transform.weights))
-                ]
-                bias = np.zeros((op.layout.ciphertexts, self.encoder.slot_count()))
-                if op.bias is not None:
-                    bias = bias + spread(op, op.bias[0])
-                self.biases[op.name] = [self._encode(row, level, self.SCALE**2) for row in bias + label_bias.get(op.name, 0.0)]
-                self.levels[op.name] = level + 1
-            else:
-                level = self.levels[op.source]
-                rows = spread(op, np.zeros(op.layout.features) if op.shift is None else op.shift)
-                self.biases[op.name] = [self._encode(row, level, self.SCALE**2) for row in rows]
-                self.levels[op.name] = level + 1
-        layout = program.interface.inputs["latent"].layout
-        self.latent = [self._encrypt(row) for row in layout.pack(latents)]
+        for layer in layers:
+            sources = [name for names, _ in layer.parts for name in names] + [name for name, _ in layer.scalars]
+            level = max(self.depths[name] for name in ([layer.square] if layer.square else sources))
+            self.weights[layer.name] = [
+                [self._encode(part.weight(k), level) for k in range(len(part.weights))] for _, part in layer.parts
+            ]
+            self.biases[layer.name] = [self._encode(row, level, self.SCALE**2) for row in layer.bias]
+            self.depths[layer.name] = level + 1
+        self.latent = [self._encrypt(row) for row in latent]
 
     def __call__(self) -> tuple[float, Array]:
         """(seconds of one step, decrypted output slots)."""
-        evaluator = self.evaluator
         started = time.perf_counter()
         values: dict[str, list[Any]] = {"latent": self.latent}
-        for op in self.program.step:
-            if isinstance(op, SquareOp):
-                out = []
-                for ct, shift in zip(values[op.source], self.biases[op.name], strict=True):
-                    squared = seal.Ciphertext()
-                    evaluator.square(ct, squared)
-                    evaluator.relinearize_inplace(squared, self.relinearisation)
-                    evaluator.add_plain_inplace(squared, shift)
-                    out.append(self._rescaled(squared))
-            else:
-                out = [self._rescaled(ct) for ct in self._linear(op, values)]
-            values[op.name] = out
+        for layer in self.layers:
+            done = self._square(layer, values) if layer.square else self._linear(layer, values)
+            values[layer.name] = [self._rescaled(ct) for ct in done]
         seconds = time.perf_counter() - started
-        return seconds, np.stack([self._decrypt(ct) for ct in values[self.program.step[-1].name]])
+        return seconds, np.stack([self._decrypt(ct) for ct in values[self.layers[-1].name]])
 
-    def _linear(self, op: LinearOp, values: dict[str, list[Any]]) -> list[Any]:
-        evaluator, transform = self.evaluator, op.transform
-        assert transform is not None
-        level = self.levels[op.name] - 1
-        inputs = [self._at(ct, level) for name in op.sources for ct in values[name]]
-        rotated = [{step: self._rotate(ct, step) for step in steps} for ct, steps in zip(inputs, transform.babies, strict=True)]
-        weights = self.weights[op.name]
-        totals = []
-        for groups, bias in zip(transform.outputs, self.biases[op.name], strict=True):
-            total = None
-            for group in groups:
-                inner, product = seal.Ciphertext(), seal.Ciphertext()
-                for k, term in enumerate(group.terms):
-                    target = product if k else inner
-                    evaluator.multiply_plain(rotated[term.source][term.baby], weights[term.weight], target)
-                    if k:
-                        evaluator.add_inplace(inner, product)
-                inner = self._rotate(inner, group.giant)
-                if total is None:
-                    total = inner
-                else:
-                    evaluator.add_inplace(total, inner)
-            for step in transform.folds:
-                evaluator.add_inplace(total, self._rotate(total, step))
-            for scalar in op.scalars:
-                source = self._at(values[scalar.value][0], level)
+    def _square(self, layer: Layer, values: dict[str, list[Any]]) -> list[Any]:
+        out = []
+        assert layer.square is not None
+        for ct, shift in zip(values[layer.square], self.biases[layer.name], strict=True):
+            squared = seal.Ciphertext()
+            self.evaluator.square(ct, squared)
+            self.evaluator.relinearize_inplace(squared, self.relinearisation)
+            self.evaluator.add_plain_inplace(squared, shift)
+            out.append(squared)
+        return out
+
+    def _linear(self, layer: Layer, values: dict[str, list[Any]]) -> list[Any]:
+        evaluator, level = self.evaluator, self.depths[layer.name] - 1
+        totals: list[Any] = [None] * len(layer.bias)
+
+        def add(number: int, ct: Any) -> None:
+            if totals[number] is None:
+                totals[number] = ct
+            else:
+                evaluator.add_inplace(totals[number], ct)
+
+        for (names, part), weights in zip(layer.parts, self.weights[layer.name], strict=True):
+            inputs = [self._at(ct, level) for name in names for ct in values[name]]
+            rotated = [
+                {step: self._rotate(ct, step) for step in steps} for ct, steps in zip(inputs, part.babies, strict=True)
+            ]
+            for number, groups in enumerate(part.outputs):
+                partial = None
+                for group in groups:
+                    inner, product = seal.Ciphertext(), seal.Ciphertext()
+                    for k, term in enumerate(group.terms):
+                        target = product if k else inner
+                        evaluator.multiply_plain(rotated[term.source][term.baby], weights[term.weight], target)
+                        if k:
+                            evaluator.add_inplace(inner, product)
+                    inner = self._rotate(inner, group.giant)
+                    if partial is None:
+                        partial = inner
+                    else:
+                        evaluator.add_inplace(partial, inner)
+                for step in part.folds:
+                    evaluator.add_inplace(partial, self._rotate(partial, step))
+                add(number, partial)
+        for name, factor in layer.scalars:
+            for number, ct in enumerate(values[name]):
                 plain, product = seal.Plaintext(), seal.Ciphertext()
-                self.encoder.encode(float(scalar.factors[0]), self.ids[level], self.SCALE, plain)
-                evaluator.multiply_plain(source, plain, product)
-                evaluator.add_inplace(total, product)
-            evaluator.add_plain_inplace(total, bias)
-            totals.append(total)
+                self.encoder.encode(factor, self.ids[level], self.SCALE, plain)
+                evaluator.multiply_plain(self._at(ct, level), plain, product)
+                add(number, product)
+        for ct, bias in zip(totals, self.biases[layer.name], strict=True):
+            evaluator.add_plain_inplace(ct, bias)
         return totals
 
     def _rotate(self, ct: Any, step: int) -> Any:
@@ -180,7 +233,9 @@ class PlainChain:
 
     def _encode(self, values: Any, level: int, scale: float = SCALE) -> Any:
         plain = seal.Plaintext()
-        self.encoder.encode(values.tolist() if isinstance(values, np.ndarray) else values, self.ids[level], scale, plain)
+        self.encoder.encode(
+            values.tolist() if isinstance(values, np.ndarray) else values, self.ids[level], scale, plain
+        )
         return plain
 
     def _encrypt(self, slots: Array) -> Any:

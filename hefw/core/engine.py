@@ -36,7 +36,7 @@ class Weights:
                 progress(Progress("encode", done, self.program.weight_count, op.name))
 
     def get(self, evaluator: Evaluator, op: Op) -> list[Plaintext]:
-        """What one operation multiplies with or adds at every step, at its level and scales; encoded at the first call."""
+        """What an operation multiplies with or adds at every step, at its level and scales; encoded at first use."""
         if op.name not in self._encoded:
             self._encoded[op.name] = _encode(evaluator, op)
         return self._encoded[op.name]

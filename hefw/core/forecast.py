@@ -38,8 +38,8 @@ class Work:
     rotations: int
     products: int
     output_ciphertexts: int
-    diagonals: Mapping[str, int]  # per source: products that reach one entry, folds included
-    giants: int
+    diagonals: Mapping[str, float]  # per source: products that reach one entry; a constant rounds 1 / slots as much
+    giants: float
 
 
 NO_WORK = Work(0, 0, 0, {}, 0)

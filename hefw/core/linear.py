@@ -199,18 +199,24 @@ def _popular(candidates: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def transform(
-    matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, cost: LinearCost, keys: Iterable[int] = ()
+    matrices: Sequence[tuple[SparseMatrix, Layout]],
+    out: Layout,
+    cost: LinearCost,
+    keys: Iterable[int] = (),
+    most_folds: int | None = None,
 ) -> Transform:
     """The cheapest baby-step giant-step evaluation of the sum of `matrices` times their sources, by counted cost.
 
-    Tries every number of folds and every split of the shifts; `keys` are rotations (in slots) whose keys exist already.
+    Tries every number of folds (up to `most_folds`) and every split of the shifts; `keys` are rotations (in slots) whose
+    keys exist already.
     """
     existing = {step // out.batch for step in keys}
     best: tuple[float, Diagonals, int, int, int] | None = None
     for folds in range((out.width // out.period).bit_length()):
         span = out.period << folds
-        if folds and not any(layout.period >= span for _, layout in matrices):
-            break  # more folds than the inputs have distinct entries for
+        useful = any(layout.period >= span for _, layout in matrices)  # the inputs have entries for so many partial sums
+        if folds and (not useful or (most_folds is not None and folds > most_folds)):
+            break
         found = diagonals(matrices, out, folds)
         if len({ct for ct, _, _ in found}) < out.ciphertexts:
             break

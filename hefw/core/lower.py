@@ -106,7 +106,7 @@ def _lower_at(graph: Graph, planner: Planner, ring_dimension: int, resolve: Reso
         )
     layouts, regions = _layouts(flat, ring_dimension // 2, planner.costs)
     planner.layouts = layouts
-    planner.work = {name: _work(region) for name, region in regions.items()}
+    planner.work = {name: _work(region, ring_dimension // 2) for name, region in regions.items()}
     if request.params is not None:
         plan = planner.fixed(request.params, request.precision_db)
     else:
@@ -179,21 +179,24 @@ def _region(graph: Graph, node: Affine, layouts: Mapping[str, Layout], cost: Lin
     return _Region(often, made(often), scalars, once, made(once))
 
 
-def _work(region: _Region) -> Work:
+def _work(region: _Region, slots: int) -> Work:
+    """Cost counts what is done at every step; noise also comes from what is done once a request."""
+    diagonals = {term.source: 1 / slots for term in region.scalars}
+    giants = 0.0
+    for terms, found in ((region.often, region.transform), (region.once, region.once_transform)):
+        if found is None:
+            continue
+        share = 2 ** len(found.folds) / len(found.outputs)
+        for source, weights in zip(found.weight_sources, found.weights, strict=True):
+            name = terms[source].source
+            rounded = 1 / slots if bool((weights == weights[0]).all()) else 1
+            diagonals[name] = diagonals.get(name, 0) + rounded * share
+        giants += share * sum(1 for groups in found.outputs for group in groups if group.giant)
     found = region.transform
     if found is None:
-        return Work(0, len(region.scalars), 1, {}, 0)
+        return Work(0, len(region.scalars), 1, diagonals, giants)
     outputs = len(found.outputs)
-    diagonals: dict[str, int] = {}
-    for source, weights in zip(found.weight_sources, found.weights, strict=True):
-        name = region.often[source].source
-        constant = bool((weights == weights[0]).all())
-        diagonals[name] = diagonals.get(name, 0) + (0 if constant else 1)
-    spread = {name: count * 2 ** len(found.folds) // outputs for name, count in diagonals.items()}
-    giants = sum(1 for groups in found.outputs for group in groups if group.giant) * 2 ** len(found.folds)
-    return Work(
-        len(found.rotations), found.products + len(region.scalars) * outputs, outputs, spread, giants // outputs
-    )
+    return Work(len(found.rotations), found.products + len(region.scalars) * outputs, outputs, diagonals, giants)
 
 
 # -- operations with exact scales ------------------------------------------------------------------------------------

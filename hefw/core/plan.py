@@ -35,7 +35,8 @@ MINIMUM_CHAIN_BITS = 25
 FRESH = ""  # stands for fresh ciphertexts where scales are tuned by node
 TUNING_GAIN_DB = 12.0  # more is not gained by tuning scales
 SMALLEST_GAIN_DB = 0.05
-SMALLER_PRIMES = (0, 1, 2, 3)  # bits below the special prime: each halves the noise of a key switch
+SMALLER_PRIMES = (0, 2)  # bits below the special prime: each halves the noise of a key switch
+TOP_PRIMES = (26, 34, 42, 50)  # bits
 LEAST_TUNED = 10  # bits of a tuned scale
 COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
@@ -184,7 +185,7 @@ class Planner:
         return None, miss or max(found, key=lambda p: p.forecast_db, default=None)
 
     def _tune(self, plan: Plan) -> Plan:
-        """The same levels and rescales with scales moved bit by bit, between fresh ciphertexts and weights, to the best."""
+        """The same levels and rescales, scales moved bit by bit between fresh ciphertexts and weights to the best."""
         bits = {node.name: self._weight_bits(node, plan) for node in self.order if isinstance(node, Affine)}
         bits[FRESH] = plan.params.scale_bits
         best = plan
@@ -320,13 +321,16 @@ class Planner:
 
 
 def _chains(ring_dimension: int, allow_insecure: bool) -> Iterator[tuple[int, ...]]:
-    """Moduli to try, short ones first: equal primes, as large as security allows, and slightly smaller."""
+    """Moduli to try, short ones first: equal primes as large as security allows, slightly smaller ones, and large ones
+    with a small prime on top, which the first operations use up: bits that cost a prime only there."""
     limit = max_log_qp(max(ring_dimension, INSECURE_LIKE) if allow_insecure else ring_dimension)
     for primes in range(2, 40):
         bits = min(MAXIMUM_PRIME_BITS, (limit - MAXIMUM_PRIME_BITS) // primes)
         for less in SMALLER_PRIMES:
             if bits - less >= MINIMUM_CHAIN_BITS:
                 yield (bits - less,) * primes
+        if bits == MAXIMUM_PRIME_BITS:
+            yield from ((bits,) * (primes - 1) + (top,) for top in TOP_PRIMES)
 
 
 def _live(graph: Graph, order: Sequence[str]) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from hefw.core.engine import Engine, Weights
 from hefw.core.errors import CapabilityError, HefwError, KeyMismatchError, ParameterError, ProtocolError
 from hefw.core.graph import Graph
 from hefw.core.lower import Request, lower
-from hefw.core.params import CkksParams
+from hefw.core.params import RING_DIMENSIONS, CkksParams
 from hefw.core.program import Program
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.protocol import wire
@@ -135,8 +135,11 @@ def _request(message: Message) -> Request:
     if not 0 < precision <= 200:
         raise ParameterError(f"precision_db {precision} is not allowed; choose 20 to 100")
     ring_dimension = message.fields.get("ring_dimension")
-    if ring_dimension is not None and not isinstance(ring_dimension, int):
-        raise ParameterError(f"ring_dimension {ring_dimension!r} is not allowed; give a power of two or none")
+    if ring_dimension is not None and (type(ring_dimension) is not int or ring_dimension not in RING_DIMENSIONS):
+        raise ParameterError(
+            f"ring_dimension {str(ring_dimension)[:40]} is not allowed; choose none, or a power of two from "
+            f"{RING_DIMENSIONS[0]} to {RING_DIMENSIONS[-1]}"
+        )
     params = message.fields.get("params")
     insecure = wire.field(message, "allow_insecure", bool)
     return Request(

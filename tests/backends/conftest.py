@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,5 +53,5 @@ def make(backend: Backend) -> Parties:
 
 
 @pytest.fixture(scope="session", params=[SimulatorBackend, TensealBackend], ids=["simulator", "tenseal"])
-def parties(request: pytest.FixtureRequest) -> Iterator[Parties]:
-    yield make(request.param())
+def parties(request: pytest.FixtureRequest) -> Parties:
+    return make(request.param())

@@ -25,7 +25,7 @@ def identity(features: int) -> SparseMatrix:
 
 
 def denoiser(steps: int = 3, seed: int = 0, activations: int = 2) -> Graph:
-    """A latent on a 4 x 4 grid through affine regions and quadratics, a skip, a late label, and a scheduler's update."""
+    """A latent on a 4 x 4 grid through affine regions and quadratics, a skip, late labels, a scheduler's update."""
     rng = np.random.default_rng(seed)
     nodes: dict[str, Node] = {"latent": Input("latent", (1, 4, 4)), "label": Input("label", (3,), once=True)}
     source, width = "latent", 16
@@ -42,7 +42,9 @@ def denoiser(steps: int = 3, seed: int = 0, activations: int = 2) -> Graph:
     last.append(LinearTerm("latent", identity(16), rng.uniform(-2, -1, steps)))
     nodes["update"] = Affine("update", (1, 4, 4), tuple(last), rng.normal(size=(1, 16)) * 0.1)
     factors = rng.uniform(-0.4, -0.2, steps)
-    return Graph(nodes, {"latent": Output("update", factors, "latent")}, tuple(range(steps, 0, -1)), samples(), {"k": 1})
+    return Graph(
+        nodes, {"latent": Output("update", factors, "latent")}, tuple(range(steps, 0, -1)), samples(), {"k": 1}
+    )
 
 
 def samples(images: int = 8, seed: int = 1) -> dict[str, Array]:
@@ -69,7 +71,10 @@ def random_graph(seed: int, size: int = 8) -> Graph:
             nodes[name] = Sum(name, shape, tuple(picked))
         else:
             nodes[name] = Polynomial(name, shape, picked[0], coefficients(rng, size))
-    outputs = {"out": Output(list(nodes)[-1], np.ones(steps)), "second": Output(str(rng.choice(list(nodes))), np.ones(steps))}
+    outputs = {
+        "out": Output(list(nodes)[-1], np.ones(steps)),
+        "second": Output(str(rng.choice(list(nodes))), np.ones(steps)),
+    }
     return Graph(nodes, outputs, tuple(range(steps)))
 
 

@@ -116,7 +116,7 @@ def test_wrong_inputs_are_refused() -> None:
     run = session("simulator")
     values = samples(2)
     latent = run.encrypt("latent", values["latent"])
-    with pytest.raises(ProtocolError, match="has not begun: label.*call begin first"):
+    with pytest.raises(ProtocolError, match=r"has not begun: label.*call begin first"):
         run.engine.run(0, {"latent": latent})
     with pytest.raises(ProtocolError, match="'label' is missing; sent: latent"):
         run.engine.begin({"latent": latent})
@@ -149,7 +149,7 @@ def test_missing_keys_are_named_before_anything_runs() -> None:
     program = small_program()
     backend = BACKENDS["simulator"]
     engine = Engine(program, backend.evaluator(program.params))
-    with pytest.raises(KeyMismatchError, match="missing evaluation keys: relinearisation, rotation/.* and .* more"):
+    with pytest.raises(KeyMismatchError, match=r"missing evaluation keys: relinearisation, rotation/.* and .* more"):
         engine.begin({})
     rotations = dict(list(program.interface.keys.rotations.items())[1:])
     holder = backend.keygen(program.params, KeyManifest(rotations))

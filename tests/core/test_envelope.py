@@ -83,7 +83,7 @@ def test_other_versions_and_other_files_are_named() -> None:
 
 @pytest.mark.parametrize(("level", "scale"), [(-1, 1.0), (0, 0.0), (0, -2.0), (0, float("nan")), (0, float("inf"))])
 def test_levels_and_scales_that_do_not_exist_are_refused(level, scale) -> None:
-    with pytest.raises(EnvelopeError, match="level .* and scale"):
+    with pytest.raises(EnvelopeError, match=r"level .* and scale"):
         Envelope.unpack(replace(GOOD, level=level, scale=scale).pack())
 
 

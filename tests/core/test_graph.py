@@ -91,7 +91,9 @@ def affine(name: str = "z", **changes: Any) -> Affine:
     return Affine(name, **{**fields, **changes})
 
 
-def one(*nodes: Any, outputs: dict[str, Output] | None = None, timesteps: tuple[int, ...] = (5,), **extra: Any) -> Graph:
+def one(
+    *nodes: Any, outputs: dict[str, Output] | None = None, timesteps: tuple[int, ...] = (5,), **extra: Any
+) -> Graph:
     everything = {"x": Input("x", (4,)), **{node.name: node for node in nodes}}
     last = list(everything)[-1]
     return Graph(everything, {"o": Output(last, np.ones(1))} if outputs is None else outputs, timesteps, **extra)
@@ -116,7 +118,18 @@ def test_the_plain_case_is_a_graph() -> None:
         (lambda: one(affine(terms=(term(matrix=coordinates([0], [-1], [1])),))), "'z' on 'x' has indices outside"),
         (lambda: one(affine(terms=(term(matrix=coordinates([0], [1], [np.inf])),))), "'z' on 'x'.*not finite"),
         (lambda: one(affine(terms=(term(matrix=coordinates([0, 0], [1, 1], [1, 2])),))), "'z' on 'x'.*twice"),
-        (lambda: one(affine(terms=(term(matrix=coordinates([0, 1], [1], [1]),),))), "'z' on 'x'.*as many"),
+        (
+            lambda: one(
+                affine(
+                    terms=(
+                        term(
+                            matrix=coordinates([0, 1], [1], [1]),
+                        ),
+                    )
+                )
+            ),
+            "'z' on 'x'.*as many",
+        ),
         (lambda: one(affine(terms=(term(factors=np.ones(2)),))), "'x' of 'z': factors need 1"),
         (lambda: one(affine(terms=(term(factors=np.array([np.nan])),))), "'x' of 'z': factors"),
         (
@@ -139,7 +152,9 @@ def test_the_plain_case_is_a_graph() -> None:
         (lambda: one(outputs={"o": Output("x", np.array([np.nan]))}), "output 'o' needs 1 finite"),
         (lambda: one(outputs={"o": Output("x", np.ones(1), "z")}), "'o' feeds back into 'z'"),
         (
-            lambda: one(affine(shape=(2,), bias=np.zeros((1, 2)), terms=()), outputs={"o": Output("z", np.ones(1), "x")}),
+            lambda: one(
+                affine(shape=(2,), bias=np.zeros((1, 2)), terms=()), outputs={"o": Output("z", np.ones(1), "x")}
+            ),
             "'o' of 2 entries feeds back into 'x' of 4",
         ),
         (lambda: one(calibration={"y": np.ones((2, 4))}), "calibration of 'y'"),
@@ -180,7 +195,7 @@ def test_files_that_are_not_graphs(tmp_path, saved) -> None:
     for name in ("missing", "text", "empty"):
         with pytest.raises(GraphError, match=f"{name} is not a readable graph file"):
             Graph.load(tmp_path / name)
-    with pytest.raises(GraphError, match="not a hefw graph; make one with Graph.save"):
+    with pytest.raises(GraphError, match=r"not a hefw graph; make one with Graph.save"):
         Graph.load(tmp_path / "other")
     with pytest.raises(GraphError, match="not a readable graph file"):
         Graph.load(tmp_path)
@@ -201,7 +216,7 @@ def test_truncated_and_changed_files_are_refused_or_valid(tmp_path_factory, data
     try:
         Graph.load(folder / "bad")  # a digit of a factor may have changed: a valid graph, of another digest
     except GraphError as error:
-        assert "bad" in str(error) or "'" in str(error)
+        assert "bad" in str(error) or "'" in str(error)  # noqa: PT017
 
 
 def edits() -> list[tuple[str, Any]]:
@@ -267,6 +282,6 @@ def test_tensors_of_other_types_are_refused_or_read(saved) -> None:
 def test_a_failed_save_leaves_nothing_behind(tmp_path) -> None:
     target = tmp_path / "folder"
     target.mkdir()
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"."):
         denoiser().save(target)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]

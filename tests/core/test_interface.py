@@ -134,7 +134,7 @@ def test_damaged_bytes_give_an_interface_or_one_error(data) -> None:
     try:
         Interface.unpack(bytes(content))
     except (LoweringError, ParameterError) as error:
-        assert str(error)
+        assert str(error)  # noqa: PT017
 
 
 @settings(max_examples=50, deadline=None)

@@ -50,7 +50,13 @@ def test_a_transform_is_the_sum_of_dense_products(sources, out, seed, density) -
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [((1, 8, 8), (4, 4, 4)), ((4, 4, 4), (8, 2, 2)), ((8, 2, 2), (4, 4, 4)), ((4, 4, 4), (1, 8, 8)), ((10,), (4, 4, 4))],
+    [
+        ((1, 8, 8), (4, 4, 4)),
+        ((4, 4, 4), (8, 2, 2)),
+        ((8, 2, 2), (4, 4, 4)),
+        ((4, 4, 4), (1, 8, 8)),
+        ((10,), (4, 4, 4)),
+    ],
 )
 def test_grid_layouts_of_a_unet(source, target) -> None:
     rng = np.random.default_rng(0)

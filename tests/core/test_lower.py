@@ -58,7 +58,9 @@ def test_several_ciphertexts_a_tensor_and_sizes_that_are_no_power_of_two() -> No
         Input("x", (700,)),
         Affine("z", (600,), (LinearTerm("x", matrix(rng, 600, 700, 0.02)),), rng.normal(size=(1, 600))),
         Polynomial("p", (600,), "z", np.ones((3, 600)) * 0.3),
-        Affine("w", (5,), (LinearTerm("p", matrix(rng, 5, 600)), LinearTerm("x", matrix(rng, 5, 700))), np.ones((1, 5))),
+        Affine(
+            "w", (5,), (LinearTerm("p", matrix(rng, 5, 600)), LinearTerm("x", matrix(rng, 5, 700))), np.ones((1, 5))
+        ),
     ]
     session = check(affine_graph(nodes, ["w", "p"]), Request(params=replace(SMALL, ring_dimension=1024)), 60)
     assert session.program.interface.inputs["x"].layout.ciphertexts == 2
@@ -170,7 +172,11 @@ def test_keys_are_exactly_the_rotations_used() -> None:
         ),
         (Request(ring_dimension=4096), LoweringError, "5 operations in sequence do not fit.*4096"),
         (Request(ring_dimension=3000), ParameterError, "3000"),
-        (Request(params=replace(SMALL, modulus_bits=(60, 50))), LoweringError, r"\[60, 50\] is too short for 5 operations"),
+        (
+            Request(params=replace(SMALL, modulus_bits=(60, 50))),
+            LoweringError,
+            r"\[60, 50\] is too short for 5 operations",
+        ),
     ],
 )
 def test_impossible_requests_say_what_to_change(request_, error, message) -> None:
@@ -180,7 +186,7 @@ def test_impossible_requests_say_what_to_change(request_, error, message) -> Non
 
 @pytest.mark.parametrize("decibels", [float("nan"), float("inf"), -1, 500])
 def test_precisions_that_do_not_exist_are_refused_at_once(decibels) -> None:
-    with pytest.raises(LoweringError, match="precision_db .* cannot be reached; ask for 0 to 200 dB"):
+    with pytest.raises(LoweringError, match=r"precision_db .* cannot be reached; ask for 0 to 200 dB"):
         Request(precision_db=decibels)
 
 
@@ -197,10 +203,10 @@ def test_graphs_that_cannot_be_lowered_are_named() -> None:
     graph = denoiser()
     with pytest.raises(LoweringError, match="no calibration"):
         lower(replace(graph, calibration={}), SIMULATOR.resolve, Request(params=SMALL))
-    with pytest.raises(LoweringError, match="calibration.*label"):
+    with pytest.raises(LoweringError, match=r"calibration.*label"):
         lower(replace(graph, calibration={"latent": samples()["latent"]}), SIMULATOR.resolve, Request(params=SMALL))
     constant = affine_graph([Input("x", (4,)), Affine("zero", (4,), (), np.ones((1, 4)))], ["zero"])
-    with pytest.raises(LoweringError, match="'zero'.*constant"):
+    with pytest.raises(LoweringError, match=r"'zero'.*constant"):
         lower(constant, SIMULATOR.resolve, Request(params=SMALL))
     empty = LinearTerm("x", matrix(np.random.default_rng(0), 4, 4).scale_columns(np.zeros(4)))
     with pytest.raises(LoweringError, match="no nonzero weight"):

@@ -13,7 +13,13 @@ from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Output, Poly
 from hefw.core.normalise import drop_unused, fold_sums, merge_affines, normalise, squares_only
 
 seeds = st.integers(0, 2**32 - 1)
-PASSES = [fold_sums, lambda g: squares_only(fold_sums(g)), lambda g: merge_affines(fold_sums(g)), drop_unused, normalise]
+PASSES = [
+    fold_sums,
+    lambda g: squares_only(fold_sums(g)),
+    lambda g: merge_affines(fold_sums(g)),
+    drop_unused,
+    normalise,
+]
 
 
 def agree(before: Graph, after: Graph, inputs: dict) -> None:

@@ -109,7 +109,12 @@ def test_dict_roundtrip(params) -> None:
     st.dictionaries(
         st.sampled_from(["ring_dimension", "modulus_bits", "special_bits", "scale_bits", "allow_insecure"]),
         st.one_of(
-            st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers() | st.none())
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(),
+            st.text(max_size=5),
+            st.lists(st.integers() | st.none()),
         ),
     )
 )
@@ -118,7 +123,7 @@ def test_untrusted_dicts_give_parameters_or_one_error(data) -> None:
     try:
         params = CkksParams.from_dict(whole)
     except ParameterError as error:
-        assert str(error)
+        assert str(error)  # noqa: PT017
     else:
         assert CkksParams.from_dict(params.to_dict()) == params
 

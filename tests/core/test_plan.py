@@ -9,7 +9,7 @@ import pytest
 from core_graphs import denoiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import BACKENDS, SMALL
+from runs import BACKENDS, SMALL, Session, plain, psnr
 
 from hefw.core.lower import Request, lower
 from hefw.core.normalise import normalise
@@ -49,6 +49,25 @@ def test_every_value_fits_its_modulus(activations, decibels) -> None:
 def test_any_chain_that_is_long_enough_leaves_headroom(seed, bits) -> None:
     params = replace(SMALL, modulus_bits=tuple(bits))
     check(lower(denoiser(seed=seed), RESOLVE, Request(params=params)), 2, seed)
+
+
+@pytest.mark.parametrize(
+    ("seed", "activations", "bits"),
+    [
+        (0, 1, (60, 50, 40)),
+        (1, 2, (41, 57, 41, 55, 37, 44, 40)),
+        (2, 2, (46, 37, 54, 32, 42)),
+        (3, 2, (59, 39, 54, 35, 41, 50)),
+        (4, 3, (49, 56, 60, 37, 47, 34, 33, 50)),
+        (5, 3, (35, 51, 42, 58, 31, 51, 52)),
+    ],
+)
+def test_the_forecast_is_near_what_is_measured_on_any_chain(seed, activations, bits) -> None:
+    graph = denoiser(seed=seed, activations=activations)
+    program = lower(graph, RESOLVE, Request(params=replace(SMALL, modulus_bits=bits), precision_db=40))
+    found = Session(program, BACKENDS["simulator"]).trajectory(graph.calibration)[-1]["latent"]
+    measured = psnr(found, plain(graph, graph.calibration)[-1]["latent"])
+    assert -12 < measured - program.interface.forecast_db < 20
 
 
 def test_fixed_parameters_are_kept_but_for_the_scale() -> None:

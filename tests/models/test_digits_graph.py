@@ -72,7 +72,10 @@ def test_the_label_and_the_timestep_matter() -> None:
     _, _, graph = bundled()
     values = inputs()
     base = graph.evaluate(0, values)["update"]
-    assert np.abs(graph.evaluate(0, {**values, "label": np.roll(values["label"], 1, axis=1)})["update"] - base).max() > 0.01
+    assert (
+        np.abs(graph.evaluate(0, {**values, "label": np.roll(values["label"], 1, axis=1)})["update"] - base).max()
+        > 0.01
+    )
     assert np.abs(graph.evaluate(5, values)["update"] - base).max() > 0.01
 
 

@@ -53,7 +53,7 @@ def whole(loop: Loop, backend, request: Request = toy_model.REQUEST) -> None:
     client.close()
 
 
-# -- manifests -----------------------------------------------------------------------------------------------------------
+# -- manifests --------------------------------------------------------------------------------------------------------
 
 
 def set_params(**values: object) -> Callable[[dict], None]:
@@ -75,9 +75,9 @@ def swap_primes(interface: dict) -> None:
         (lambda i: i.update(graph_digest="0" * 32), ProtocolError, "another model: graph 00000000"),
         (lambda i: i.update(backend="openfhe"), ParameterError, "not those of backend 'tenseal'"),
         (swap_primes, ParameterError, "not those of backend"),
-        (lambda i: i["special_primes"].append(i["primes"][0]), HefwError, ""),
+        (lambda i: i["special_primes"].append(i["primes"][0]), HefwError, "."),
         (set_params(allow_insecure=False), ParameterError, "below 128-bit security"),
-        (set_params(ring_dimension=2048), HefwError, ""),
+        (set_params(ring_dimension=2048), HefwError, "."),
         (set_params(scale_bits=1e9), ParameterError, "does not fit"),
         (lambda i: i.update(batch=0), ParameterError, "another batch than 0"),
         (lambda i: i.update(batch=2**40), ParameterError, "another batch than"),
@@ -90,7 +90,7 @@ def swap_primes(interface: dict) -> None:
         (lambda i: i.update(rotations={"9" * 9999: 1}), LoweringError, "cannot be read"),
         (set_port("inputs", "latent", level=99), LoweringError, "a level or scale"),
         (set_port("inputs", "latent", scale=float("nan")), LoweringError, "a level or scale"),
-        (set_port("inputs", "latent", scale=1e-300), HefwError, ""),
+        (set_port("inputs", "latent", scale=1e-300), HefwError, "."),
         (set_port("inputs", "latent", positions=b""), LoweringError, "cannot be read"),
         (set_port("inputs", "latent", positions=bytes(4 * 32)), LoweringError, "a layout"),
         (set_port("inputs", "latent", ciphertexts=2**63), LoweringError, "cannot be read"),
@@ -101,7 +101,7 @@ def swap_primes(interface: dict) -> None:
         (set_port("outputs", "latent", factors=[float("inf")] * toy_model.STEPS), LoweringError, "not finite"),
         (lambda i: i["inputs"].update(seed=i["inputs"]["latent"]), ProtocolError, "the program takes inputs"),
         (lambda i: i["inputs"].pop("label"), ProtocolError, "the program takes inputs"),
-        (lambda i: i.update(relinearisation=False), HefwError, ""),
+        (lambda i: i.update(relinearisation=False), HefwError, "."),
     ],
 )
 def test_manifests(loop, backend, change, error, words) -> None:
@@ -198,7 +198,7 @@ def test_any_bytes_for_a_manifest(data) -> None:
         Interface.unpack(data)
 
 
-# -- results -------------------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 def results(change: Callable[[list[bytes]], object]) -> Callable[[bytes], bytes]:
@@ -251,17 +251,16 @@ def test_a_result_of_another_secret_key(loop, graph, backend) -> None:
         client.generate(toy_model.inputs(2))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_any_result(graph, backend, programs, recorded, data) -> None:
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 60) | st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=3))
+def test_any_result(graph, backend, programs, flips) -> None:
     """The HE library's parser and decryption, on broken payloads under right digests."""
 
     def change(items: list[bytes]) -> list[bytes]:
         envelope = Envelope.unpack(items[0])
         payload = bytearray(envelope.payload)
-        places = st.integers(0, 60) | st.integers(0, len(payload) - 1)
-        for _ in range(data.draw(st.integers(1, 3))):
-            payload[data.draw(places)] = data.draw(st.integers(0, 255))
+        for place, byte in flips:
+            payload[place % len(payload)] = byte
         return [Envelope(**{**vars(envelope), "payload": bytes(payload)}).pack()]
 
     loop = Loop(Server(graph, backend, programs), results(change))
@@ -269,7 +268,7 @@ def test_any_result(graph, backend, programs, recorded, data) -> None:
         whole(loop, backend)
 
 
-# -- other answers -------------------------------------------------------------------------------------------------------
+# -- other answers ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frame", [b"", b"x", b"HEFM", wire.encode("open"), wire.encode("manifest"), b"HTTP/1.1 200"])
