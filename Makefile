@@ -49,7 +49,7 @@ docs: setup  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --site-dir site
 
 bench: setup  ## Run the benchmarks
-	@set -e; for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script; done
+	$(BIN)/python -m benchmarks.step
 
 clean:  ## Remove what the other targets made, .venv too
 	rm -rf $(VENV) $(DEMO) site build dist hefw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

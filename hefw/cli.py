@@ -180,6 +180,46 @@ def list_plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
         typer.echo("  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[-1]]))
 
 
+@app.command()
+def quality(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="A YAML or TOML file.")] = None,
+    samples: Annotated[int, typer.Option(help="Plaintext images for each number of steps.")] = 500,
+    steps: Annotated[str, typer.Option(metavar="LIST", help="Numbers of steps of the plaintext images.")] = "10",
+    encrypted: Annotated[int, typer.Option(help="Images drawn on ciphertext; 0 for none.")] = 32,
+    backend: Annotated[str | None, typer.Option(help="HE library of the encrypted images.")] = None,
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where the figures go.")] = "quality.json",
+) -> None:
+    """Judge a model's pictures, in plaintext and on ciphertext."""
+    from pathlib import Path
+
+    from hefw.config import merge, parse_labels
+    from hefw.report.files import check_writable, put
+    from hefw.report.terminal import show_progress
+
+    settings = merge(config, {"backend": backend})
+    settings.resolve()
+    counts = parse_labels(steps)  # the same syntax: numbers and ranges
+    if samples < 2 or encrypted < 0 or min(counts) < 1:
+        raise ConfigError(
+            f"--samples {samples} --encrypted {encrypted} --steps {steps} is not allowed; allowed: at least 2 "
+            "samples, 0 or more encrypted images, steps from 1"
+        )
+    path = Path(out)
+    check_writable(path.parent)
+    try:
+        from hefw.bench.quality import measure
+    except ImportError as error:
+        raise PluginError(
+            f"judging pictures needs {error.name}, which is not installed; run: pip install 'hefw[models]'"
+        ) from error
+    with show_progress(sys.stderr) as progress:
+        figures = measure(settings, samples=samples, steps=counts, encrypted=encrypted, progress=progress)
+    text = json.dumps(figures, indent=2) + "\n"
+    put(path.parent, {path.name: text.encode()}, [path.name])
+    typer.echo(text, nl=False)
+    typer.echo(f"wrote {path}", err=True)
+
+
 @train_app.callback()
 def train() -> None:
     """Train a built-in model again."""

@@ -32,7 +32,7 @@ class ParamsRecord(_Part):
     ring_dimension: int = Field(ge=2, description="N; a ciphertext has N/2 slots")
     log_qp: float = Field(gt=0, description="bits of the whole modulus, special primes included")
     security_bits: NonNegativeInt = Field(description="classical bits that the table promises; 0 if below 128")
-    depth: NonNegativeInt = Field(description="rescales from fresh ciphertext to output")
+    depth: NonNegativeInt = Field(description="multiplications in sequence, squares and products with weights alike")
     scale_bits: float = Field(gt=0, description="bits of the scale of a fresh ciphertext")
     secret: str = Field(description="distribution of the secret key, e.g. 'uniform ternary'")
     modulus_bits: tuple[float, ...] = Field(description="bits of every prime of the modulus, in the chain's order")

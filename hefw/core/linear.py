@@ -207,14 +207,16 @@ def transform(
 ) -> Transform:
     """The cheapest baby-step giant-step evaluation of the sum of `matrices` times their sources, by counted cost.
 
-    Tries every number of folds (up to `most_folds`) and every split of the shifts; `keys` are rotations (in slots) whose
-    keys exist already.
+    Tries every number of folds (up to `most_folds`) and every split of the shifts; `keys` are rotations (in slots)
+    whose keys exist already.
     """
     existing = {step // out.batch for step in keys}
     best: tuple[float, Diagonals, int, int, int] | None = None
     for folds in range((out.width // out.period).bit_length()):
         span = out.period << folds
-        useful = any(layout.period >= span for _, layout in matrices)  # the inputs have entries for so many partial sums
+        useful = any(
+            layout.period >= span for _, layout in matrices
+        )  # the inputs have entries for so many partial sums
         if folds and (not useful or (most_folds is not None and folds > most_folds)):
             break
         found = diagonals(matrices, out, folds)

@@ -18,6 +18,7 @@ STAGES = {
     "evaluate": "evaluating",
     "twin": "plaintext twin",
     "train": "training",
+    "sample": "sampling in plaintext",
 }
 LINES_PER_STAGE = 10
 

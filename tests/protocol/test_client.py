@@ -251,7 +251,7 @@ def test_a_result_of_another_secret_key(loop, graph, backend) -> None:
         client.generate(toy_model.inputs(2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60) | st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=3))
 def test_any_result(graph, backend, programs, flips) -> None:
     """The HE library's parser and decryption, on broken payloads under right digests."""

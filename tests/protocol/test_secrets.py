@@ -164,10 +164,11 @@ def windows(data: bytes) -> set[bytes]:
 def occur(canary: bytes, traffic: bytes) -> bool:
     wanted = windows(canary)
     assert wanted
-    beginnings = np.unique(np.frombuffer(b"".join(window[:8] for window in wanted), dtype=np.uint64))
-    for offset in range(8):  # eight bytes at a time find the candidates
-        words = np.frombuffer(traffic, dtype=np.uint64, offset=offset, count=(len(traffic) - offset) // 8)
-        candidates = np.flatnonzero(np.isin(words, beginnings)) * 8 + offset
+    table = np.zeros(2**24, dtype=np.bool_)  # which three bytes begin a window
+    table[np.frombuffer(b"".join(window[:3] + b"\0" for window in wanted), dtype="<u4")] = True
+    for offset in range(4):
+        words = np.frombuffer(traffic, dtype="<u4", offset=offset, count=(len(traffic) - offset) // 4)
+        candidates = np.flatnonzero(table[words & 0xFFFFFF]) * 4 + offset
         if any(traffic[k : k + WINDOW] in wanted for k in candidates):
             return True
     return False

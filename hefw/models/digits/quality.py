@@ -90,9 +90,14 @@ def _judge() -> Any:
     return SVC(gamma=0.001).fit(*_real())
 
 
+def predict(images: torch.Tensor) -> NDArray[np.int64]:
+    """Labels (n,) that SVC(gamma=0.001), fitted on the real digits, gives to images (n, 1, 8, 8)."""
+    return np.asarray(_judge().predict(to_grey(images)), dtype=np.int64)
+
+
 def label_accuracy(images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of images (n, 1, 8, 8) that SVC(gamma=0.001), fitted on all real digits, gives their label (n,). 0..1."""
-    return float((_judge().predict(to_grey(images)) == labels.cpu().numpy()).mean())
+    """Share of images (n, 1, 8, 8) that `predict` gives their label, 0..1."""
+    return float((predict(images) == labels.numpy()).mean())
 
 
 def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
