@@ -104,8 +104,7 @@ class _Run:
             options = self.chosen["backend"].options.model_dump(mode="json")
             with ServerProcess(path, self.backend.name, options) as server:
                 client = Client(server, self.backend, self.progress)
-                interface = client.open(graph.digest, self._request())
-                _check_manifest(interface, graph)
+                interface = client.open(graph.digest, self._request(), lambda told: _check_manifest(told, graph))
                 size = interface.batch if config.batch == "auto" else min(config.batch, interface.batch)
                 batches = [slice(k, k + size) for k in range(0, len(start), size)]
                 for number, part in enumerate(batches):

@@ -108,6 +108,9 @@ class Backend(ABC):
     def evaluator(self, params: Resolved) -> Evaluator:
         """A server's side: has no secret key and no way to get one."""
 
+    def drop_secrets(self) -> None:  # noqa: B027 (most libraries have nothing to drop)
+        """Called once in a server's process: take away what the library offers there for decrypting, if it can."""
+
     def require(self, capability: str) -> None:
         """CapabilityError, naming this backend, if a capability is not declared."""
         if not getattr(self.capabilities, capability):

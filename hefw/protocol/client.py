@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.backend import Backend, KeyHolder
+from hefw.core.envelope import Envelope
 from hefw.core.errors import ParameterError, ProtocolError
 from hefw.core.ledger import Ledger
 from hefw.core.lower import Request
@@ -74,8 +75,11 @@ class Client:
             raise ProtocolError("the session is not open; call open first")
         return self._interface
 
-    def open(self, graph_digest: str, request: Request) -> Interface:
-        """Agree on a program, make keys for it, and send the evaluation keys. The secret key stays here."""
+    def open(self, graph_digest: str, request: Request, check: Callable[[Interface], None] | None = None) -> Interface:
+        """Agree on a program, make keys for it, and send the evaluation keys. The secret key stays here.
+
+        `check` may refuse what the server proposes, by raising, before any key is made.
+        """
         answer = self._ask(
             "open",
             "manifest",
@@ -88,6 +92,8 @@ class Client:
         )
         interface = Interface.unpack(wire.field(answer, "interface", bytes))
         self._check(interface, graph_digest, request)
+        if check is not None:
+            check(interface)
         self._interface = interface
         self.ledger.add("server", None, "parameters, schedule and precision wanted", "public", 0, 0)
         # The server encodes its weights while keys are made here: two processes, two cores.
@@ -218,7 +224,7 @@ class Client:
                 raise ProtocolError(
                     f"output {name!r} has {len(items)} ciphertexts; {port.layout.ciphertexts} are expected"
                 )
-            slots = np.stack([self._keys.decrypt_bytes(item).real for item in items])
+            slots = np.stack([self._decrypt_one(item, name, port) for item in items])
             with np.errstate(over="ignore"):  # what is too large is refused below
                 values = port.layout.unpack(slots, images) * port.factors[step]
             if not np.isfinite(values).all() or np.abs(values).max() > LARGEST_LATENT:
@@ -229,6 +235,17 @@ class Client:
             self.ledger.add("key holder", step, name, "plaintext", images * port.layout.features, sum(map(len, items)))
         self.figures.seconds["decrypt"] += time.perf_counter() - started
         return outputs
+
+    def _decrypt_one(self, item: bytes, name: str, port: Port) -> Array:
+        """The real parts of one output ciphertext's slots, which must be at the level and scale that were announced."""
+        assert self._keys is not None
+        envelope = Envelope.unpack(item)
+        if envelope.level != port.level or envelope.scale != port.scale:
+            raise ProtocolError(
+                f"output {name!r} is at level {envelope.level} and scale {envelope.scale:g}; the manifest announced "
+                f"level {port.level} and scale {port.scale:g}"
+            )
+        return self._keys.decrypt_bytes(item).real
 
     # -- messages ------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import json
 import socket
 import sys
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from hefw.core.errors import HefwError, ProtocolError
 from hefw.core.graph import Graph
@@ -15,14 +14,6 @@ from hefw.plugins import registry
 from hefw.protocol import wire
 from hefw.protocol.server import Server
 from hefw.protocol.stream import Stream
-
-
-@runtime_checkable
-class CanDropSecrets(Protocol):
-    """A backend whose library has one module for both parties, and that can take the key holder's part out of it."""
-
-    def drop_secrets(self) -> None:
-        """Remove from this process what can make, hold or use a secret key. Evaluators work as before."""
 
 
 def serve(server: Server, stream: Stream) -> None:
@@ -59,8 +50,7 @@ def main() -> int:
     except (HefwError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
         print(f"error: {wire.line(error, 2000)}", file=sys.stderr)
         return 1
-    if isinstance(backend, CanDropSecrets):
-        backend.drop_secrets()
+    backend.drop_secrets()
     stream = Stream(socket.socket(fileno=arguments.fd))
     serve(Server(graph, backend), stream)
     return 0
