@@ -388,7 +388,9 @@ class Evaluator(ABC):
         return [self.rotate(a, step) for step in steps]
 
     def conjugate(self, a: Ciphertext) -> Ciphertext:
-        """The complex conjugate of every slot; level and scale stay."""
+        """The complex conjugate of every slot; level and scale stay. CapabilityError if that is not declared."""
+        if not self.capabilities.conjugation:
+            raise CapabilityError(f"backend {self.params.backend!r} has no conjugation; choose one that declares it")
         self._two_parts("conjugate", a)
         self.require_keys(["conjugation"])
         self.counts["conjugate"] += 1

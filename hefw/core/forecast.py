@@ -64,6 +64,12 @@ class Forecaster:
         self.work = work
         self.layouts = layouts
         self.model = NoiseModel(ring_dimension)
+        self._row_norms = {  # mean square norm of the rows of each matrix: how it amplifies independent noise
+            (node.name, term.source): float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
+            for node in graph.nodes.values()
+            if isinstance(node, Affine)
+            for term in node.terms
+        }
         self._profile = self.model.key_switch_bias()
         self._gains = self._measure()
 
@@ -94,8 +100,7 @@ class Forecaster:
                 variance *= work.giants
                 for term in node.terms:
                     if work.diagonals.get(term.source, 0) > 1:  # its rotations add noise at the source's scale
-                        gain = float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
-                        variance += gain * (switch / 2.0 ** scales[term.source]) ** 2
+                        variance += self._row_norms[name, term.source] * (switch / 2.0 ** scales[term.source]) ** 2
                     weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
                     products = work.diagonals.get(term.source, 0)
                     noise[name, "rounding", term.source] = math.sqrt(products) * self.model.encode / weight_scale

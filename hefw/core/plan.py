@@ -36,7 +36,6 @@ FRESH = ""  # stands for fresh ciphertexts where scales are tuned by node
 TUNING_GAIN_DB = 12.0  # more is not gained by tuning scales
 SMALLEST_GAIN_DB = 0.05
 SMALLER_PRIMES = (0, 2)  # bits below the special prime: each halves the noise of a key switch
-TOP_PRIMES = (26, 34, 42, 50)  # bits
 LEAST_TUNED = 10  # bits of a tuned scale
 COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
@@ -160,7 +159,8 @@ class Planner:
     def _first_precise(self, found: list[Plan], precision_db: float) -> tuple[Plan | None, Plan | None]:
         """(the most precise of the cheapest plans that are precise enough, else the most precise of all).
 
-        Plans that place the same operations at the same levels differ in scales only: of each kind the best is tuned.
+        Plans that place the same operations at the same levels differ in scales only: of each kind the best is tuned
+        if it misses the precision.
         """
         kinds: dict[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], Plan] = {}
         for plan in found:
@@ -175,7 +175,7 @@ class Planner:
                 break
             if plan.forecast_db < precision_db - TUNING_GAIN_DB:
                 continue
-            tuned = self._tune(plan)
+            tuned = plan if plan.forecast_db >= precision_db else self._tune(plan)
             if tuned.forecast_db >= precision_db:
                 enough.append(tuned)
             elif miss is None or tuned.forecast_db > miss.forecast_db:
@@ -321,16 +321,13 @@ class Planner:
 
 
 def _chains(ring_dimension: int, allow_insecure: bool) -> Iterator[tuple[int, ...]]:
-    """Moduli to try, short ones first: equal primes as large as security allows, slightly smaller ones, and large ones
-    with a small prime on top, which the first operations use up: bits that cost a prime only there."""
+    """Moduli to try, short ones first: equal primes, as large as security allows, and slightly smaller."""
     limit = max_log_qp(max(ring_dimension, INSECURE_LIKE) if allow_insecure else ring_dimension)
     for primes in range(2, 40):
         bits = min(MAXIMUM_PRIME_BITS, (limit - MAXIMUM_PRIME_BITS) // primes)
         for less in SMALLER_PRIMES:
             if bits - less >= MINIMUM_CHAIN_BITS:
                 yield (bits - less,) * primes
-        if bits == MAXIMUM_PRIME_BITS:
-            yield from ((bits,) * (primes - 1) + (top,) for top in TOP_PRIMES)
 
 
 def _live(graph: Graph, order: Sequence[str]) -> list[tuple[str, ...]]:
