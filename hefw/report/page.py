@@ -73,26 +73,35 @@ def summary(record: RunRecord) -> list[str]:
 
 
 def seen(record: RunRecord) -> list[dict[str, Any]]:
-    """The ledger, a row for each party, item and form: what it could see, how often, how many numbers and bytes."""
+    """The ledger, a row for each party, item and form: what it could see, how often, how many numbers and bytes.
+
+    Items that differ only in what follows a slash (rotation keys by their step) share a row with their number.
+    """
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for entry in record.ledger.entries:
+        item, slash, _ = entry.item.partition("/")
         row = groups.setdefault(
-            (entry.party, entry.item, entry.form),
+            (entry.party, item, entry.form),
             {
                 "party": entry.party,
-                "item": entry.item,
+                "item": item,
+                "alike": 0,
                 "form": FORMS[entry.form],
                 "steps": set(),
                 "entries": 0,
                 "bytes": 0,
             },
         )
+        row["alike"] += bool(slash)
         row["entries"] += entry.entries
         row["bytes"] += entry.bytes
         if entry.step is not None:
             row["steps"].add(entry.step)
     for row in groups.values():
         steps = len(row["steps"])
+        alike = row.pop("alike")
+        if alike:
+            row["item"] += f", {alike} of them"
         row["when"] = "once" if not steps else "in 1 step" if steps == 1 else f"in {steps} steps"
     return list(groups.values())
 

@@ -19,7 +19,7 @@ from PIL import Image
 from hefw.config import Config
 from hefw.core.errors import ConfigError
 from hefw.core.progress import Progress
-from hefw.record import INSECURE, SIMULATED
+from hefw.record import INSECURE, SIMULATED, LedgerEntryRecord
 from hefw.report import images
 from hefw.report.files import check_writable, put
 from hefw.report.page import duration, render, seen, size, summary
@@ -384,3 +384,20 @@ def test_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "evaluating" in stream.getvalue()
     assert "4/4" in stream.getvalue()
     assert "step 2 of 2" in stream.getvalue()
+
+
+def test_rotation_keys_share_a_row() -> None:
+    """Dozens of keys that differ only in their step are one row with their number and their bytes together."""
+    record = fake_record()
+    keys = tuple(
+        LedgerEntryRecord(
+            party="server", step=None, item=f"evaluation key rotation/{k}", form="public", entries=0, bytes=10
+        )
+        for k in (16, 32, 48)
+    )
+    more = record.model_copy(
+        update={"ledger": record.ledger.model_copy(update={"entries": record.ledger.entries + keys})}
+    )
+    (row,) = [row for row in seen(more) if "rotation" in row["item"]]
+    assert row["item"] == "evaluation key rotation, 3 of them"
+    assert row["bytes"] == 30

@@ -188,7 +188,7 @@ def test_a_canary_would_be_found(runs) -> None:
 def test_the_secret_key_is_not_on_the_wire(runs) -> None:
     """Neither as SEAL saves it (compressed; without the header that all its objects share), nor its residues."""
     for each in runs:
-        # The beginning is headers, parms_id, sizes and a scale of 1 that all of SEAL's objects of these parameters have.
+        # The beginning is headers, parms_id, sizes and a scale of 1: all of SEAL's objects here have them.
         assert len(each.secret) > 50 * SHARED_HEADERS
         assert len(set(each.secret[SHARED_HEADERS:])) > 200
         assert not occur(each.secret[SHARED_HEADERS:], each.traffic)
