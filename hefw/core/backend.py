@@ -10,9 +10,7 @@ Conventions: *level* is the number of rescales that remain. Scales are exact and
 from __future__ import annotations
 
 import math
-import os
 import secrets
-import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 
 from hefw.core.envelope import Envelope
 from hefw.core.errors import CapabilityError, EncodingError, KeyMismatchError, LevelError, ParameterError, ScaleError
+from hefw.core.files import write_atomically
 from hefw.core.linear import Transform
 from hefw.core.params import CkksParams, Resolved
 
@@ -184,15 +183,7 @@ class KeyHolder(ABC):
     def save(self, path: Path) -> None:
         """Write the secret key to a file that only its owner can read."""
         data = self._envelope("secret-key", self._secret_bytes(), self.params.max_level, 1.0)
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp makes it 0600
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_atomically(Path(path), data, private=True)
 
     def _vector(self, values: NDArray[Any], level: int, scale: float) -> NDArray[Any]:
         checked = check_values(values, self.params, level, scale)

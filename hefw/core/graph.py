@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +21,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hefw.core.errors import GraphError
+from hefw.core.files import write_atomically
 from hefw.core.linear import SparseMatrix
 
 FORMAT_VERSION = 1
@@ -166,15 +165,7 @@ class Graph:
         """Write the file atomically."""
         structure, tensors = _serialise(self)
         data = safetensors.numpy.save(tensors, metadata={"hefw": json.dumps(structure)})
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_atomically(Path(path), data)
 
     @staticmethod
     def load(path: Path) -> Graph:
