@@ -1,11 +1,9 @@
-"""A server's modules bring no key holder, and no heavy library, into its process."""
+"""The core brings no backend and no heavy library, the kit no key holder to a server. Backends: the kit's own tests."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-
-import pytest
 
 
 def imported(statement: str) -> set[str]:
@@ -14,24 +12,17 @@ def imported(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("backend", ["tenseal", "simulator"])
-def test_an_evaluator_imports_no_key_holder(backend) -> None:
-    name = backend.capitalize()
-    modules = imported(f"import hefw.backends.{backend}.evaluator")
-    assert f"hefw.backends.{backend}.evaluator" in modules
-    assert not {m for m in modules if "keyholder" in m}
-    made = imported(
-        "from hefw.core.params import CkksParams\n"
-        f"from hefw.backends.{backend}.backend import {name}Backend\n"
-        f"b = {name}Backend()\n"
-        "b.evaluator(b.resolve(CkksParams(4096, (40, 30), (60,), 30.0, allow_insecure=True)))"
-    )
-    assert f"hefw.backends.{backend}.evaluator" in made
-    assert not {m for m in made if "keyholder" in m}
-
-
 def test_the_core_brings_neither_torch_nor_a_backend() -> None:
     names = ("lower", "engine", "graph", "normalise", "plan", "program", "ledger", "envelope")
     modules = imported("\n".join(f"import hefw.core.{name}" for name in names))
     assert not {m for m in modules if m.split(".")[0] in ("torch", "diffusers", "tenseal", "_sealapi_cpp", "sklearn")}
     assert not {m for m in modules if m.startswith("hefw.backends")}
+
+
+def test_the_kit_is_imported_by_who_asks_for_it_only() -> None:
+    assert not {m for m in imported("import hefw, hefw.testing, hefw.testing.child") if m.split(".")[0] == "pytest"}
+    assert not {m for m in imported("import hefw, hefw.cli") if m.startswith("hefw.testing")}
+    modules = imported("from hefw.testing import BackendConformance, ModelConformance, StrategyConformance")
+    assert not {
+        m for m in modules if m.split(".")[0] in ("torch", "diffusers") or m.startswith("hefw.backends.tenseal")
+    }

@@ -14,8 +14,10 @@ import importlib
 import importlib.metadata
 import io
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -253,6 +255,19 @@ def test_the_example_backend_is_complete(example: Path) -> None:
     assert backend.load_key_holder(params, manifest, example / "key").key_id == holder.key_id
     with pytest.raises(EnvelopeError):
         server._load(b"short", 1, 1.0)
+
+
+@pytest.mark.parametrize("example", [DOCS / "writing-a-plugin.md"], ids=name_of, indirect=True)
+def test_the_examples_pass_the_conformance_kit(example: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"],
+        env=os.environ | {"PYTHONPATH": str(example)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"^=+ \d+ passed in", done.stdout, re.M), done.stdout[-3000:]
 
 
 # -- command lines -----------------------------------------------------------------------------------------------------

@@ -62,12 +62,14 @@ class TensealEvaluator(Evaluator):
     def _add(self, a: Ciphertext, b: Ciphertext) -> Any:
         out = seal.Ciphertext()
         a.handle.scale = b.handle.scale = a.scale
-        self._evaluator.add(a.handle, b.handle, out)
+        with _opaque():
+            self._evaluator.add(a.handle, b.handle, out)
         return out
 
     def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
         a.handle.scale = b.handle.scale = a.scale
-        self._evaluator.add_inplace(a.handle, b.handle)
+        with _opaque():
+            self._evaluator.add_inplace(a.handle, b.handle)
         return a.handle
 
     def _sub(self, a: Ciphertext, b: Ciphertext) -> Any:

@@ -49,7 +49,9 @@ class Digits:
         return digits_graph(self.unet, linear_updates(scheduler, steps))
 
     def inputs(self, latents: Array, labels: NDArray[np.int64]) -> dict[str, Array]:
-        """(images, 64) pixels and (images, 10) one-hot labels."""
+        """(images, 64) pixels and (images, 10) one-hot labels. ConfigError for a label that does not exist."""
+        for label in labels[(labels < 0) | (labels >= self.labels)]:
+            raise ConfigError(f"label {label} does not exist; model 'digits' has the labels 0 to {self.labels - 1}")
         return {"latent": latents.reshape(len(latents), -1), "label": np.eye(self.labels)[labels]}
 
     def latents(self, outputs: Mapping[str, Array]) -> Array:

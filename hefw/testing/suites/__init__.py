@@ -1,0 +1,1 @@
+"""The parts of `BackendConformance`, one subject a file; their fixtures are defined in `hefw.testing.backend`."""

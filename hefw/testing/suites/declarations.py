@@ -1,0 +1,104 @@
+"""Declared capabilities are true, in both directions: what is declared works, what is not is refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hefw.core.backend import Ciphertext, Evaluator, KeyManifest
+from hefw.core.envelope import Envelope
+from hefw.core.errors import CapabilityError, HefwError, KeyMismatchError, ParameterError, ScaleError
+from hefw.core.params import RING_DIMENSIONS, CkksParams
+from hefw.testing.parties import Parties
+
+#: A fresh ciphertext sent as a seed is about half of one that comes back.
+SEEDED_SHARE = 0.6
+BOOTSTRAP_ERROR = 1e-2
+
+
+class Declarations:
+    """`Backend.name` and every field of `Capabilities`."""
+
+    def test_the_name_fits_an_envelope(self, parties: Parties) -> None:
+        name = parties.backend.name
+        assert name.isascii()
+        assert 1 <= len(name) <= 16
+        assert parties.evaluator.capabilities == parties.backend.capabilities
+
+    @pytest.mark.parametrize("ring_dimension", RING_DIMENSIONS)
+    def test_ring_dimensions(self, parties: Parties, ring_dimension: int) -> None:
+        backend = parties.backend
+        params = CkksParams(ring_dimension, (40, 30), (60,), 30.0, allow_insecure=True)
+        if ring_dimension in backend.capabilities.ring_dimensions:
+            assert backend.resolve(params).slots == ring_dimension // 2
+        else:
+            with pytest.raises(ParameterError, match=f"no ring dimension {ring_dimension}; allowed: "):
+                backend.resolve(params)
+
+    def test_complex_values(self, parties: Parties) -> None:
+        z = parties.x + 1j * parties.y
+        if not parties.backend.capabilities.complex_values:
+            with pytest.raises(HefwError, match=parties.backend.name):
+                parties.encrypt(z)
+            return
+        ev, top = parties.evaluator, parties.top
+        parties.check(parties.encrypt(z), z, top, parties.scale)
+        a = parties.encrypt(parties.x)
+        product = parties.scale * parties.small
+        weight = ev.encode(1j * parties.y, top, parties.small)
+        parties.check(ev.mul_plain(a, weight), 1j * parties.x * parties.y, top, product)
+        constant = ev.encode(0.5 - 2j, top, parties.small)  # type: ignore[arg-type]
+        parties.check(ev.mul_plain(a, constant), (0.5 - 2j) * parties.x, top, product)
+
+    def test_conjugation(self, parties: Parties, a: Ciphertext) -> None:
+        ev, backend = parties.evaluator, parties.backend
+        if not backend.capabilities.conjugation:
+            with pytest.raises(CapabilityError, match=backend.name):
+                backend.require("conjugation")
+            with pytest.raises(CapabilityError, match=backend.name):
+                ev.conjugate(a)
+            return
+        backend.require("conjugation")
+        values = parties.x + 1j * parties.y if backend.capabilities.complex_values else parties.x
+        parties.check(ev.conjugate(parties.encrypt(values)), np.conj(values), parties.top, parties.scale)
+        before = ev.counts["conjugate"]
+        parties.check(ev.conjugate(parties.encrypt(values, 1)), np.conj(values), 1, parties.scale)
+        assert ev.counts["conjugate"] == before + 1
+        with pytest.raises(ScaleError, match="relinearised first"):
+            ev.conjugate(ev.square(a, relinearise=False))
+        with pytest.raises(KeyMismatchError, match="missing evaluation keys: conjugation"):
+            backend.evaluator(parties.params).conjugate(a)
+
+    def test_hoisted_rotations(self, parties: Parties, a: Ciphertext) -> None:
+        hoisted = parties.backend.capabilities.hoisted_rotations
+        own = type(parties.evaluator).rotate_many is not Evaluator.rotate_many
+        assert own or not hoisted, "hoisted rotations are declared, but rotate_many is the default: one by one"
+        steps = [1, 5]
+        for together, step in zip(parties.evaluator.rotate_many(a, steps), steps, strict=True):
+            alone = parties.holder.decrypt(parties.evaluator.rotate(a, step))
+            assert parties.error(together, alone) < 2 * parties.precision.worst
+
+    def test_seeded_bytes(self, parties: Parties) -> None:
+        sent = parties.send(parties.x)
+        payloads = [len(Envelope.unpack(d).payload) for d in (sent, parties.evaluator.dump(parties.encrypt(parties.x)))]
+        seeded = payloads[0] < SEEDED_SHARE * payloads[1]
+        assert seeded == parties.backend.capabilities.seeded_bytes, (
+            f"a fresh ciphertext has {payloads[0]} bytes, one that comes back {payloads[1]}"
+        )
+
+    def test_bootstrapping(self, parties: Parties, a: Ciphertext) -> None:
+        backend = parties.backend
+        if not backend.capabilities.bootstrap:
+            with pytest.raises(CapabilityError, match=f"{backend.name}.*cannot bootstrap.*refresh: client"):
+                parties.evaluator.bootstrap(a)
+            with pytest.raises(CapabilityError, match=backend.name):
+                backend.require("bootstrap")
+            return
+        backend.require("bootstrap")
+        holder = backend.keygen(parties.params, KeyManifest(bootstrap=True))
+        evaluator = backend.evaluator(parties.params)
+        evaluator.load_keys(dict(holder.evaluation_keys()))
+        exhausted = evaluator.load(holder.encrypt_bytes(parties.x, 0, parties.scale))
+        refreshed = evaluator.bootstrap(exhausted)
+        assert refreshed.level > 0
+        assert np.abs(holder.decrypt(refreshed) - parties.x).max() < BOOTSTRAP_ERROR

@@ -1,0 +1,275 @@
+"""Backends with one fault each, made of the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hefw.backends.simulator.backend import SimulatorBackend
+from hefw.backends.simulator.evaluator import SimulatorEvaluator
+from hefw.core.backend import Capabilities, Ciphertext, KeyManifest, load_ciphertext
+from hefw.core.params import RING_DIMENSIONS, Resolved
+
+PLAIN = SimulatorBackend.capabilities
+
+
+class Sound(SimulatorBackend):
+    """No fault: the base of the others."""
+
+    kind = SimulatorEvaluator
+    holder = "Holder"
+
+    def keygen(self, params, manifest):
+        import broken_keyholder
+
+        return getattr(broken_keyholder, self.holder)(params, manifest)
+
+    def load_key_holder(self, params, manifest, path):
+        import broken_keyholder
+
+        return getattr(broken_keyholder, self.holder).load(params, manifest, path)
+
+    def evaluator(self, params):
+        return self.kind(params, self.capabilities)
+
+
+# -- results ---------------------------------------------------------------------------------------------------------
+
+
+class TurnsTheOtherWay(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _rotate(self, a, step):
+            return super()._rotate(a, -step)
+
+
+class TurnsHalves(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _rotate(self, a, step):
+            return np.roll(a.handle.reshape(2, -1), -step, axis=1).reshape(-1)
+
+
+class KeepsTheScale(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def rescale(self, a, times=1):
+            return replace(super().rescale(a, times), scale=a.scale)
+
+
+class ChangesItsOperand(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _negate(self, a):
+            out = -a.handle
+            a.handle[0] += 0.5
+            return out
+
+
+class Coarse(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _rescale(self, a):
+            return super()._rescale(a) + 1e-4
+
+
+class Miscounts(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def add(self, a, b):
+            out = super().add(a, b)
+            self.counts["add"] -= 1
+            return out
+
+        def square(self, a, *, relinearise=True):
+            return self.mul(self.negate(self.negate(a)), a, relinearise=relinearise)
+
+        def rescale(self, a, times=1):
+            out = super().rescale(a, times)
+            self.counts["rescale"] += 1
+            return out
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+class TakesForeignKeys(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def load_keys(self, blobs):
+            self.key_id = None
+            super().load_keys(blobs)
+
+        def load(self, data):
+            return load_ciphertext(data, self.params, None, self._load)
+
+
+class TakesNan(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def encode(self, values, level, scale):
+            return super().encode(
+                np.nan_to_num(values) if np.asarray(values).dtype.kind in "fc" else values, level, scale
+            )
+
+
+class TakesOtherLevels(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def add(self, a, b):
+            low = min(a.level, b.level)
+            return super().add(self.drop_level(a, low), self.drop_level(b, low))
+
+
+class TakesOtherScales(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def sub(self, a, b):
+            return super().sub(a, replace(b, scale=a.scale))
+
+
+class NeedsNoKeys(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def require_keys(self, names):
+            pass
+
+
+class TakesAnyBytes(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _load(self, data, level, scale):
+            return np.frombuffer(data[4:], dtype="<c16")
+
+
+class TakesAnyKey(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _load_key(self, name, data):
+            pass
+
+
+class LengthsTell(Sound):
+    holder = "LengthsTell"
+
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _load(self, data, level, scale):
+            return super()._load(data[: 4 + 16 * self.params.slots], level, scale)
+
+
+class PublicSecret(Sound):
+    holder = "PublicSecret"
+
+
+class FixedKeyId(Sound):
+    holder = "FixedKeyId"
+
+
+class Noisy(Sound):
+    holder = "Noisy"
+
+
+class OneKeyForAll(Sound):
+    """As a library with a global cache of keys: an evaluator uses those that were loaded last."""
+
+    last = None
+
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def load_keys(self, blobs):
+            super().load_keys(blobs)
+            OneKeyForAll.last = self.key_id
+
+        def _rotate(self, a, step):
+            turned = super()._rotate(a, step)
+            return turned if OneKeyForAll.last == self.key_id else np.random.default_rng().normal(size=turned.shape)
+
+
+# -- isolation -------------------------------------------------------------------------------------------------------
+
+
+class Decrypts(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def decrypt(self, a):
+            return a.handle
+
+
+class KeepsTheHolder(Sound):
+    def evaluator(self, params):
+        from broken_keyholder import Holder
+
+        made = super().evaluator(params)
+        made._cache = {"x": [Holder(params, KeyManifest())]}
+        return made
+
+
+class ImportsTheHolder(Sound):
+    def evaluator(self, params):
+        from broken_server import CarelessEvaluator
+
+        return CarelessEvaluator(params, self.capabilities)
+
+
+# -- declarations ----------------------------------------------------------------------------------------------------
+
+
+class ClaimsToEncrypt(Sound):
+    capabilities = replace(PLAIN, simulated=False)
+
+
+class ClaimsSeeds(Sound):
+    capabilities = replace(PLAIN, seeded_bytes=True)
+
+
+class ClaimsHoisting(Sound):
+    capabilities = replace(PLAIN, hoisted_rotations=True)
+
+
+class ClaimsBootstrapping(Sound):
+    capabilities = replace(PLAIN, bootstrap=True)
+
+
+class Bootstraps(Sound):
+    capabilities = replace(PLAIN, bootstrap=True)
+
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def bootstrap(self, a):
+            return Ciphertext(a.handle, self.params.max_level, a.scale)
+
+
+class BootstrapsWrongly(Sound):
+    capabilities = replace(PLAIN, bootstrap=True)
+
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def bootstrap(self, a):
+            return Ciphertext(a.handle + 0.1, self.params.max_level, a.scale)
+
+
+class HidesConjugation(Sound):
+    capabilities = replace(PLAIN, conjugation=False)
+
+
+class ClaimsConjugation(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _conjugate(self, a):
+            return a.handle
+
+
+class ClaimsRings(Sound):
+    capabilities = Capabilities(ring_dimensions=(*RING_DIMENSIONS, 2**18), simulated=True)
+
+    def resolve(self, params):
+        self.check(params)
+        return super().resolve(replace(params, ring_dimension=min(params.ring_dimension, 2**16)))
+
+
+class RefusesSilently(Sound):
+    capabilities = Capabilities(ring_dimensions=(2048, 4096), simulated=True)
+
+    def check(self, params):
+        pass
+
+
+class OtherPrimes(Sound):
+    turn = 0
+
+    def resolve(self, params):
+        found = super().resolve(params)
+        OtherPrimes.turn += 2
+        return Resolved(params, found.backend, tuple(p - OtherPrimes.turn for p in found.primes), found.special_primes)
+
+
+class Leaks(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        kept: list[object] = []  # noqa: RUF012
+
+        def _rotate(self, a, step):
+            self.kept.append(super()._rotate(a, step))
+            return self.kept[-1]
