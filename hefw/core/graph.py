@@ -180,6 +180,8 @@ class Graph:
             raise GraphError(f"{path} is a safetensors file, but not a hefw graph; make one with Graph.save")
         try:
             return _deserialise(json.loads(metadata["hefw"]), tensors)
+        except GraphError as error:
+            raise GraphError(f"{path}: {error}") from None
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise GraphError(f"{path} is not a valid graph: {error!r}") from None
 

@@ -96,7 +96,7 @@ def server_view(payloads: tuple[bytes, ...], count: int, *, banner: str | None =
     lines = [captions[start : start + width] for start in range(0, len(tiles), width)]
     noun = "image" if count == 1 else f"{count} images"
     size = max((len(payload) for payload in payloads), default=0)
-    title = f"What the server held of the {noun}: the first {min(NOISE_TILE**2, size):,} of {size:,} bytes of each step"
+    title = f"What the server held of the {noun}: the first {min(NOISE_TILE**2, size):,} bytes of each step"
     return _page(title, _table(rows, lines), banner)
 
 
