@@ -53,10 +53,11 @@ def section() -> str:
         f"largest error of {coarse['max_abs_error']:.1e}. Levels come in whole primes: 50 and 60 dB get the same plan.",
         "",
         f"`make quality`: of {plain['samples']} plaintext samples of {plain['steps']} steps, {plain['accuracy']:.1%} "
-        f"are classified as their label; Fréchet distance to the real digits in pixel space {plain['distance']:.1f}, "
-        f"that between two halves of the real ones {quality['held_out_distance']:.1f} (biased upwards for few samples). "
-        f"Of {encrypted['samples']} encrypted samples, {encrypted['label_agreement_with_twin']} are classified like their "
-        f"plaintext twins; PSNR {encrypted['psnr_db']:.0f} dB, {encrypted['lowest_psnr_db']:.0f} dB for the worst one.",
+        f"are classified as their label; Fréchet distance to the real digits in pixel space "
+        f"{plain['distance']:.1f}, that between two halves of the real ones {quality['held_out_distance']:.1f} (biased "
+        f"upwards for few samples). Of {encrypted['samples']} encrypted samples, "
+        f"{encrypted['label_agreement_with_twin']} are classified like their plaintext twins; PSNR "
+        f"{encrypted['psnr_db']:.0f} dB, {encrypted['lowest_psnr_db']:.0f} dB for the worst one.",
         "",
         f"{sweep['plaintext'][0]['samples']} plaintext samples each:",
         "",
