@@ -49,6 +49,7 @@ docs: setup  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --site-dir site
 
 bench: setup  ## Run the benchmarks
+	$(BIN)/python -m pytest benchmarks --benchmark-group-by=func --benchmark-columns=median,iqr,rounds
 	$(BIN)/python -m benchmarks.step
 
 clean:  ## Remove what the other targets made, .venv too

@@ -45,7 +45,7 @@ INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this r
 class Costs:
     """Time of one operation at N = 16384, in ms, as polynomials of the number of primes; the ratios are what counts.
 
-    Defaults were measured on SEAL (benchmarks/primitives.py repeats it).
+    Defaults were measured on SEAL (benchmarks/test_primitives.py repeats it).
     """
 
     key_switch_square: float = 0.28
