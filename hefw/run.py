@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from hefw.core.errors import ConfigError, ParameterError, ProtocolError
 from hefw.core.graph import Graph
 from hefw.core.ledger import LedgerEntry
 from hefw.core.lower import Request
+from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
@@ -166,7 +165,6 @@ class _Run:
     ) -> RunRecord:
         figures, params = client.figures, interface.params.params
         error = None if plain is None else float(np.abs(images - plain).max())
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         evaluations = len(images) * self.config.steps
         return RunRecord(
             started=self.started,
@@ -197,7 +195,7 @@ class _Run:
                 encoded_weights=figures.encoded_weights,
             ),
             counts=figures.counts,
-            peak_rss_bytes=own + figures.server_peak_rss,
+            peak_rss_bytes=peak_rss_bytes() + figures.server_peak_rss,
             ledger=LedgerRecord(
                 server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
                 entries=tuple(_entry(entry) for entry in client.ledger.entries),

@@ -161,11 +161,8 @@ def _regions(graph: Graph, layouts: Mapping[str, Layout], costs: Costs) -> tuple
 
 
 def _region(graph: Graph, node: Affine, layouts: Mapping[str, Layout], cost: LinearCost, keys: set[int]) -> _Region:
-    inputs = graph.inputs
-    once = tuple(t for t in node.terms if t.source in inputs and inputs[t.source].once and t.factors is None)
-    rest = tuple(t for t in node.terms if t not in once)
-    if not rest:
-        once, rest = (), once
+    once = graph.once_terms(node)
+    rest = [term for term in node.terms if not any(term is other for other in once)]
     out = layouts[node.name]
     scalars = tuple(t for t in rest if t.factors is not None)
     often = tuple(t for t in rest if t.factors is None)

@@ -222,10 +222,9 @@ class Planner:
             else:
                 scale = 2 * scales[self.reads[node.name][0]]
             scales[node.name] = scale - (capacity[old.level] - capacity[after])
-            room = self.peak_bits[node.name] + HEADROOM_BITS
-            if scales[node.name] < LEAST_TUNED or scale + room > capacity[old.level]:
+            if scales[node.name] < LEAST_TUNED or not self._has_room(node.name, scale, capacity[old.level]):
                 return None
-            if scales[node.name] + room > capacity[after]:
+            if not self._has_room(node.name, scales[node.name], capacity[after]):
                 return None
             choices[node.name] = Choice(old.level, scale, old.rescales)
         params = replace(plan.params, scale_bits=float(bits[FRESH]))
@@ -297,18 +296,19 @@ class Planner:
                 scale = 2 * before
                 if scale - dropped < option.scale:
                     return
-            if scale + self.peak_bits[node.name] + HEADROOM_BITS > option.capacity[level]:
-                continue
             after = (scale - dropped, level - rescales)
-            if after[0] + self.peak_bits[node.name] + HEADROOM_BITS > option.capacity[after[1]]:
-                continue
-            yield Choice(level, scale, rescales), after
+            fits = self._has_room(node.name, scale, option.capacity[level])
+            if fits and self._has_room(node.name, after[0], option.capacity[after[1]]):
+                yield Choice(level, scale, rescales), after
 
     def _step_sources(self, node: Affine) -> list[str]:
         """The sources that a region reads at every step; those of once-a-request inputs are summed beforehand."""
-        inputs = self.graph.inputs
-        often = [term.source for term in node.terms if not (term.source in inputs and inputs[term.source].once)]
-        return often or [term.source for term in node.terms]
+        once = self.graph.once_terms(node)
+        return [term.source for term in node.terms if not any(term is other for other in once)]
+
+    def _has_room(self, name: str, scale: float, capacity: float) -> bool:
+        """Whether the largest value of a node at a scale (bits) fits a modulus of `capacity` bits."""
+        return scale + self.peak_bits[name] + HEADROOM_BITS <= capacity
 
     def _cost(self, node: object, choice: Choice) -> float:
         primes = choice.level + 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +11,7 @@ from hefw.core.engine import Engine, Weights
 from hefw.core.errors import CapabilityError, HefwError, KeyMismatchError, ParameterError, ProtocolError
 from hefw.core.graph import Graph
 from hefw.core.lower import Request, lower
+from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import RING_DIMENSIONS, CkksParams
 from hefw.core.program import Program
 from hefw.core.progress import Progress, ProgressCallback
@@ -118,13 +117,12 @@ class Server:
 
     def _close(self) -> bytes:
         engine = self._session
-        unit = 1 if sys.platform == "darwin" else 1024
         return wire.encode(
             "done",
             counts=dict(engine.evaluator.counts),
             encoded_weights=engine.program.weight_bytes,
             encode_seconds=self._encode_seconds,
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            peak_rss_bytes=peak_rss_bytes(),
             received=[list(item) for item in self.received],
         )
 
