@@ -10,6 +10,8 @@ Conventions: *level* is the number of rescales that remain. Scales are exact and
 from __future__ import annotations
 
 import math
+import os
+import platform
 import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -29,7 +31,7 @@ from hefw.core.params import CkksParams, Resolved
 
 #: Relative difference up to which two scales count as equal (they differ by float rounding only).
 SCALE_TOLERANCE = 1e-9
-KEY_KINDS = ("relinearisation", "conjugation", "rotation")
+KEY_KINDS = ("relinearisation", "conjugation", "rotation", "bootstrap")
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,46 @@ class Capabilities:
     seeded_bytes: bool = False  # fresh ciphertexts and keys are sent as seeds: about half the size
     bootstrap: bool = False
     simulated: bool = False  # no encryption at all
+    largest_prime_bits: int = 60  # of the chain's primes after the first
+    special_primes: int = 1  # most key-switching primes P; more of them make fewer, larger digits
+    packed_slots: bool = False  # fewer than N / 2 values in a ciphertext
+    threads: bool = True  # several threads may use one evaluator, one operation at a time each
+    fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
+
+
+@dataclass(frozen=True)
+class Bootstrapping:
+    """What a library's bootstrapping takes and gives, under given parameters.
+
+    It takes a ciphertext of at least `level_in`, of exactly `scale`, with values of magnitude below `magnitude`, and
+    gives one of `level_out` and the same scale. `error` is the standard deviation that it adds to a value.
+    `rotations` are the steps whose keys it uses; they may exceed the slots where these are packed sparsely.
+    """
+
+    level_in: int
+    level_out: int
+    scale: float
+    magnitude: float
+    error: float
+    rotations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What does a backend's work: a library of a version, under an interpreter, in a process."""
+
+    library: str
+    version: str
+    python: str
+    process: int
 
 
 @dataclass(frozen=True)
 class KeyManifest:
-    """The evaluation keys a program needs. `rotations` maps a step in slots to the highest level of its use."""
+    """The evaluation keys a program needs. `rotations` maps a step in slots to the highest level of its use.
+
+    `bootstrap` asks for what bootstrapping needs besides rotations, conjugation and relinearisation: one blob.
+    """
 
     rotations: Mapping[int, int] = field(default_factory=dict)
     relinearisation: bool = True
@@ -59,6 +96,7 @@ class KeyManifest:
         return (
             (["relinearisation"] if self.relinearisation else [])
             + (["conjugation"] if self.conjugation else [])
+            + (["bootstrap"] if self.bootstrap else [])
             + [f"rotation/{step}" for step in sorted(self.rotations)]
         )
 
@@ -80,6 +118,11 @@ class Plaintext:
     handle: Any
     level: int
     scale: float
+
+
+def provenance(library: str, version: str) -> Provenance:
+    """That of a library in this process."""
+    return Provenance(library, version, platform.python_version(), os.getpid())
 
 
 class Backend(ABC):
@@ -107,18 +150,40 @@ class Backend(ABC):
     def evaluator(self, params: Resolved) -> Evaluator:
         """A server's side: has no secret key and no way to get one."""
 
+    def bootstrap_params(self, slots: int, levels: int, *, allow_insecure: bool = False) -> CkksParams:
+        """Parameters under which `slots` values can be bootstrapped with `levels` rescales left afterwards.
+
+        CapabilityError if the library cannot bootstrap; ParameterError if nothing at 128 bits does.
+        """
+        raise self._lacks("bootstrap")
+
+    def bootstrapping(self, params: Resolved) -> Bootstrapping:
+        """What bootstrapping takes and gives under such parameters; CapabilityError if the library cannot."""
+        raise self._lacks("bootstrap")
+
+    @abstractmethod
+    def provenance(self) -> Provenance:
+        """The library that does the work, its version, the interpreter and the process."""
+
     def drop_secrets(self) -> None:  # noqa: B027 (most libraries have nothing to drop)
         """Called once in a server's process: take away what the library offers there for decrypting, if it can."""
 
     def require(self, capability: str) -> None:
         """CapabilityError, naming this backend, if a capability is not declared."""
         if not getattr(self.capabilities, capability):
-            raise CapabilityError(
-                f"backend {self.name!r} has no {capability.replace('_', ' ')}; choose one that declares it"
-            )
+            raise self._lacks(capability)
+
+    def _lacks(self, capability: str) -> CapabilityError:
+        return CapabilityError(
+            f"backend {self.name!r} has no {capability.replace('_', ' ')}; choose one that declares it"
+        )
 
     def check(self, params: CkksParams) -> None:
-        """ParameterError if the library does not offer the ring dimension."""
+        """ParameterError or CapabilityError if the library does not offer the ring dimension or the packing."""
+        if params.packed_slots is not None:
+            self.require("packed_slots")
+        if params.bootstrap is not None:
+            self.require("bootstrap")
         if params.ring_dimension not in self.capabilities.ring_dimensions:
             allowed = ", ".join(map(str, self.capabilities.ring_dimensions))
             raise ParameterError(
@@ -414,8 +479,23 @@ class Evaluator(ABC):
         return outputs
 
     def bootstrap(self, a: Ciphertext) -> Ciphertext:
-        """Give a ciphertext its levels back without the key holder; refused unless the library can."""
-        raise CapabilityError(f"backend {self.params.backend!r} cannot bootstrap; use refresh: client")
+        """Give a ciphertext its levels back without the key holder; refused unless the library can.
+
+        The level becomes `Bootstrapping.level_out`; the scale must be `Bootstrapping.scale`, and stays.
+        """
+        if not self.capabilities.bootstrap or self.params.params.bootstrap is None:
+            why = "these parameters do not" if self.capabilities.bootstrap else "it cannot bootstrap"
+            raise CapabilityError(f"backend {self.params.backend!r} cannot bootstrap: {why}; use refresh: client")
+        promised = self._bootstrapping()
+        if a.level < promised.level_in:
+            raise LevelError(f"bootstrapping takes level {promised.level_in} or more, the ciphertext has {a.level}")
+        if abs(a.scale - promised.scale) > SCALE_TOLERANCE * promised.scale:
+            raise ScaleError(f"bootstrapping takes scale {promised.scale:g}, the ciphertext has {a.scale:g}")
+        self._two_parts("bootstrap", a)
+        self.require_keys(["bootstrap", "conjugation", "relinearisation"])
+        self.require_keys(f"rotation/{step}" for step in promised.rotations)
+        self.counts["bootstrap"] += 1
+        return Ciphertext(self._bootstrap(a), promised.level_out, promised.scale)
 
     # -- what a library implements -----------------------------------------------------------------------------------
 
@@ -457,6 +537,12 @@ class Evaluator(ABC):
 
     @abstractmethod
     def _rotate(self, a: Ciphertext, step: int) -> Any: ...
+
+    def _bootstrapping(self) -> Bootstrapping:
+        raise CapabilityError(f"backend {self.params.backend!r} cannot bootstrap; use refresh: client")
+
+    def _bootstrap(self, a: Ciphertext) -> Any:
+        raise CapabilityError(f"backend {self.params.backend!r} cannot bootstrap; use refresh: client")
 
     def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
         return self._add(a, b)

@@ -12,7 +12,7 @@ from hefw.core.errors import EnvelopeError
 MAGIC = b"HEFW"
 VERSION = 1
 MAX_PAYLOAD = 2**31 - 1
-KINDS = ("ciphertext", "relinearisation-key", "rotation-key", "conjugation-key", "secret-key")
+KINDS = ("ciphertext", "relinearisation-key", "rotation-key", "conjugation-key", "secret-key", "bootstrap-key")
 _HEADER = struct.Struct(">4sHHI16s16s16sidQ32s")
 HEADER_SIZE = _HEADER.size
 

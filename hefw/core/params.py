@@ -36,6 +36,10 @@ class CkksParams:
     special_bits: tuple[int, ...]
     scale_bits: float
     allow_insecure: bool = False
+    #: Slots in use, where a library packs fewer values than N / 2 (they then repeat); None for all N / 2.
+    packed_slots: int | None = None
+    #: Levels of CoeffsToSlots and SlotsToCoeffs where the server bootstraps; the secret is then sparse-encapsulated.
+    bootstrap: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.ring_dimension not in RING_DIMENSIONS:
@@ -50,6 +54,13 @@ class CkksParams:
                 raise ParameterError(
                     f"a prime of {bits} bits is not allowed; choose {MINIMUM_PRIME_BITS} to {MAXIMUM_PRIME_BITS} bits"
                 )
+        packed = self.packed_slots
+        if packed is not None and (packed < 1 or packed & (packed - 1) or packed > self.ring_dimension // 2):
+            raise ParameterError(
+                f"packed_slots {packed} is not allowed; choose none, or a power of two up to {self.ring_dimension // 2}"
+            )
+        if self.bootstrap is not None and not (len(self.bootstrap) == 2 and all(1 <= b <= 8 for b in self.bootstrap)):
+            raise ParameterError(f"bootstrap {self.bootstrap} is not allowed; give none, or two numbers from 1 to 8")
         if not 1 <= self.scale_bits < sum(self.modulus_bits):
             raise ParameterError(f"scale of 2^{self.scale_bits:g} does not fit a modulus of 2^{sum(self.modulus_bits)}")
         if self.security_bits < MINIMUM_SECURITY and not self.allow_insecure:
@@ -61,8 +72,8 @@ class CkksParams:
 
     @property
     def slots(self) -> int:
-        """Complex numbers in one ciphertext, N / 2."""
-        return self.ring_dimension // 2
+        """Complex numbers in one ciphertext: N / 2, or fewer where they are packed sparsely."""
+        return self.packed_slots or self.ring_dimension // 2
 
     @property
     def max_level(self) -> int:
@@ -92,6 +103,8 @@ class CkksParams:
             "special_bits": list(self.special_bits),
             "scale_bits": self.scale_bits,
             "allow_insecure": self.allow_insecure,
+            "packed_slots": self.packed_slots,
+            "bootstrap": None if self.bootstrap is None else list(self.bootstrap),
         }
 
     @staticmethod
@@ -104,6 +117,8 @@ class CkksParams:
                 special_bits=tuple(_integer(b) for b in _sequence(data["special_bits"])),
                 scale_bits=_number(data["scale_bits"]),
                 allow_insecure=bool(data["allow_insecure"]),
+                packed_slots=None if data["packed_slots"] is None else _integer(data["packed_slots"]),
+                bootstrap=None if data["bootstrap"] is None else _pair(data["bootstrap"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ParameterError(f"parameters cannot be read: {error!r}") from None
@@ -134,8 +149,10 @@ class Resolved:
 
     @property
     def digest(self) -> bytes:
-        """16 bytes that identify backend, ring dimension and primes; part of every envelope."""
-        fields = [self.backend, self.params.ring_dimension, list(self.primes), list(self.special_primes)]
+        """16 bytes that identify backend, ring dimension, packing and primes; part of every envelope."""
+        asked = self.params
+        fields = [self.backend, asked.ring_dimension, list(self.primes), list(self.special_primes)]
+        fields += [asked.packed_slots, None if asked.bootstrap is None else list(asked.bootstrap)]
         return hashlib.sha256(msgpack.packb(fields)).digest()[:16]
 
     def log_modulus(self, level: int) -> float:
@@ -191,6 +208,11 @@ def _integer(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{value!r} is not an integer")
     return value
+
+
+def _pair(value: object) -> tuple[int, int]:
+    first, second = (_integer(item) for item in _sequence(value))
+    return first, second
 
 
 def _number(value: object) -> float:

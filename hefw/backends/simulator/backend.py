@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from hefw.backends.simulator import primes
-from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest
+from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 
 
@@ -39,3 +41,7 @@ class SimulatorBackend(Backend):
         from hefw.backends.simulator.evaluator import SimulatorEvaluator
 
         return SimulatorEvaluator(params, self.capabilities)
+
+    def provenance(self) -> Provenance:
+        """numpy, in this process."""
+        return provenance("numpy", np.__version__)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
-from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest
+from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import CkksParams, Resolved
 
 
@@ -38,6 +39,10 @@ class TensealBackend(Backend):
         from hefw.backends.tenseal.evaluator import TensealEvaluator
 
         return TensealEvaluator(params, self.capabilities)
+
+    def provenance(self) -> Provenance:
+        """SEAL as TenSEAL brings it, in this process."""
+        return provenance("tenseal", importlib.metadata.version("tenseal"))
 
     def drop_secrets(self) -> None:
         """Take what a key holder needs out of SEAL's binding, which has one module for both sides."""
