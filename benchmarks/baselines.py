@@ -11,11 +11,11 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.core.engine import Engine, spread
 from hefw.core.graph import Affine, Graph, Polynomial, features
 from hefw.core.layout import Layout, next_power_of_two, periodic
 from hefw.core.linear import LinearCost, Transform, transform
 from hefw.core.program import Program, SquareOp
+from hefw.core.runner import Runner, spread
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 class Replay:
     """The very library calls that an engine made for one step, in a flat loop."""
 
-    def __init__(self, engine: Engine, run: Callable[[], Any]) -> None:
+    def __init__(self, engine: Runner, run: Callable[[], Any]) -> None:
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...], bool]] = []
         evaluator: Any = engine.evaluator
         real, encoder = evaluator._evaluator, evaluator._context.encoder

@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks.baselines import PlainChain, Replay, layers_of_graph, layers_of_program
 from hefw.backends.tenseal.backend import TensealBackend
-from hefw.core.engine import Engine
 from hefw.core.graph import Affine
 from hefw.core.layout import Layout
 from hefw.core.lower import lower
 from hefw.core.normalise import centre_squares, normalise
+from hefw.core.runner import Runner
 from hefw.models.digits.model import Digits
 from hefw.models.plugin import DigitsOptions
 from hefw.plugins import registry
@@ -43,7 +43,7 @@ def prepare() -> tuple[Any, ...]:
     program = lower(graph, backend.resolve)
     interface = program.interface
     keys = backend.keygen(program.params, interface.keys)
-    engine = Engine(program, backend.evaluator(program.params))
+    engine = Runner(program, backend.evaluator(program.params))
     for name, blob in keys.evaluation_keys():
         engine.load_keys({name: blob})
     rng = np.random.default_rng(0)

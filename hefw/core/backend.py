@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ from hefw.core.errors import CapabilityError, EncodingError, KeyMismatchError, L
 from hefw.core.files import write_atomically
 from hefw.core.linear import Transform
 from hefw.core.params import CkksParams, Resolved
+
+if TYPE_CHECKING:
+    from hefw.core.engine import Engine
+    from hefw.core.program import Program
+    from hefw.core.runner import Weights
 
 #: Relative difference up to which two scales count as equal (they differ by float rounding only).
 SCALE_TOLERANCE = 1e-9
@@ -110,6 +115,11 @@ class Ciphertext:
     scale: float
     size: int = 2
 
+    @property
+    def scale_bits(self) -> float:
+        """log2 of the scale."""
+        return math.log2(self.scale)
+
 
 @dataclass
 class Plaintext:
@@ -160,6 +170,12 @@ class Backend(ABC):
     def bootstrapping(self, params: Resolved) -> Bootstrapping:
         """What bootstrapping takes and gives under such parameters; CapabilityError if the library cannot."""
         raise self._lacks("bootstrap")
+
+    def engine(self, program: Program, weights: Weights | None = None) -> Engine:
+        """What runs a program for one key holder: in this process, with encoded weights that others may share."""
+        from hefw.core.engine import LocalEngine  # engines stand above backends; only this default needs one
+
+        return LocalEngine(program, self, weights)
 
     @abstractmethod
     def provenance(self) -> Provenance:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.backend import Ciphertext, Evaluator, KeyHolder
-from hefw.core.engine import Engine
 from hefw.core.graph import Graph
 from hefw.core.normalise import centre_squares, normalise
 from hefw.core.program import Program
+from hefw.core.runner import Runner
 
 Array = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ def compare(
     exceeds `tolerance` times its largest plaintext value (at least 1). Overflow shows as an enormous error, or NaN.
     """
     evaluator.load_keys(dict(keys.evaluation_keys()))
-    engine = Engine(program, evaluator)
+    runner = Runner(program, evaluator)
     encrypted = {
         name: [keys.encrypt(row, port.level, port.scale) for row in port.layout.pack(inputs[name])]
         for name, port in program.interface.inputs.items()
@@ -81,7 +81,7 @@ def compare(
     images = len(next(iter(inputs.values())))
     regions: list[Region] = []
 
-    def watch(name: str, value: list[Ciphertext]) -> None:
+    def watch(_: int, name: str, value: list[Ciphertext]) -> None:
         slots = np.stack([keys.decrypt(ct).real for ct in value])
         error = np.abs(layouts[name].unpack(slots, images) - expected[name])
         regions.append(
@@ -95,6 +95,6 @@ def compare(
             )
         )
 
-    engine.begin({name: encrypted[name] for name, port in program.interface.inputs.items() if port.once})
-    engine.run(step, {n: encrypted[n] for n, port in program.interface.inputs.items() if not port.once}, watch=watch)
+    runner.begin({name: encrypted[name] for name, port in program.interface.inputs.items() if port.once})
+    runner.run(step, {n: encrypted[n] for n, port in program.interface.inputs.items() if not port.once}, watch=watch)
     return Divergence(tuple(regions), tolerance)

@@ -117,8 +117,8 @@ class CkksParams:
                 special_bits=tuple(_integer(b) for b in _sequence(data["special_bits"])),
                 scale_bits=_number(data["scale_bits"]),
                 allow_insecure=bool(data["allow_insecure"]),
-                packed_slots=None if data["packed_slots"] is None else _integer(data["packed_slots"]),
-                bootstrap=None if data["bootstrap"] is None else _pair(data["bootstrap"]),
+                packed_slots=None if data.get("packed_slots") is None else _integer(data["packed_slots"]),
+                bootstrap=None if data.get("bootstrap") is None else _pair(data["bootstrap"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ParameterError(f"parameters cannot be read: {error!r}") from None

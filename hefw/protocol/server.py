@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Mapping
 from typing import Any
 
-from hefw.core.backend import Backend, Ciphertext
-from hefw.core.engine import Engine, Weights
+from hefw.core.backend import Backend
+from hefw.core.engine import Engine
 from hefw.core.errors import CapabilityError, HefwError, KeyMismatchError, ParameterError, ProtocolError
 from hefw.core.graph import Graph
 from hefw.core.lower import Request, lower
 from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import RING_DIMENSIONS, CkksParams
-from hefw.core.program import Program
+from hefw.core.program import Interface, Program
 from hefw.core.progress import Progress, ProgressCallback
+from hefw.core.runner import Weights
 from hefw.protocol import wire
 from hefw.protocol.wire import Emit, Message
 
@@ -32,8 +33,8 @@ class Server:
         self.backend = backend
         self.programs = {} if programs is None else programs
         self.received: list[tuple[str, int | None, int]] = []  # (item, step, bytes): the server's side of the ledger
-        self._engine: Engine | None = None
-        self._encode_seconds = 0.0
+        self._opened: Engine | None = None
+        self._interface: Interface
 
     def handle(self, frame: bytes, emit: Emit) -> bytes:
         """The answer to one message; `emit` takes progress messages before it. Bad bytes get an 'error' answer."""
@@ -52,17 +53,24 @@ class Server:
         if message.kind == "key":
             return self._key(message)
         if message.kind == "begin":
-            self._session.begin(self._inputs(message, None), progress)
+            engine = self._engine
+            engine.begin(self._inputs(message, None), progress)
             return wire.encode("done")
         if message.kind == "step":
             return self._step(message, progress)
         return self._close()
 
     @property
-    def _session(self) -> Engine:
-        if self._engine is None:
+    def _engine(self) -> Engine:
+        if self._opened is None:
             raise ProtocolError("the session is not open; send an 'open' message first")
-        return self._engine
+        return self._opened
+
+    def end(self) -> None:
+        """Free the engine; a server ends with its connection."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def _open(self, message: Message) -> bytes:
         wanted = wire.field(message, "graph_digest", str)
@@ -78,33 +86,32 @@ class Server:
             program = lower(self.graph, self.backend.resolve, request)
             self.programs[request] = (program, Weights(program))
         program, weights = self.programs[request]
-        self._engine = Engine(program, self.backend.evaluator(program.params), weights)
+        self.end()
+        self._interface, self._opened = program.interface, self.backend.engine(program, weights)
         return wire.encode("manifest", interface=program.interface.pack())
 
     def _prepare(self, progress: ProgressCallback) -> bytes:
-        started = time.perf_counter()
-        self._session.weights.encode_all(self._session.evaluator, progress)
-        self._encode_seconds += time.perf_counter() - started
+        self._engine.prepare(progress)
         return wire.encode("done")
 
     def _key(self, message: Message) -> bytes:
+        engine = self._engine
         name, blob = wire.field(message, "name", str), wire.field(message, "blob", bytes)
-        if name not in self._session.program.interface.keys.names():
+        if name not in self._interface.keys.names():
             raise KeyMismatchError(f"evaluation key {name[:40]!r} is not in the program's manifest")
         self.received.append(("evaluation key " + name, None, len(blob)))
-        self._session.load_keys({name: blob})
+        engine.load_keys({name: blob})
         return wire.encode("done")
 
     def _step(self, message: Message, progress: ProgressCallback) -> bytes:
+        engine = self._engine
         step = wire.field(message, "step", int)
-        outputs = self._session.run(step, self._inputs(message, step), progress)
-        dump = self._session.evaluator.dump
-        return wire.encode("result", outputs={name: [dump(ct) for ct in cts] for name, cts in outputs.items()})
+        return wire.encode("result", outputs=engine.run(step, self._inputs(message, step), progress))
 
-    def _inputs(self, message: Message, step: int | None) -> Mapping[str, list[Ciphertext]]:
-        ports = self._session.program.interface.inputs
-        loaded = {}
-        for name, items in wire.blobs(message, "inputs").items():
+    def _inputs(self, message: Message, step: int | None) -> Mapping[str, list[bytes]]:
+        ports = self._interface.inputs
+        inputs = wire.blobs(message, "inputs")
+        for name, items in inputs.items():
             if name not in ports or ports[name].once != (step is None):
                 raise ProtocolError(f"input {name[:40]!r} is not one of a {message.kind!r} message of this program")
             if len(items) != ports[name].layout.ciphertexts:
@@ -112,17 +119,20 @@ class Server:
                     f"input {name!r} has {len(items)} ciphertexts; {ports[name].layout.ciphertexts} are expected"
                 )
             self.received.append((name, step, sum(map(len, items))))
-            loaded[name] = [self._session.evaluator.load(item) for item in items]
-        return loaded
+        return inputs
 
     def _close(self) -> bytes:
-        engine = self._session
+        figures = self._engine.figures()
+        provenance = figures.provenance
+        elsewhere = provenance.process != os.getpid()
         return wire.encode(
             "done",
-            counts=dict(engine.evaluator.counts),
-            encoded_weights=engine.program.weight_bytes,
-            encode_seconds=self._encode_seconds,
-            peak_rss_bytes=peak_rss_bytes(),
+            counts=dict(figures.counts),
+            encoded_weights=figures.encoded_weights,
+            encode_seconds=figures.encode_seconds,
+            peak_rss_bytes=figures.peak_rss_bytes + (peak_rss_bytes() if elsewhere else 0),
+            trace=[list(vars(item).values()) for item in figures.trace],
+            provenance=vars(provenance),
             received=[list(item) for item in self.received],
         )
 

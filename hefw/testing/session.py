@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.backend import Backend, Ciphertext, KeyHolder
-from hefw.core.engine import Engine, Weights
 from hefw.core.graph import Graph
 from hefw.core.program import Program
+from hefw.core.runner import Runner, Weights
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ class Session:
         self.program = program
         self.holder: KeyHolder = backend.keygen(interface.params, interface.keys)
         self.evaluator = backend.evaluator(interface.params)
-        self.engine = Engine(program, self.evaluator, weights)
+        self.engine = Runner(program, self.evaluator, weights)
         for name, blob in self.holder.evaluation_keys():
             self.engine.load_keys({name: blob})
 

@@ -9,10 +9,10 @@ import toy_model
 from protocol_loop import Loop, Session
 
 from hefw.core.backend import Backend
-from hefw.core.engine import Weights
 from hefw.core.graph import Graph
 from hefw.core.lower import Request
 from hefw.core.program import Program
+from hefw.core.runner import Weights
 from hefw.protocol.client import Client
 from hefw.protocol.server import Server
 

@@ -97,11 +97,13 @@ def envelopes(value: object) -> Iterator[bytes]:
 def masked(frame: bytes) -> bytes:
     """A frame without what must differ: its checksum; in its envelopes the random key id, the payload, the digest.
 
-    `close` is answered with figures of time and memory, which have nothing of the key holder's in them.
+    `close` is answered with figures of time, memory and process, which have nothing of the key holder's in them.
     """
     message = wire.decode(frame)
     if message.kind == "done" and message.fields:
         fields = {**message.fields, "encode_seconds": 0.0, "peak_rss_bytes": 0}
+        fields["trace"] = [item[:-1] for item in fields["trace"]]  # without seconds
+        fields["provenance"] = {**fields["provenance"], "process": 0}
         return wire.encode("done", **fields)
     out = bytearray(frame)
     out[16:20] = bytes(4)
@@ -129,7 +131,7 @@ def test_the_mask_leaves_what_matters(runs) -> None:
         message = wire.decode(frame)
         payloads = sum(len(e) - HEADER_SIZE + 32 + 16 for e in envelopes(message.fields))
         outside = len(frame) - payloads
-        assert outside < 3_000 or message.kind == "manifest"
+        assert outside < 3_000 or message.kind in ("manifest", "done")
         if not payloads and message.kind != "done":
             assert masked(frame)[20:] == frame[20:]
 
@@ -268,7 +270,7 @@ def test_imports_lead_to_no_key_holder(start) -> None:
         if module not in found:
             found.add(module)
             todo += list(imports(module))
-    assert "hefw.core.engine" in found
+    assert "hefw.core.runner" in found
     for module in found:
         for node in ast.walk(ast.parse(source(module))):
             if isinstance(node, ast.ClassDef):

@@ -11,8 +11,8 @@ from core_graphs import denoiser, samples
 from runs import BACKENDS, Session, difference, plain, psnr, small_program
 
 from hefw.core.backend import Evaluator, KeyManifest
-from hefw.core.engine import Engine, Weights
 from hefw.core.errors import KeyMismatchError, LevelError, ProtocolError, ScaleError
+from hefw.core.runner import Runner, Weights
 
 both = pytest.mark.parametrize("backend", ["simulator", "tenseal"])
 
@@ -93,7 +93,7 @@ def test_progress_and_watch_see_every_region() -> None:
     run.begin(samples(2))
     progress, watched = [], []
     latent = run.encrypt("latent", samples(2)["latent"])
-    run.engine.run(0, {"latent": latent}, progress.append, lambda name, cts: watched.append((name, len(cts))))
+    run.engine.run(0, {"latent": latent}, progress.append, lambda _, name, cts: watched.append((name, len(cts))))
     assert [p.detail for p in progress] == run.program.regions == [name for name, _ in watched]
     assert [p.done for p in progress] == list(range(1, len(progress) + 1))
     assert {p.total for p in progress} == {len(progress)}
@@ -148,7 +148,7 @@ def test_a_failed_begin_ends_the_request_before_it() -> None:
 def test_missing_keys_are_named_before_anything_runs() -> None:
     program = small_program()
     backend = BACKENDS["simulator"]
-    engine = Engine(program, backend.evaluator(program.params))
+    engine = Runner(program, backend.evaluator(program.params))
     with pytest.raises(KeyMismatchError, match=r"missing evaluation keys: relinearisation, rotation/.* and .* more"):
         engine.begin({})
     rotations = dict(list(program.interface.keys.rotations.items())[1:])

@@ -1,0 +1,178 @@
+"""Runs programs on an evaluator: the one place where operations, levels and scales meet.
+
+Weights are encoded once per transform, level and scale, and shared by all steps, requests and sessions of a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.backend import Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import LevelError, ProtocolError, ScaleError
+from hefw.core.program import LinearOp, Op, Port, Program, SquareOp
+from hefw.core.progress import Progress, ProgressCallback
+
+Ciphertexts = list[Ciphertext]
+Watch = Callable[[int, str, Ciphertexts], None]  # step, operation, value
+
+
+class Weights:
+    """Encoded weights of one program. Holds no key, so that every session of a server may share it."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._encoded: dict[str, list[Plaintext]] = {}
+
+    def encode_all(self, evaluator: Evaluator, progress: ProgressCallback | None = None) -> None:
+        """Encode whatever is not encoded yet."""
+        done = 0
+        for op in (*self.program.prelude, *self.program.step):
+            done += len(self.get(evaluator, op))
+            if progress is not None:
+                progress(Progress("encode", done, self.program.weight_count, op.name))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the plaintexts encoded so far, in bytes: residues of 8 bytes."""
+        n = self.program.params.params.ring_dimension
+        return sum((pt.level + 1) * n * 8 for pts in self._encoded.values() for pt in pts)
+
+    def get(self, evaluator: Evaluator, op: Op) -> list[Plaintext]:
+        """What an operation multiplies with or adds at every step, at its level and scales; encoded at first use."""
+        if op.name not in self._encoded:
+            self._encoded[op.name] = _encode(evaluator, op)
+        return self._encoded[op.name]
+
+
+def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:
+    if isinstance(op, SquareOp):
+        slots = () if op.shift is None else spread(op, op.shift)
+        return [evaluator.encode(row, op.level, op.scale) for row in slots]
+    if op.transform is None:
+        return []
+    return [
+        evaluator.encode(op.transform.weight(k), op.level, op.weight_scales[source])
+        for k, source in enumerate(op.transform.weight_sources)
+    ]
+
+
+class Runner:
+    """One session's run of a program: an evaluator with that session's keys, and the shared weights."""
+
+    def __init__(self, program: Program, evaluator: Evaluator, weights: Weights | None = None) -> None:
+        self.program = program
+        self.evaluator = evaluator
+        self.weights = weights or Weights(program)
+        self._kept: dict[str, Ciphertexts] = {}
+
+    def load_keys(self, blobs: Mapping[str, bytes]) -> None:
+        """Take evaluation keys by name."""
+        self.evaluator.load_keys(blobs)
+
+    def begin(self, inputs: Mapping[str, Ciphertexts], progress: ProgressCallback | None = None) -> None:
+        """Start a request: take its once-a-request inputs and compute what stays the same over all steps."""
+        self.evaluator.require_keys(self.program.interface.keys.names())
+        self._kept = {}
+        for name, port in self.program.interface.inputs.items():
+            if port.once:
+                self._kept[name] = _checked(name, inputs, port)
+        values = dict(self._kept)
+        for number, op in enumerate(self.program.prelude):
+            self._kept[op.name] = self._linear(op, 0, values)
+            if progress is not None:
+                progress(Progress("label", number + 1, len(self.program.prelude), op.name))
+
+    def run(
+        self,
+        step: int,
+        inputs: Mapping[str, Ciphertexts],
+        progress: ProgressCallback | None = None,
+        watch: Watch | None = None,
+    ) -> dict[str, Ciphertexts]:
+        """One step: named input to named output ciphertexts. `watch(step, region, value)` sees every value."""
+        interface = self.program.interface
+        if not 0 <= step < interface.steps:
+            raise ProtocolError(f"step {step} does not exist; this program has steps 0 to {interface.steps - 1}")
+        missing = [name for name in self.program.kept if name not in self._kept]
+        if missing:
+            raise ProtocolError(f"the request has not begun: {', '.join(missing)} missing; call begin first")
+        values = dict(self._kept)
+        for name, port in interface.inputs.items():
+            if not port.once:
+                values[name] = _checked(name, inputs, port)
+        for number, op in enumerate(self.program.step):
+            values[op.name] = self._square(op, values) if isinstance(op, SquareOp) else self._linear(op, step, values)
+            if watch is not None:
+                watch(step, op.name, values[op.name])
+            if progress is not None:
+                progress(Progress("evaluate", number + 1, len(self.program.step), op.name))
+        return {name: values[value] for name, value in self.program.outputs.items()}
+
+    def _square(self, op: SquareOp, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+        evaluator = self.evaluator
+        squares = [evaluator.square(ct) for ct in values[op.source]]
+        if op.shift is not None:
+            shifts = self.weights.get(evaluator, op)
+            squares = [evaluator.add_plain(ct, shift) for ct, shift in zip(squares, shifts, strict=True)]
+        return [evaluator.rescale(ct, op.rescales) for ct in squares]
+
+    def _linear(self, op: LinearOp, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+        evaluator = self.evaluator
+        dropped: dict[str, Ciphertexts] = {}
+
+        def at_level(name: str) -> Ciphertexts:
+            if name not in dropped:
+                dropped[name] = [evaluator.drop_level(ct, op.level) for ct in values[name]]
+            return dropped[name]
+
+        total: Ciphertexts | None = None
+        if op.transform is not None:
+            sources = [ct for name in op.sources for ct in at_level(name)]
+            total = evaluator.linear_transform(sources, op.transform, self.weights.get(evaluator, op))
+        for scalar in op.scalars:
+            factor = float(scalar.factors[step % len(scalar.factors)])
+            if factor:
+                part = [evaluator.mul_scalar(ct, factor, scalar.scale) for ct in at_level(scalar.value)]
+                total = part if total is None else _add(evaluator, total, part)
+        if total is None:
+            raise ScaleError(f"region {op.name!r} is zero at step {step}; it has no ciphertext value")
+        if op.addend is not None:
+            total = _add(evaluator, total, values[op.addend])
+        if op.bias is not None:
+            bias = op.bias[step if len(op.bias) > 1 else 0]
+            total = [
+                evaluator.add_plain(ct, evaluator.encode(slots, ct.level, ct.scale))
+                for ct, slots in zip(total, spread(op, bias), strict=True)
+            ]
+        return [evaluator.rescale(ct, op.rescales) for ct in total]
+
+
+def spread(op: Op, bias: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A bias (features,) at every position of the operation's layout, for all images: (ciphertexts, slots)."""
+    padded = np.append(bias, 0.0)  # position -1 is zero
+    return np.repeat(padded[op.layout.positions], op.layout.batch, axis=1)
+
+
+def _add(evaluator: Evaluator, total: Ciphertexts, part: Ciphertexts) -> Ciphertexts:
+    return [evaluator.add_into(a, b) for a, b in zip(total, part, strict=True)]
+
+
+def _checked(name: str, inputs: Mapping[str, Ciphertexts], port: Port) -> Ciphertexts:
+    """The ciphertexts of an input, at the level and scale that the program was planned for."""
+    if name not in inputs:
+        raise ProtocolError(f"input {name!r} is missing; sent: {', '.join(inputs) or 'none'}")
+    ciphertexts: Any = inputs[name]
+    if len(ciphertexts) != port.layout.ciphertexts:
+        raise ProtocolError(
+            f"input {name!r} has {len(ciphertexts)} ciphertexts; {port.layout.ciphertexts} are expected"
+        )
+    for ct in ciphertexts:
+        if ct.level != port.level:
+            raise LevelError(f"input {name!r} has level {ct.level}; the program takes level {port.level}")
+        if ct.scale != port.scale:
+            raise ScaleError(f"input {name!r} has scale {ct.scale:g}; the program takes scale {port.scale:g}")
+    return list(ciphertexts)
