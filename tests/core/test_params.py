@@ -128,7 +128,7 @@ def test_untrusted_dicts_give_parameters_or_one_error(data) -> None:
         assert CkksParams.from_dict(params.to_dict()) == params
 
 
-@pytest.mark.parametrize("missing", list(SECURE.to_dict()))
+@pytest.mark.parametrize("missing", [key for key in SECURE.to_dict() if key not in ("packed_slots", "bootstrap")])
 def test_a_missing_field_is_named(missing) -> None:
     data = {k: v for k, v in SECURE.to_dict().items() if k != missing}
     with pytest.raises(ParameterError, match=missing):
