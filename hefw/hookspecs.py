@@ -6,7 +6,8 @@ entry-point group `hefw` of its distribution. Built-in plugins register through 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +26,20 @@ class Options(BaseModel):
 
 
 @dataclass(frozen=True)
+class Install:
+    """One way to install a backend's library, for `hefw backends install NAME`.
+
+    It goes into the environment that runs hefw if that fits, else into a managed one with an interpreter that does.
+    """
+
+    requirements: tuple[str, ...]  # as pip takes them, e.g. "openfhe==1.6.1.0.22.4"
+    python: str | None = None  # the only Python it works on, e.g. "3.10"; None for whichever runs hefw
+    minimum_glibc: tuple[int, int] | None = None  # of compiled code in the wheels, e.g. (2, 35)
+    environment: Mapping[str, str] = field(default_factory=dict)  # for pip; "package:file" is a package's file
+    note: str = ""  # said before it begins, e.g. "compiled from source, about 5 minutes"
+
+
+@dataclass(frozen=True)
 class Entry:
     """One backend, strategy, model or scheduler: everything that can be known without importing it."""
 
@@ -33,9 +48,10 @@ class Entry:
     summary: str  # one line for `hefw plugins`
     options: type[Options] = Options
     requires: tuple[str, ...] = ()  # importable modules that the target needs
-    advice: str = ""  # the command that makes it available, e.g. "pip install 'hefw[tenseal]'"
+    advice: str = ""  # the command that makes it available, e.g. "pip install 'hefw[models]'"
     distribution: str = PROJECT  # whose version is shown
     hookspec_version: int = HOOKSPEC_VERSION
+    install: tuple[Install, ...] = ()  # of a backend: ways to install its library, the preferred one first
 
 
 @hookspec

@@ -27,6 +27,7 @@ HOOKS: dict[Kind, str] = {
 BUILTIN = (
     "hefw.backends.simulator.plugin",
     "hefw.backends.tenseal.plugin",
+    "hefw.backends.pyfhel.plugin",
     "hefw.strategies.plugin",
     "hefw.models.plugin",
 )
@@ -107,7 +108,8 @@ def unavailable(entry: Entry) -> str | None:
     missing = [name for name in entry.requires if not _importable(name)]
     if not missing:
         return None
-    return f"{', '.join(missing)} not installed" + (f"; run: {entry.advice}" if entry.advice else "")
+    advice = entry.advice or (f"hefw backends install {entry.name}" if entry.install else "")
+    return f"{', '.join(missing)} not installed" + (f"; run: {advice}" if advice else "")
 
 
 def version(entry: Entry) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefw.hookspecs import Entry, hookimpl
+from hefw.hookspecs import Entry, Install, hookimpl
 
 
 @hookimpl
@@ -13,7 +13,8 @@ def hefw_backends() -> list[Entry]:
             "hefw.backends.tenseal.backend:TensealBackend",
             "Microsoft SEAL through tenseal.sealapi",
             requires=("_sealapi_cpp",),
-            advice="pip install 'hefw[tenseal]'",
+            advice="hefw backends install tenseal",
             distribution="tenseal",
+            install=(Install(("tenseal>=0.3.16",)),),
         )
     ]
