@@ -27,6 +27,7 @@ HOOKS: dict[Kind, str] = {
 BUILTIN = (
     "hefw.backends.simulator.plugin",
     "hefw.backends.tenseal.plugin",
+    "hefw.backends.openfhe.plugin",
     "hefw.backends.pyfhel.plugin",
     "hefw.strategies.plugin",
     "hefw.models.plugin",

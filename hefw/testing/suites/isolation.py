@@ -111,6 +111,9 @@ class Isolation:
         found = [
             name
             for name, value in vars(module).items()
-            if isinstance(value, type) and issubclass(value, KeyHolder) and value is not KeyHolder
+            if isinstance(value, type)
+            and not isinstance(value, types.GenericAlias)  # a class to Python 3.10
+            and issubclass(value, KeyHolder)
+            and value is not KeyHolder
         ]
         assert not found, f"{module.__name__} has {', '.join(found)}"

@@ -1,0 +1,61 @@
+"""`openfhe`: OpenFHE's CKKS with explicit rescaling. hefw keeps the scales."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
+from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
+
+
+class OpenfheBackend(Backend):
+    """Uniform ternary secrets; sparse-encapsulated ones for bootstrapping."""
+
+    name = "openfhe"
+    capabilities = Capabilities(
+        ring_dimensions=RING_DIMENSIONS,
+        hoisted_rotations=True,
+        largest_prime_bits=59,
+        special_primes=32,
+        packed_slots=True,
+    )
+
+    def resolve(self, params: CkksParams) -> Resolved:
+        """The primes that OpenFHE chooses for the bit sizes; ParameterError if it cannot."""
+        self.check(params)
+        from hefw.backends.openfhe.context import resolve
+
+        return resolve(params, self.name)
+
+    def keygen(self, params: Resolved, manifest: KeyManifest) -> KeyHolder:
+        """A new secret key from OpenFHE's generator, seeded by the operating system."""
+        from hefw.backends.openfhe.keyholder import OpenfheKeyHolder
+
+        return OpenfheKeyHolder.generate(params, manifest)
+
+    def load_key_holder(self, params: Resolved, manifest: KeyManifest, path: Path) -> KeyHolder:
+        """The key holder of a file that `save` wrote."""
+        from hefw.backends.openfhe.keyholder import OpenfheKeyHolder
+
+        return OpenfheKeyHolder.load(params, manifest, path)
+
+    def evaluator(self, params: Resolved) -> Evaluator:
+        """A server's side."""
+        from hefw.backends.openfhe.evaluator import OpenfheEvaluator
+
+        return OpenfheEvaluator(params, self.capabilities)
+
+    def provenance(self) -> Provenance:
+        """OpenFHE as its Python package brings it, in this process."""
+        return provenance("openfhe", importlib.metadata.version("openfhe"))
+
+    def drop_secrets(self) -> None:
+        """Take decryption and the reading of secret keys out of OpenFHE's binding, which has one module for all."""
+        from hefw.backends.openfhe.library import openfhe
+
+        holders = [openfhe, openfhe.openfhe, openfhe.CryptoContext]
+        for holder in holders:
+            for name in [n for n in dir(holder) if "Decrypt" in n or "PrivateKey" in n]:
+                if name in vars(holder):
+                    delattr(holder, name)

@@ -1,0 +1,194 @@
+"""The server's side on OpenFHE: no secret key, nothing that decrypts."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hefw.backends.openfhe import cache
+from hefw.backends.openfhe.context import LARGEST_INTEGER, context
+from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import EncodingError
+from hefw.core.linear import Transform
+from hefw.core.params import Resolved
+
+
+class OpenfheEvaluator(Evaluator):
+    """OpenFHE's evaluator. Its keys are in OpenFHE's one place for all, under a tag that no other evaluator has."""
+
+    def __init__(self, params: Resolved, capabilities: Capabilities) -> None:
+        super().__init__(params, capabilities)
+        self._context = context(params)
+        self._openfhe = self._context.openfhe
+        self._tag = cache.new_tag()
+        self._relinearisation: Any = None
+        self._conjugation: Any = None
+        weakref.finalize(self, cache.forget, self._tag).atexit = False
+
+    # -- keys and bytes ----------------------------------------------------------------------------------------------
+
+    def _load_key(self, name: str, payload: bytes) -> None:
+        if name == "relinearisation":
+            self._relinearisation = self._context.load_relinearisation(payload, self._tag)
+            cache.insert_relinearisation(self._tag, self._relinearisation)
+            return
+        keys = self._context.load_automorphism(name, payload)
+        cache.insert(self._tag, keys)
+        if name == "conjugation":
+            self._conjugation = keys
+
+    def _load(self, payload: bytes, level: int, scale: float) -> Any:
+        return self._context.load(payload, level, self._tag)
+
+    def _dump(self, ciphertext: Ciphertext) -> bytes:
+        return self._context.dump(ciphertext.handle, ciphertext.level, ciphertext.size)
+
+    def _encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Any:
+        return self._context.encode(values, level, scale)
+
+    # -- additions ---------------------------------------------------------------------------------------------------
+
+    def _add(self, a: Ciphertext, b: Ciphertext) -> Any:
+        out = a.handle.Clone()
+        self._openfhe.EvalAddInPlaceNoCheck(out, b.handle)
+        return out
+
+    def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
+        self._openfhe.EvalAddInPlaceNoCheck(a.handle, b.handle)
+        return a.handle
+
+    def _sub(self, a: Ciphertext, b: Ciphertext) -> Any:
+        return self._openfhe.EvalSub(a.handle, b.handle)
+
+    def _negate(self, a: Ciphertext) -> Any:
+        return self._openfhe.EvalNegate(a.handle)
+
+    def _add_plain(self, a: Ciphertext, b: Plaintext) -> Any:
+        if not isinstance(b.handle, int):
+            return self._openfhe.EvalAdd(a.handle, b.handle)
+        constant = abs(b.handle) / self._context.nominal
+        return (self._openfhe.EvalAdd if b.handle >= 0 else self._openfhe.EvalSub)(a.handle, constant)
+
+    # -- products: OpenFHE's degree, its power of the nominal scale, is set back to 1 --------------------------------
+
+    def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Any:
+        return _nominal(self._product_with_plain(a.handle, b.handle))
+
+    def _product_with_plain(self, a: Any, b: Any) -> Any:
+        if not isinstance(b, int):
+            return self._openfhe.EvalMult(a, b)
+        if abs(b) >= LARGEST_INTEGER:
+            return self._openfhe.EvalMult(a, b / self._context.nominal)
+        # OpenFHE's product with a float rounds negative ones to another integer; with an integer it is exact.
+        out = self._openfhe.EvalMultNoCheck(a, abs(b))
+        if b < 0:
+            self._openfhe.EvalNegateInPlace(out)
+        return out
+
+    def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
+        (first, weight), *rest = pairs
+        total = self._product_with_plain(first.handle, weight.handle)
+        for a, b in rest:
+            self._openfhe.EvalAddInPlaceNoCheck(total, self._product_with_plain(a.handle, b.handle))
+        return _nominal(total)
+
+    def _mul(self, a: Ciphertext, b: Ciphertext) -> Any:
+        return _nominal(self._openfhe.EvalMultNoRelin(a.handle, b.handle))
+
+    def _relinearise(self, a: Ciphertext) -> Any:
+        return self._openfhe.KeySwitch(a.handle, self._relinearisation)
+
+    # -- levels ------------------------------------------------------------------------------------------------------
+
+    def _rescale(self, a: Ciphertext) -> Any:
+        out = a.handle.Clone()  # a copy, as the degree must be 2 for a moment
+        out.SetNoiseScaleDeg(2)
+        self._openfhe.RescaleInPlace(out)
+        return _nominal(out)
+
+    def _drop_level(self, a: Ciphertext, level: int) -> Any:
+        return self._openfhe.LevelReduce(a.handle, None, a.level - level)
+
+    # -- rotations ---------------------------------------------------------------------------------------------------
+
+    def _rotate(self, a: Ciphertext, step: int) -> Any:
+        with cache.LOCK:
+            return self._openfhe.EvalRotate(a.handle, step)
+
+    def _conjugate(self, a: Ciphertext) -> Any:
+        index = self._context.automorphism("conjugation")
+        return self._openfhe.EvalAutomorphism(a.handle, index, self._conjugation)
+
+    def rotate_many(self, a: Ciphertext, steps: Sequence[int]) -> list[Ciphertext]:
+        """`rotate` for several steps of one ciphertext, which is taken apart into digits once."""
+        steps = [step % self.params.slots for step in steps]
+        turned = [step for step in steps if step]
+        if len(turned) < 2:
+            return [self.rotate(a, step) for step in steps]
+        self._two_parts("rotate", a)
+        self.require_keys(f"rotation/{step}" for step in turned)
+        self.counts["rotate"] += len(turned)
+        digits = self._openfhe.EvalFastRotationPrecompute(a.handle)
+        order = 2 * self._context.ring_dimension
+        with cache.LOCK:
+            return [
+                Ciphertext(self._openfhe.EvalFastRotation(a.handle, step, order, digits), a.level, a.scale)
+                if step
+                else a
+                for step in steps
+            ]
+
+    def linear_transform(
+        self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
+    ) -> list[Ciphertext]:
+        """Matrices times encrypted vectors by hoisted baby steps and lazy giant steps; the level stays.
+
+        As the default does it, but the giant steps of an output are added before they are divided by the special
+        primes, which is done once.
+        """
+        rotated = [
+            dict(zip(steps, self.rotate_many(ct, steps), strict=True))
+            for ct, steps in zip(inputs, transform.babies, strict=True)
+        ]
+        outputs = []
+        for groups in transform.outputs:
+            still: Ciphertext | None = None  # the group that no giant step turns
+            turned: Ciphertext | None = None  # the others, their sum lifted to the special primes
+            for group in groups:
+                inner = self.multiply_accumulate([(rotated[t.source][t.baby], weights[t.weight]) for t in group.terms])
+                if group.giant % self.params.slots == 0:
+                    still = inner if still is None else self.add_into(still, inner)
+                else:
+                    lifted = self._rotate_lifted(inner, group.giant % self.params.slots)
+                    turned = lifted if turned is None else self.add_into(turned, lifted)
+            outputs.append(self._folded(self._lowered(still, turned), transform.folds))
+        return outputs
+
+    def _rotate_lifted(self, a: Ciphertext, step: int) -> Ciphertext:
+        self.require_keys([f"rotation/{step}"])
+        self.counts["rotate"] += 1
+        digits = self._openfhe.EvalFastRotationPrecompute(a.handle)
+        with cache.LOCK:
+            lifted = self._openfhe.EvalFastRotationExt(a.handle, step, digits, True)
+        return Ciphertext(lifted, a.level, a.scale)
+
+    def _lowered(self, still: Ciphertext | None, turned: Ciphertext | None) -> Ciphertext:
+        if turned is not None:
+            lowered = Ciphertext(self._openfhe.KeySwitchDown(turned.handle), turned.level, turned.scale)
+            return lowered if still is None else self.add_into(lowered, still)
+        if still is None:
+            raise EncodingError("a linear transform without a single weight has no ciphertext result")
+        return still
+
+    def _folded(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
+        for step in folds:
+            total = self.add_into(self.rotate(total, step), total)
+        return total
+
+
+def _nominal(handle: Any) -> Any:
+    handle.SetNoiseScaleDeg(1)
+    return handle

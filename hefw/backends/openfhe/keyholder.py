@@ -1,0 +1,80 @@
+"""The client's side on OpenFHE. The secret key stays in its memory; only `save` writes it, to a file of its owner's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.backends.openfhe import cache
+from hefw.backends.openfhe.context import Context, context
+from hefw.backends.openfhe.library import openfhe
+from hefw.backends.openfhe.residues import pack, split, unpack
+from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
+from hefw.core.envelope import Envelope
+from hefw.core.params import Resolved
+
+
+class OpenfheKeyHolder(KeyHolder):
+    """Encrypts symmetrically. Makes one evaluation key at a time and keeps none: at large rings they fill a memory."""
+
+    def __init__(
+        self, params: Resolved, manifest: KeyManifest, shared: Context, secret: Any, key_id: bytes | None = None
+    ) -> None:
+        super().__init__(params, manifest, key_id)
+        self._context = shared
+        self._secret = secret
+        self._tag = cache.new_tag()
+        secret.SetKeyTag(self._tag)
+
+    @staticmethod
+    def generate(params: Resolved, manifest: KeyManifest) -> OpenfheKeyHolder:
+        """A new secret key: uniform ternary, from OpenFHE's generator, which the operating system seeds."""
+        shared = context(params)
+        return OpenfheKeyHolder(params, manifest, shared, shared.openfhe.KeyGen().secretKey)
+
+    @staticmethod
+    def load(params: Resolved, manifest: KeyManifest, path: Path) -> OpenfheKeyHolder:
+        """The key holder of a file that `save` wrote."""
+        envelope = Envelope.unpack(path.read_bytes()).expect(
+            kind="secret-key", backend=params.backend, params_digest=params.digest
+        )
+        shared = context(params)
+        blocks = unpack("secret key", memoryview(envelope.payload), params.primes, shared.ring_dimension)
+        other = openfhe.Serialize(shared.openfhe.KeyGen().secretKey, openfhe.BINARY)  # for its structure only
+        structure, _ = split(other, shared.ring_dimension)
+        secret = openfhe.DeserializePrivateKeyString(structure.fill(blocks), openfhe.BINARY)
+        return OpenfheKeyHolder(params, manifest, shared, secret, envelope.key_id)
+
+    def _encrypt(self, values: NDArray[Any], level: int, scale: float) -> bytes:
+        plaintext = self._context.encode(values, level, scale)
+        return self._context.dump(self._context.openfhe.Encrypt(self._secret, plaintext), level, 2)
+
+    def _decrypt(self, ciphertext: Ciphertext) -> NDArray[np.complex128]:
+        plaintext = self._context.openfhe.Decrypt(self._secret, ciphertext.handle)
+        plaintext.SetLength(self._context.slots)
+        found = np.asarray(plaintext.GetCKKSPackedValueArray(), np.complex128)
+        return found * (self._context.nominal / ciphertext.scale)
+
+    def _load(self, payload: bytes, level: int, scale: float) -> Any:
+        return self._context.load(payload, level, self._tag)
+
+    def _evaluation_key(self, name: str) -> bytes:
+        shared, made = self._context, self._context.openfhe
+        try:
+            if name == "relinearisation":
+                made.EvalMultKeyGen(self._secret)
+                (key,) = made.GetEvalMultKeyVector(self._tag)
+                return shared.dump_key(openfhe.Serialize(key, openfhe.BINARY), 0)
+            index = shared.automorphism(name)
+            keys = made.EvalAutomorphismKeyGen(self._secret, [index])
+            return shared.dump_key(openfhe.Serialize(keys, openfhe.BINARY), index)
+        finally:
+            cache.forget(self._tag)
+
+    def _secret_bytes(self) -> bytes:
+        serialised = openfhe.Serialize(self._secret, openfhe.BINARY)
+        structure, blocks = split(serialised, self._context.ring_dimension)
+        return pack(blocks, structure.primes)
