@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hefw import __version__
+from hefw import __version__, cli_backends
 from hefw.core.errors import (
     CapabilityError,
     ConfigError,
@@ -50,6 +50,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train a built-in model again.", rich_markup_mode=None)
 app.add_typer(train_app, name="train")
+app.add_typer(cli_backends.app, name="backends")
 
 
 def _show_version(wanted: bool) -> None:
@@ -345,4 +346,6 @@ def _terminate(*_: object) -> NoReturn:
 def main() -> None:
     """The console script `hefw`."""
     signal.signal(signal.SIGTERM, _terminate)  # so that a run ends its server and removes its files
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a terminal that closes; not so under nohup
+        signal.signal(signal.SIGHUP, _terminate)
     sys.exit(run(sys.argv[1:]))

@@ -106,7 +106,7 @@ class Registry:
 
 def unavailable(entry: Entry) -> str | None:
     """Why an entry cannot be used on this machine and what to do about it, or None."""
-    missing = [name for name in entry.requires if not _importable(name)]
+    missing = [name for name in entry.requires if not importable(name)]
     if not missing:
         return None
     advice = entry.advice or (f"hefw backends install {entry.name}" if entry.install else "")
@@ -121,7 +121,8 @@ def version(entry: Entry) -> str:
         return "-"
 
 
-def _importable(name: str) -> bool:
+def importable(name: str) -> bool:
+    """Whether a module can be found; it is not imported, so that it may be broken all the same."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):

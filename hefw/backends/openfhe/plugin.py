@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefw.hookspecs import Entry, hookimpl
+from hefw.hookspecs import Entry, Install, hookimpl
 
 
 @hookimpl
@@ -15,5 +15,9 @@ def hefw_backends() -> list[Entry]:
             requires=("openfhe",),
             advice="hefw backends install openfhe",
             distribution="openfhe",
+            install=(  # each release holds compiled code for one Python only, though pip takes it for any
+                Install(("openfhe==1.6.1.0.22.4",), python="3.10", minimum_glibc=(2, 35)),
+                Install(("openfhe==1.6.1.0.24.4",), python="3.12", minimum_glibc=(2, 38)),
+            ),
         )
     ]
