@@ -4,15 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BACKENDS := $(VENV)/.backends
 DEMO := demo
 # One version, written once. Torch comes first and by this very requirement, so that an index which offers a CPU build is used.
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
+# Libraries that need another Python go into managed environments; here these are in .venv, too.
+export HEFW_HOME := $(CURDIR)/$(VENV)/hefw
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check quality docs bench clean
+.PHONY: help setup backends demo test check quality docs bench clean
 
 help:  ## Print this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,11 +32,18 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,test,docs]'
 	@touch $@
 
+backends: $(BACKENDS)  ## Install every HE library that the tests need: OpenFHE, and Pyfhel from source (5 minutes)
+
+$(BACKENDS): $(STAMP) $(wildcard hefw/backends/*/plugin.py)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/hefw backends install openfhe
+	PIP_CONSTRAINT=constraints.txt $(BIN)/hefw backends install pyfhel
+	@touch $@
+
 demo: setup  ## Draw 16 digits on ciphertext
 	$(BIN)/hefw generate --labels 0-9,0-5 --steps 10 --backend tenseal --out $(DEMO)
 	@echo "The pictures: $(DEMO)/images.png, steps.png, plain.png, server_view.png. All on one page: $(DEMO)/report.html"
 
-test: setup  ## Run the tests
+test: setup backends  ## Run the tests, on every HE library
 	$(BIN)/python -m pytest
 
 check: setup  ## Linter, format, types, documentation

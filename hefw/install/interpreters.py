@@ -120,14 +120,14 @@ def candidates(python: str | None) -> Iterator[Path]:
     for version in sorted(versions.glob(f"{python}.*"), key=_patch, reverse=True):
         yield version / "bin" / "python"
     if uv := shutil.which("uv"):
-        yield from uv_find(uv, python)
+        yield from _uv_find(uv, python)
 
 
-def uv_find(uv: str, python: str) -> list[Path]:
-    """The interpreter of this version that uv finds, if it finds one."""
+def _uv_find(uv: str, python: str) -> list[Path]:
+    """The interpreter of this version that uv has installed, if it has."""
     try:
         done = subprocess.run(
-            [uv, "python", "find", "--no-project", "--system", python],
+            [uv, "python", "find", "--no-project", "--no-python-downloads", "--managed-python", python],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
