@@ -57,7 +57,7 @@ class Context:
         self._sample = encrypt_sample(self.openfhe)
         if found != (*params.primes, *params.special_primes):
             raise ParameterError(f"OpenFHE has other primes than {params.primes} here; both parties need its version")
-        self._ciphertexts: dict[int, Structure] = {}
+        self._ciphertexts: dict[int, tuple[Structure, Any]] = {}
 
     # -- plaintexts --------------------------------------------------------------------------------------------------
 
@@ -92,15 +92,20 @@ class Context:
             raise EnvelopeError(f"a ciphertext of {parts} parts was sent; relinearise it before, 2 parts are taken")
         expected = self.params.primes[: level + 1] * 2
         blocks = unpack(f"ciphertext of level {level}", memoryview(payload)[1:], expected, self.ring_dimension)
-        ciphertext = openfhe.DeserializeCiphertextString(self._ciphertext(level).fill(blocks), openfhe.BINARY)
+        structure, empty = self._ciphertext(level)
+        read = openfhe.DeserializeCiphertextString(structure.fill(blocks), openfhe.BINARY)
+        # Into a ciphertext that OpenFHE made itself: one that it read compares whole contexts in every operation.
+        ciphertext = empty.CloneEmpty()
+        ciphertext.SetElementsMove(read.GetElementsMutable())
         ciphertext.SetKeyTag(tag)
         return ciphertext
 
-    def _ciphertext(self, level: int) -> Structure:
+    def _ciphertext(self, level: int) -> tuple[Structure, Any]:
         if level not in self._ciphertexts:
             below = self.params.max_level - level
             sample = self.openfhe.LevelReduce(self._sample, None, below) if below else self._sample
-            self._ciphertexts[level], _ = split(openfhe.Serialize(sample, openfhe.BINARY), self.ring_dimension)
+            structure, _ = split(openfhe.Serialize(sample, openfhe.BINARY), self.ring_dimension)
+            self._ciphertexts[level] = structure, sample.CloneEmpty()
         return self._ciphertexts[level]
 
     # -- keys --------------------------------------------------------------------------------------------------------
