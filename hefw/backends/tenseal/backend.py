@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
+from hefw.backends.seal import RING_DIMENSIONS
 from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import CkksParams, Resolved
 
@@ -13,7 +14,7 @@ class TensealBackend(Backend):
     """SEAL 4 with uniform ternary secrets. Rotation keys and fresh ciphertexts are sent as seeds."""
 
     name = "tenseal"
-    capabilities = Capabilities(ring_dimensions=(1024, 2048, 4096, 8192, 16384, 32768), seeded_bytes=True)
+    capabilities = Capabilities(ring_dimensions=RING_DIMENSIONS, seeded_bytes=True)
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that SEAL chooses for the bit sizes; ParameterError if it cannot."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
 
-from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
+from hefw.backends.seal import memory_file, no_primes, path_of, prime_sizes, refused
+from hefw.core.errors import EncodingError, EnvelopeError
 from hefw.core.params import CkksParams, Resolved
 
 LENGTH_BYTES = 8
@@ -25,9 +25,7 @@ class Context:
         security = seal.SEC_LEVEL_TYPE.NONE if params.params.insecure else seal.SEC_LEVEL_TYPE.TC128
         self.seal = seal.SEALContext(_parameters(params.params, [seal.Modulus(q) for q in primes]), True, security)
         if not self.seal.parameters_set():
-            raise ParameterError(
-                f"SEAL refuses primes of {params.params.modulus_bits} + {params.params.special_bits} bits"
-            )
+            raise refused(params.params)
         self.encoder = seal.CKKSEncoder(self.seal)
         self.level_ids = _level_ids(self.seal, params.max_level)
 
@@ -57,22 +55,11 @@ class Context:
 
 def resolve(params: CkksParams, backend: str) -> Resolved:
     """SEAL's choice of primes; its context is made once to be sure that it accepts them."""
-    bits = [*params.modulus_bits, *params.special_bits]
-    if len(params.special_bits) != 1:
-        raise ParameterError(
-            f"SEAL has one special prime; special_bits {list(params.special_bits)} has {len(params.special_bits)}"
-        )
-    if params.special_bits[0] < max(params.modulus_bits):
-        raise ParameterError(
-            f"the special prime of {params.special_bits[0]} bits must be at least as large as the others "
-            f"({max(params.modulus_bits)} bits), or key switching drowns the message"
-        )
+    bits = prime_sizes(params)
     try:
         moduli = [m.value() for m in seal.CoeffModulus.Create(params.ring_dimension, bits)]
     except (ValueError, RuntimeError) as error:
-        raise ParameterError(
-            f"SEAL has no primes of {bits} bits at ring dimension {params.ring_dimension}: {error}"
-        ) from None
+        raise no_primes(params, error) from None
     resolved = Resolved(params, backend, tuple(moduli[:-1]), tuple(moduli[-1:]))
     Context(resolved)
     return resolved
@@ -83,10 +70,10 @@ def dump(save: Callable[[str], None], padded: int) -> bytes:
 
     SEAL compresses, so that lengths would vary with random bits: two runs would tell apart by their sizes.
     """
-    with _memory_file() as file:
-        save(f"/proc/self/fd/{file.fileno()}")
+    with memory_file() as file:
+        save(path_of(file))
         file.seek(0)
-        data: bytes = file.read()
+        data = file.read()
     if len(data) + LENGTH_BYTES > padded:
         raise EnvelopeError(f"a SEAL object of {len(data)} bytes exceeds its padded length of {padded}")
     return len(data).to_bytes(LENGTH_BYTES, "big") + data + bytes(padded - LENGTH_BYTES - len(data))
@@ -97,19 +84,13 @@ def parse(what: str, load: Callable[[str], None], payload: bytes) -> None:
     length = int.from_bytes(payload[:LENGTH_BYTES], "big")
     if len(payload) < LENGTH_BYTES or length > len(payload) - LENGTH_BYTES or any(payload[LENGTH_BYTES + length :]):
         raise EnvelopeError(f"not a padded {what}: {len(payload)} bytes announce {length}")
-    with _memory_file() as file:
+    with memory_file() as file:
         file.write(payload[LENGTH_BYTES : LENGTH_BYTES + length])
         file.flush()
         try:
-            load(f"/proc/self/fd/{file.fileno()}")
+            load(path_of(file))
         except (RuntimeError, ValueError, IndexError) as error:
             raise EnvelopeError(f"SEAL cannot read the {what}: {error}") from None
-
-
-def galois_element(name: str, ring_dimension: int) -> int:
-    """SEAL's name for the key 'conjugation' or 'rotation/STEP'."""
-    kind, _, step = name.partition("/")
-    return 2 * ring_dimension - 1 if kind == "conjugation" else pow(3, int(step), 2 * ring_dimension)
 
 
 def padded_length(primes: Sequence[int], ring_dimension: int, polynomials: int) -> int:
@@ -120,11 +101,6 @@ def padded_length(primes: Sequence[int], ring_dimension: int, polynomials: int) 
     """
     bits = sum(min(64, q.bit_length() + SLACK_BITS) for q in primes)
     return int(1.003 * ring_dimension * polynomials * bits / 8) + OVERHEAD
-
-
-def _memory_file() -> Any:
-    # A file that exists in memory only and is private to this process: SEAL's binding saves to paths.
-    return os.fdopen(os.memfd_create("hefw", os.MFD_CLOEXEC), "w+b")
 
 
 def _parameters(params: CkksParams, moduli: Any) -> Any:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal.context import Context, dump, galois_element, padded_length, parse
+from hefw.backends.seal import galois_element, opaque
+from hefw.backends.tenseal.context import Context, dump, padded_length, parse
 from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
-from hefw.core.errors import EncodingError, EnvelopeError
+from hefw.core.errors import EnvelopeError
 from hefw.core.params import Resolved
-
-
-@contextmanager
-def _opaque() -> Iterator[None]:
-    """SEAL refuses results without a secret in them; here that is an EncodingError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "transparent" not in str(error):
-            raise
-        raise EncodingError(
-            "the result is transparent, it hides nothing (a product with zeros, or a - a): leave the operation out"
-        ) from None
 
 
 class TensealEvaluator(Evaluator):
@@ -62,20 +49,20 @@ class TensealEvaluator(Evaluator):
     def _add(self, a: Ciphertext, b: Ciphertext) -> Any:
         out = seal.Ciphertext()
         a.handle.scale = b.handle.scale = a.scale
-        with _opaque():
+        with opaque():
             self._evaluator.add(a.handle, b.handle, out)
         return out
 
     def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
         a.handle.scale = b.handle.scale = a.scale
-        with _opaque():
+        with opaque():
             self._evaluator.add_inplace(a.handle, b.handle)
         return a.handle
 
     def _sub(self, a: Ciphertext, b: Ciphertext) -> Any:
         out = seal.Ciphertext()
         a.handle.scale = b.handle.scale = a.scale
-        with _opaque():
+        with opaque():
             self._evaluator.sub(a.handle, b.handle, out)
         return out
 
@@ -92,7 +79,7 @@ class TensealEvaluator(Evaluator):
 
     def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Any:
         out = seal.Ciphertext()
-        with _opaque():
+        with opaque():
             self._evaluator.multiply_plain(a.handle, b.handle, out)
         return out
 
@@ -101,7 +88,7 @@ class TensealEvaluator(Evaluator):
         first, weight = pairs[0]
         total = seal.Ciphertext()
         product = seal.Ciphertext()  # reused: an allocation a product costs as much as its addition
-        with _opaque():
+        with opaque():
             evaluator.multiply_plain(first.handle, weight.handle, total)
             for a, b in pairs[1:]:
                 evaluator.multiply_plain(a.handle, b.handle, product)

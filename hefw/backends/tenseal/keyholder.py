@@ -9,7 +9,8 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal.context import Context, dump, galois_element, padded_length, parse
+from hefw.backends.seal import galois_element
+from hefw.backends.tenseal.context import Context, dump, padded_length, parse
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
 from hefw.core.params import Resolved
