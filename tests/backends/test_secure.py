@@ -1,18 +1,19 @@
-"""The one test of real size: 128 bits, and the precision of a chain of every operation that a program uses."""
+"""The tests of real size: 128 bits, and the precision of a chain of every operation that a program uses."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from hefw.backends.pyfhel.backend import PyfhelBackend
 from hefw.backends.tenseal.backend import TensealBackend
-from hefw.core.backend import KeyManifest
+from hefw.core.backend import Backend, KeyManifest
 from hefw.core.params import CkksParams
 
 
 @pytest.mark.secure
-def test_a_chain_at_128_bits_keeps_its_precision() -> None:
-    backend = TensealBackend()
+@pytest.mark.parametrize("backend", [TensealBackend(), PyfhelBackend()], ids=lambda backend: backend.name)
+def test_a_chain_at_128_bits_keeps_its_precision(backend: Backend) -> None:
     params = backend.resolve(CkksParams(16384, (60, 45, 45, 45, 45), (60,), 45.0))
     assert params.params.security_bits >= 128
     holder = backend.keygen(params, KeyManifest({3: 4, 8191: 4}))
