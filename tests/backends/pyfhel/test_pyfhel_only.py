@@ -202,6 +202,13 @@ def test_no_object_of_an_evaluator_has_a_secret_or_a_public_key(parties: Parties
             item.to_bytes_secret_key()
 
 
+def test_nothing_can_be_taken_from_pyfhels_classes() -> None:
+    """The reason why this backend has no `drop_secrets`; if this fails, it can have one."""
+    for method in ("decryptComplex", "from_bytes_secret_key", "keyGen"):
+        with pytest.raises(TypeError, match="immutable"):
+            delattr(Pyfhel, method)
+
+
 def test_a_loaded_key_holder_has_the_keys_that_were_saved_with_it(parties: Parties, tmp_path) -> None:
     parties.holder.save(tmp_path / "k")
     more = KeyManifest({5: 1, 6: 1})
