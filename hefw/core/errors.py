@@ -62,6 +62,17 @@ class ProtocolError(HefwError):
     """A message that is out of order, or a party that failed or went away."""
 
 
+def error_class(name: object) -> type[HefwError]:
+    """The class of that name, as another process told it; ProtocolError for any other name."""
+    found = globals().get(name) if isinstance(name, str) else None
+    return found if isinstance(found, type) and issubclass(found, HefwError) else ProtocolError
+
+
+def line(text: object, length: int = 2000) -> str:
+    """Text from another process as one printable line: no control character of it reaches a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(text)[:length])
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
     """The tail of an 'unknown name' message: the nearest known name, and all of them.
 

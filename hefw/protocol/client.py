@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hefw.core.backend import Backend, KeyHolder
 from hefw.core.envelope import Envelope
-from hefw.core.errors import ParameterError, ProtocolError
+from hefw.core.errors import ParameterError, ProtocolError, line
 from hefw.core.ledger import Ledger
 from hefw.core.lower import Request
 from hefw.core.program import Interface, Port
@@ -150,7 +150,7 @@ class Client:
         told = [*counts.values(), *figures.values()]
         if not all(type(n) is int and n >= 0 for n in told) or not 0 <= seconds < math.inf:
             raise ProtocolError("the server's figures are not counts, sizes and seconds")
-        self.figures.counts = {wire.line(name, 40): n for name, n in counts.items()}
+        self.figures.counts = {line(name, 40): n for name, n in counts.items()}
         self.figures.encoded_weights = figures["encoded_weights"]
         self.figures.server_peak_rss = figures["peak_rss_bytes"]
         self.figures.seconds["encode_weights"] = seconds
@@ -262,10 +262,10 @@ class Client:
             if message.kind == kind:
                 return message
             told = Progress(
-                wire.line(wire.field(message, "stage", str), 40),
+                line(wire.field(message, "stage", str), 40),
                 wire.field(message, "done", int),
                 wire.field(message, "total", int),
-                wire.line(wire.field(message, "detail", str), 80),
+                line(wire.field(message, "detail", str), 80),
             )
             (progress or self.progress)(told)
 

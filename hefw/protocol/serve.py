@@ -8,7 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
-from hefw.core.errors import HefwError, ProtocolError
+from hefw.core.errors import HefwError, ProtocolError, line
 from hefw.core.graph import Graph
 from hefw.plugins import registry
 from hefw.protocol import wire
@@ -48,7 +48,7 @@ def main() -> int:
         backend = registry().load("backend", arguments.backend)(options)
         graph = Graph.load(arguments.model)
     except (HefwError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
-        print(f"error: {wire.line(error, 2000)}", file=sys.stderr)
+        print(f"error: {line(error)}", file=sys.stderr)
         return 1
     backend.drop_secrets()
     stream = Stream(socket.socket(fileno=arguments.fd))

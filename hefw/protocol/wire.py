@@ -14,8 +14,7 @@ from typing import Any
 
 import msgpack
 
-from hefw.core import errors
-from hefw.core.errors import EnvelopeError, HefwError, ProtocolError
+from hefw.core.errors import EnvelopeError, HefwError, ProtocolError, error_class, line
 
 MAGIC = b"HEFM"
 VERSION = 1
@@ -103,15 +102,8 @@ def error(exception: HefwError) -> bytes:
 
 def raise_error(message: Message) -> None:
     """Raise what an 'error' message tells of, as an error of the same class."""
-    name = message.fields.get("error")
-    found = getattr(errors, name, ProtocolError) if isinstance(name, str) else ProtocolError
-    kind = found if isinstance(found, type) and issubclass(found, HefwError) else ProtocolError
-    raise kind(f"the server refused: {line(message.fields.get('message', ''), 2000)}")
-
-
-def line(text: object, length: int) -> str:
-    """Text from the other side as one printable line: no control character of it reaches a terminal."""
-    return "".join(c if c.isprintable() else " " for c in str(text)[:length])
+    kind = error_class(message.fields.get("error"))
+    raise kind(f"the server refused: {line(message.fields.get('message', ''))}")
 
 
 def field(message: Message, name: str, kind: type | tuple[type, ...]) -> Any:

@@ -306,7 +306,7 @@ def probe(server, stream):
     original(server, stream)
 
 original, serve.serve = serve.serve, probe
-sys.argv = ["serve", *sys.argv[sys.argv.index("--fd"):]]
+sys.argv = ["serve", *sys.argv[sys.argv.index("--model"):]]
 sys.exit(serve.main())
 """
 
