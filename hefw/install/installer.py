@@ -61,7 +61,8 @@ def install(entry: Entry, *, python: str | None = None, force: bool = False, rep
         ConfigError: `python` is no interpreter or not one that fits, or HEFW_HOME cannot be written to.
         InstallError: no interpreter fits, pip failed, or the library cannot be imported afterwards.
     """
-    report = report or (lambda stage, line: None)
+    if report is None:
+        report = _tell_nobody
     given = None if python is None else _given(python, entry)
     if not force and (there := _there(entry, given)):
         return there
@@ -76,6 +77,10 @@ def install(entry: Entry, *, python: str | None = None, force: bool = False, rep
             return there
         with _workplace(home, entry.name) as (temporary, log):
             return _Installer(entry, temporary, log, report).go(given)
+
+
+def _tell_nobody(stage: str, line: str) -> None:
+    pass
 
 
 class _Installer:
