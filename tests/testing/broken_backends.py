@@ -8,8 +8,8 @@ import numpy as np
 
 from hefw.backends.simulator.backend import SimulatorBackend
 from hefw.backends.simulator.evaluator import SimulatorEvaluator
-from hefw.core.backend import Capabilities, Ciphertext, KeyManifest, load_ciphertext
-from hefw.core.params import RING_DIMENSIONS, Resolved
+from hefw.core.backend import Bootstrapping, Capabilities, KeyManifest, load_ciphertext
+from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 
 PLAIN = SimulatorBackend.capabilities
 
@@ -220,16 +220,29 @@ class Bootstraps(Sound):
     capabilities = replace(PLAIN, bootstrap=True)
 
     class kind(SimulatorEvaluator):  # noqa: N801
+        def _bootstrapping(self):
+            return Bootstrapping(1, self.params.max_level - 1, 2.0**40, 4.0, 1e-6, (1,))
+
+        def _bootstrap(self, a):
+            return a.handle
+
+    def bootstrap_params(self, slots, levels, *, allow_insecure=False):
+        return CkksParams(2048, (60, *([50] * (levels + 1))), (60,), 40.0, allow_insecure, bootstrap=(1, 1))
+
+    def bootstrapping(self, params):
+        return self.evaluator(params)._bootstrapping()
+
+
+class BootstrapsWrongly(Bootstraps):
+    class kind(Bootstraps.kind):  # noqa: N801
+        def _bootstrap(self, a):
+            return a.handle + 0.1
+
+
+class BootstrapsTooLow(Bootstraps):
+    class kind(Bootstraps.kind):  # noqa: N801
         def bootstrap(self, a):
-            return Ciphertext(a.handle, self.params.max_level, a.scale)
-
-
-class BootstrapsWrongly(Sound):
-    capabilities = replace(PLAIN, bootstrap=True)
-
-    class kind(SimulatorEvaluator):  # noqa: N801
-        def bootstrap(self, a):
-            return Ciphertext(a.handle + 0.1, self.params.max_level, a.scale)
+            return self.drop_level(super().bootstrap(a), 2)
 
 
 class HidesConjugation(Sound):

@@ -85,6 +85,7 @@ BACKENDS = {
     "ClaimsBootstrapping": {"bootstrapping"},
     "Bootstraps": set(),
     "BootstrapsWrongly": {"bootstrapping"},
+    "BootstrapsTooLow": {"bootstrapping"},
     "HidesConjugation": set(),
     "ClaimsConjugation": {"conjugation"},
     "ClaimsRings": {"ring_dimensions"},

@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
-from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
+from hefw.core.backend import (
+    Backend,
+    Bootstrapping,
+    Capabilities,
+    Evaluator,
+    KeyHolder,
+    KeyManifest,
+    Provenance,
+    provenance,
+)
+from hefw.core.errors import CapabilityError
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 
 
@@ -19,12 +29,13 @@ class OpenfheBackend(Backend):
         largest_prime_bits=59,
         special_primes=32,
         packed_slots=True,
+        bootstrap=True,
     )
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that OpenFHE chooses for the bit sizes; ParameterError if it cannot."""
         self.check(params)
-        from hefw.backends.openfhe.context import resolve
+        from hefw.backends.openfhe.chain import resolve
 
         return resolve(params, self.name)
 
@@ -45,6 +56,22 @@ class OpenfheBackend(Backend):
         from hefw.backends.openfhe.evaluator import OpenfheEvaluator
 
         return OpenfheEvaluator(params, self.capabilities)
+
+    def bootstrap_params(self, slots: int, levels: int, *, allow_insecure: bool = False) -> CkksParams:
+        """Primes of 59 bits, three levels for each of CoeffsToSlots and SlotsToCoeffs, ring dimension 65536 or more."""
+        from hefw.backends.openfhe import chain
+
+        return chain.bootstrap_params(slots, levels, allow_insecure=allow_insecure)
+
+    def bootstrapping(self, params: Resolved) -> Bootstrapping:
+        """Values up to 4 at a quarter of OpenFHE's scale, from level 1 on; the error is a measured one."""
+        if params.params.bootstrap is None:
+            raise CapabilityError(
+                f"these parameters cannot bootstrap: bootstrap is None; make them by bootstrap_params of {self.name!r}"
+            )
+        from hefw.backends.openfhe import bootstrap
+
+        return bootstrap.promised(params)
 
     def provenance(self) -> Provenance:
         """OpenFHE as its Python package brings it, in this process."""

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import math
 import struct
+import weakref
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.openfhe import cache
-from hefw.backends.openfhe.library import openfhe
+from hefw.backends.openfhe import bootstrap, cache, keymap
+from hefw.backends.openfhe.chain import encrypt_sample, make, scaling_bits
+from hefw.backends.openfhe.library import openfhe, reason
 from hefw.backends.openfhe.residues import Residues, Structure, pack, split, unpack
 from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
-from hefw.core.params import CkksParams, Resolved
+from hefw.core.params import Resolved
 
-LARGEST_SCALING_BITS = 59  # OpenFHE takes primes on both sides of 2^bits, and none above 2^60
-SPECIAL_BITS = 60
-MARGIN_BITS = 4  # by which the special primes exceed a digit
-FEATURES = (openfhe.PKE, openfhe.KEYSWITCH, openfhe.LEVELEDSHE, openfhe.ADVANCEDSHE)
 #: What a constant's integer must stay below for OpenFHE to multiply residues by it.
 LARGEST_INTEGER = 2**63
 _PARTS = struct.Struct(">B")
 _INDEX = struct.Struct(">I")
-_MAP_SIZE = 8  # OpenFHE's number of keys in a map, then each key's index
-_MAP_INDEX = 4
 
-_contexts: WeakValueDictionary[Resolved, Context] = WeakValueDictionary()
+_contexts: weakref.WeakValueDictionary[Resolved, Context] = weakref.WeakValueDictionary()
 
 
 def context(params: Resolved) -> Context:
@@ -58,6 +53,7 @@ class Context:
         if found != (*params.primes, *params.special_primes):
             raise ParameterError(f"OpenFHE has other primes than {params.primes} here; both parties need its version")
         self._ciphertexts: dict[int, tuple[Structure, Any]] = {}
+        weakref.finalize(self, bootstrap.give_back, self.openfhe, params.primes, params.slots).atexit = False
 
     # -- plaintexts --------------------------------------------------------------------------------------------------
 
@@ -139,10 +135,23 @@ class Context:
         _, structure = self._keys
         index = self.automorphism(name)
         blocks = self.key_residues(name, payload, index, structure.primes)
-        head, place = structure.gaps[0], len(empty_map()) + _MAP_SIZE
-        head = head[:place] + index.to_bytes(_MAP_INDEX, "little") + head[place + _MAP_INDEX :]
-        structure = replace(structure, gaps=(head, *structure.gaps[1:]))
+        first, *rest = structure.gaps
+        structure = replace(structure, gaps=(keymap.with_index(first, index), *rest))
         return openfhe.DeserializeEvalKeyMapString(structure.fill(blocks), openfhe.BINARY)
+
+    def load_bootstrap(self, payload: bytes) -> Any:
+        """A map with the two keys of the sparse encapsulation from their residues."""
+        if self.params.params.bootstrap is None:
+            raise EnvelopeError("a key for bootstrapping was sent, which these parameters have not")
+        structure = self._special_keys
+        index = bootstrap.special_index(self.ring_dimension)
+        blocks = self.key_residues("bootstrap", payload, index, structure.primes)
+        return openfhe.DeserializeEvalKeyMapString(structure.fill(blocks), openfhe.BINARY)
+
+    @cached_property
+    def _special_keys(self) -> Structure:
+        structure, _ = split(bootstrap.special_keys(self, self.openfhe.KeyGen().secretKey), self.ring_dimension)
+        return structure
 
     @cached_property
     def _keys(self) -> tuple[Structure, Structure]:
@@ -156,108 +165,3 @@ class Context:
             cache.forget(made.GetKeyTag())
         several, _ = split(openfhe.Serialize(keys, openfhe.BINARY), self.ring_dimension)
         return single, several
-
-
-def empty_map() -> bytes:
-    """How a map of keys starts, up to the number of its keys."""
-    start: bytes = openfhe.Serialize(openfhe.EvalKeyMap(), openfhe.BINARY)
-    return start[:-_MAP_SIZE]
-
-
-def scaling_bits(params: CkksParams) -> int:
-    """Bits of the primes after the first, which are also OpenFHE's scale."""
-    return params.modulus_bits[1] if len(params.modulus_bits) > 1 else min(params.modulus_bits[0], LARGEST_SCALING_BITS)
-
-
-def towers(params: CkksParams, special: int) -> int:
-    """Most primes of the chain in one digit of a key switch: with four bits to spare it must fit the special primes."""
-    room = SPECIAL_BITS * special - MARGIN_BITS - params.modulus_bits[0]
-    return min(room // scaling_bits(params) + 1, len(params.modulus_bits)) if room >= 0 else 0
-
-
-def resolve(params: CkksParams, backend: str) -> Resolved:
-    """OpenFHE's primes for these sizes; ParameterError if it takes other sizes, or finds them insecure."""
-    _, found = make(params)
-    count = len(params.modulus_bits)
-    return Resolved(params, backend, found[:count], found[count:])
-
-
-@lru_cache(maxsize=256)
-def make(params: CkksParams) -> tuple[Any, tuple[int, ...]]:
-    """OpenFHE's context and primes: of the chain, then special ones, in as few digits as they allow."""
-    _check_sizes(params)
-    count, special = len(params.modulus_bits), len(params.special_bits)
-    for most in range(towers(params, special), 0, -1):
-        digits = math.ceil(count / most)
-        if math.ceil(count / digits) < most:
-            continue  # another split into as many digits
-        made = _generate(params, digits)
-        found = primes(encrypt_sample(made), params.ring_dimension)
-        if len(found) == count + special:
-            return made, found
-    counts = range(1, 2 * count + 2)
-    possible = [k for k in counts if towers(params, k) and towers(params, k) > towers(params, k - 1)]
-    raise ParameterError(
-        f"OpenFHE has no key switch with {special} special primes for {count} primes of {params.modulus_bits[0]} and "
-        f"{scaling_bits(params)} bits; ask for one of {possible} special primes, or for smaller primes"
-    )
-
-
-def _check_sizes(params: CkksParams) -> None:
-    first, *rest = params.modulus_bits
-    if any(bits != rest[0] for bits in rest):
-        raise ParameterError(
-            f"OpenFHE has one size for all primes after the first, not {rest}; give them the same number of bits"
-        )
-    if rest and (rest[0] > LARGEST_SCALING_BITS or first < rest[0]):
-        raise ParameterError(
-            f"OpenFHE's primes after the first have at most {LARGEST_SCALING_BITS} bits, and no more than the first; "
-            f"{rest[0]} bits were asked for, after a first of {first}"
-        )
-    if any(bits != SPECIAL_BITS for bits in params.special_bits):
-        raise ParameterError(
-            f"OpenFHE's special primes have {SPECIAL_BITS} bits, not {list(params.special_bits)}; ask for that"
-        )
-
-
-def _generate(params: CkksParams, digits: int) -> Any:
-    asked = openfhe.CCParamsCKKSRNS()
-    asked.SetRingDim(params.ring_dimension)
-    asked.SetMultiplicativeDepth(params.max_level)
-    asked.SetFirstModSize(params.modulus_bits[0])
-    asked.SetScalingModSize(scaling_bits(params))
-    asked.SetScalingTechnique(openfhe.FIXEDMANUAL)
-    asked.SetNumLargeDigits(digits)
-    asked.SetBatchSize(params.slots)
-    asked.SetCKKSDataType(openfhe.COMPLEX)
-    # Never SPARSE_TERNARY: OpenFHE's check judges it by the table for uniform secrets.
-    secret = openfhe.UNIFORM_TERNARY if params.bootstrap is None else openfhe.SPARSE_ENCAPSULATED
-    asked.SetSecretKeyDist(secret)
-    asked.SetSecurityLevel(openfhe.HEStd_NotSet if params.allow_insecure else openfhe.HEStd_128_classic)
-    try:
-        made = openfhe.GenCryptoContext(asked)
-    except RuntimeError as error:
-        raise ParameterError(
-            f"OpenFHE refuses primes of {list(params.modulus_bits)} + {list(params.special_bits)} bits at ring "
-            f"dimension {params.ring_dimension}: {reason(error)}; use fewer or smaller primes"
-        ) from None
-    for feature in FEATURES if params.bootstrap is None else (*FEATURES, openfhe.FHE):
-        made.Enable(feature)
-    return made
-
-
-def encrypt_sample(made: Any) -> Any:
-    """A ciphertext of zeros at the top of the chain, under a key that nobody keeps."""
-    return made.Encrypt(made.KeyGen().publicKey, made.MakeCKKSPackedPlaintext(np.zeros(made.GetBatchSize())))
-
-
-def primes(sample: Any, ring_dimension: int) -> tuple[int, ...]:
-    """The primes of the chain and then the special ones, read from a ciphertext that is lifted to all of them."""
-    lifted = sample.GetCryptoContext().KeySwitchExt(sample, True)
-    structure, _ = split(openfhe.Serialize(lifted, openfhe.BINARY), ring_dimension)
-    return structure.primes[: len(structure.primes) // 2]  # the same for each of both parts
-
-
-def reason(error: RuntimeError) -> str:
-    """OpenFHE's message without the place in its source."""
-    return str(error).strip().rpartition("(): ")[2].rstrip(". ").splitlines()[0]

@@ -8,10 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hefw.backends.openfhe import cache
+from hefw.backends.openfhe import bootstrap, cache
 from hefw.backends.openfhe.context import LARGEST_INTEGER, context
-from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
-from hefw.core.errors import EncodingError
+from hefw.core.backend import Bootstrapping, Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import EncodingError, LevelError
 from hefw.core.linear import Transform
 from hefw.core.params import Resolved
 
@@ -34,6 +34,9 @@ class OpenfheEvaluator(Evaluator):
         if name == "relinearisation":
             self._relinearisation = self._context.load_relinearisation(payload, self._tag)
             cache.insert_relinearisation(self._tag, self._relinearisation)
+            return
+        if name == "bootstrap":
+            cache.insert(self._tag, self._context.load_bootstrap(payload))
             return
         keys = self._context.load_automorphism(name, payload)
         cache.insert(self._tag, keys)
@@ -187,6 +190,24 @@ class OpenfheEvaluator(Evaluator):
         for step in folds:
             total = self.add_into(self.rotate(total, step), total)
         return total
+
+    # -- bootstrapping -----------------------------------------------------------------------------------------------
+
+    def _bootstrapping(self) -> Bootstrapping:
+        return bootstrap.promised(self.params)
+
+    def _bootstrap(self, a: Ciphertext) -> Any:
+        promised, made, top = self._bootstrapping(), self._openfhe, self.params.max_level
+        bootstrap.prepare(self._context, matrices=True)
+        lowest = made.LevelReduce(a.handle, None, a.level - promised.level_in)  # what else there is would be in the way
+        with cache.LOCK:
+            out = made.EvalBootstrap(lowest)
+        if out.GetNoiseScaleDeg() == 2:
+            made.RescaleInPlace(out)
+        level = top - out.GetLevel()
+        if level < promised.level_out:
+            raise LevelError(f"OpenFHE's bootstrapping left {level} levels where {promised.level_out} were promised")
+        return _nominal(made.LevelReduce(out, None, level - promised.level_out))
 
 
 def _nominal(handle: Any) -> Any:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.openfhe import cache
+from hefw.backends.openfhe import bootstrap, cache
 from hefw.backends.openfhe.context import Context, context
 from hefw.backends.openfhe.library import openfhe
 from hefw.backends.openfhe.residues import pack, split, unpack
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
+from hefw.core.errors import CapabilityError
 from hefw.core.params import Resolved
 
 
@@ -24,6 +25,8 @@ class OpenfheKeyHolder(KeyHolder):
         self, params: Resolved, manifest: KeyManifest, shared: Context, secret: Any, key_id: bytes | None = None
     ) -> None:
         super().__init__(params, manifest, key_id)
+        if manifest.bootstrap and params.params.bootstrap is None:
+            raise CapabilityError("these parameters cannot bootstrap; leave the key out, or ask for bootstrap_params")
         self._context = shared
         self._secret = secret
         self._tag = cache.new_tag()
@@ -68,9 +71,12 @@ class OpenfheKeyHolder(KeyHolder):
                 made.EvalMultKeyGen(self._secret)
                 (key,) = made.GetEvalMultKeyVector(self._tag)
                 return shared.dump_key(openfhe.Serialize(key, openfhe.BINARY), 0)
+            if name == "bootstrap":
+                keys = bootstrap.special_keys(shared, self._secret)
+                return shared.dump_key(keys, bootstrap.special_index(shared.ring_dimension))
             index = shared.automorphism(name)
-            keys = made.EvalAutomorphismKeyGen(self._secret, [index])
-            return shared.dump_key(openfhe.Serialize(keys, openfhe.BINARY), index)
+            made_keys = made.EvalAutomorphismKeyGen(self._secret, [index])
+            return shared.dump_key(openfhe.Serialize(made_keys, openfhe.BINARY), index)
         finally:
             cache.forget(self._tag)
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from hefw.core.backend import Ciphertext, Evaluator, KeyManifest
 from hefw.core.envelope import Envelope
-from hefw.core.errors import CapabilityError, HefwError, KeyMismatchError, ParameterError, ScaleError
+from hefw.core.errors import (
+    CapabilityError,
+    HefwError,
+    KeyMismatchError,
+    LevelError,
+    ParameterError,
+    ScaleError,
+)
 from hefw.core.params import RING_DIMENSIONS, CkksParams
 from hefw.testing.parties import Parties
 
 #: A fresh ciphertext sent as a seed is about half of one that comes back.
 SEEDED_SHARE = 0.6
-BOOTSTRAP_ERROR = 1e-2
+BOOTSTRAP_SLOTS, BOOTSTRAP_LEVELS, BOOTSTRAP_ERROR = 32, 3, 1e-2
 
 
 class Declarations:
@@ -88,17 +97,51 @@ class Declarations:
 
     def test_bootstrapping(self, parties: Parties, a: Ciphertext) -> None:
         backend = parties.backend
+        with pytest.raises(CapabilityError, match=f"{backend.name}.*cannot bootstrap.*refresh: client"):
+            parties.evaluator.bootstrap(a)  # not under these parameters, whatever the backend can do
         if not backend.capabilities.bootstrap:
-            with pytest.raises(CapabilityError, match=f"{backend.name}.*cannot bootstrap.*refresh: client"):
-                parties.evaluator.bootstrap(a)
-            with pytest.raises(CapabilityError, match=backend.name):
-                backend.require("bootstrap")
+            refused: list[Callable[[], object]] = [
+                lambda: backend.require("bootstrap"),
+                lambda: backend.bootstrap_params(BOOTSTRAP_SLOTS, BOOTSTRAP_LEVELS, allow_insecure=True),
+                lambda: backend.bootstrapping(parties.params),
+            ]
+            for call in refused:
+                with pytest.raises(CapabilityError, match=backend.name):
+                    call()
             return
         backend.require("bootstrap")
-        holder = backend.keygen(parties.params, KeyManifest(bootstrap=True))
-        evaluator = backend.evaluator(parties.params)
-        evaluator.load_keys(dict(holder.evaluation_keys()))
-        exhausted = evaluator.load(holder.encrypt_bytes(parties.x, 0, parties.scale))
-        refreshed = evaluator.bootstrap(exhausted)
-        assert refreshed.level > 0
-        assert np.abs(holder.decrypt(refreshed) - parties.x).max() < BOOTSTRAP_ERROR
+        params = backend.resolve(backend.bootstrap_params(BOOTSTRAP_SLOTS, BOOTSTRAP_LEVELS, allow_insecure=True))
+        promised = backend.bootstrapping(params)
+        assert params.slots >= BOOTSTRAP_SLOTS
+        assert promised.level_out >= BOOTSTRAP_LEVELS
+        rotations = dict.fromkeys(promised.rotations, params.max_level)
+        holder = backend.keygen(params, KeyManifest(rotations, conjugation=True, bootstrap=True))
+        evaluator = backend.evaluator(params)
+        keys = dict(holder.evaluation_keys())
+        evaluator.load_keys({name: blob for name, blob in keys.items() if name != "bootstrap"})
+        rng = np.random.default_rng(2)
+        values = promised.magnitude * rng.uniform(-1, 1, params.slots)
+        if backend.capabilities.complex_values:
+            values = values + 1j * promised.magnitude * rng.uniform(-1, 1, params.slots)
+        ct = evaluator.load(holder.encrypt_bytes(values, promised.level_in, promised.scale))
+        with pytest.raises(KeyMismatchError, match="missing evaluation keys: bootstrap"):
+            evaluator.bootstrap(ct)
+        evaluator.load_keys({"bootstrap": keys["bootstrap"]})
+        with pytest.raises(ScaleError, match="bootstrapping takes scale"):
+            evaluator.bootstrap(evaluator.load(holder.encrypt_bytes(values, promised.level_in, promised.scale / 2)))
+        if promised.level_in:
+            with pytest.raises(LevelError, match="bootstrapping takes level"):
+                evaluator.bootstrap(evaluator.drop_level(ct, promised.level_in - 1))
+        for times in (1, 2):
+            refreshed = evaluator.bootstrap(ct)
+            assert (refreshed.level, refreshed.scale, refreshed.size) == (promised.level_out, promised.scale, 2)
+            error = holder.decrypt_bytes(evaluator.dump(refreshed)) - values
+            measured = float(np.sqrt(np.mean(error.real**2)))
+            assert measured < 2 * times * promised.error, (
+                f"an error of {measured:.2g} where {promised.error:.2g} is said"
+            )
+            ct = evaluator.drop_level(refreshed, promised.level_in)
+        assert evaluator.counts["bootstrap"] == 2
+        square = evaluator.rescale(evaluator.square(refreshed))
+        relative = np.abs(holder.decrypt(square) - values**2) / promised.magnitude**2
+        assert relative.max() < BOOTSTRAP_ERROR
