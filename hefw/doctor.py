@@ -175,10 +175,12 @@ class _Doctor:
         self.holder = holder
 
         def send() -> tuple[Evaluator, int, int]:
-            blobs = dict(holder.evaluation_keys())
             evaluator = backend.evaluator(params)
-            evaluator.load_keys(blobs)
-            return evaluator, len(blobs), sum(map(len, blobs.values()))
+            sizes = []
+            for name, blob in holder.evaluation_keys():  # one at a time: together they can be gigabytes
+                evaluator.load_keys({name: blob})
+                sizes.append(len(blob))
+            return evaluator, len(sizes), sum(sizes)
 
         def tell(sent: tuple[Evaluator, int, int]) -> str:
             return f"{sent[1]} evaluation keys, {sent[2] / 1e6:.1f} MB"
