@@ -55,6 +55,11 @@ class ChildProcess:
         """The process id."""
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def words(self) -> str:
         """All that the child has written to its standard streams so far."""
         self._words.seek(0)

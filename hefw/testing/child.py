@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from hefw.core.backend import Backend, Evaluator, KeyHolder, KeyManifest
-from hefw.core.errors import HefwError
+from hefw.core.errors import HefwError, ProtocolError
 from hefw.core.params import CkksParams, Resolved
 
 #: Rounds of operations in a window; memory also grows by chance, but a leak grows in every window.
@@ -53,6 +53,7 @@ class Child:
 
     def serve(self) -> object:
         """A server: the square of the ciphertext turned by 1. Returns the modules that it took."""
+        self.backend.drop_secrets()
         evaluator = self.evaluator()
         ct = evaluator.load((self.folder / "sent").read_bytes())
         ct = evaluator.rescale(evaluator.square(evaluator.rotate(ct, 1)))
@@ -79,6 +80,8 @@ class Child:
                 print(f"{side} reads {path.name}", file=sys.stderr, flush=True)
                 try:
                     read(path.read_bytes())
+                except ProtocolError as error:  # a process that failed over it, or that it has brought down
+                    seen[f"{path.stem} {side}"] = str(error)
                 except HefwError as error:
                     seen[f"{path.stem} {side}"] = "refused" if str(error) else "refused without a word"
                 except Exception as error:
@@ -88,7 +91,7 @@ class Child:
         return seen
 
     def repeat(self) -> object:
-        """The size of a ciphertext, and by how many bytes this process grew in each window of rounds."""
+        """The size of a ciphertext, and by how many bytes this process and its own grew in each window of rounds."""
         evaluator, holder = self.evaluator(), self.holder()
         sent = (self.folder / "sent").read_bytes()
         weights = np.linspace(-1, 1, self.params.slots)
@@ -102,14 +105,19 @@ class Child:
                 holder.decrypt_bytes(evaluator.dump(evaluator.square(evaluator.load(sent))))
 
         run(WARM_UP)
-        process, grown = psutil.Process(), []
+        grown = []
         for _ in range(WINDOWS):
-            gc.collect()
-            before = process.memory_info().rss
+            before = _memory()
             run(ROUNDS)
-            gc.collect()
-            grown.append(process.memory_info().rss - before)
+            grown.append(_memory() - before)
         return len(evaluator.dump(evaluator.load(sent))), grown
+
+
+def _memory() -> int:
+    """Of this process and of those that it has started: a backend may live in them."""
+    gc.collect()
+    process = psutil.Process()
+    return sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
 
 
 def main() -> None:
