@@ -40,7 +40,7 @@ def prepare() -> tuple[Any, ...]:
     model = Digits(DigitsOptions())
     graph = model.graph(model.scheduler(registry().load("scheduler", "ddim"), {}), STEPS)
     backend = TensealBackend()
-    program = lower(graph, backend.resolve)
+    program = lower(graph, backend)
     interface = program.interface
     keys = backend.keygen(program.params, interface.keys)
     engine = Runner(program, backend.evaluator(program.params))

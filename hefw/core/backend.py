@@ -48,6 +48,7 @@ class Capabilities:
     complex_values: bool = True
     hoisted_rotations: bool = False
     seeded_bytes: bool = False  # fresh ciphertexts and keys are sent as seeds: about half the size
+    symmetric_encryption: bool = True  # the key holder encrypts by its secret key: less noise than by a public one
     bootstrap: bool = False
     simulated: bool = False  # no encryption at all
     largest_prime_bits: int = 60  # of the chain's primes after the first
@@ -200,11 +201,13 @@ class Backend(ABC):
             self.require("packed_slots")
         if params.bootstrap is not None:
             self.require("bootstrap")
-        if params.ring_dimension not in self.capabilities.ring_dimensions:
+        self.check_ring(params.ring_dimension)
+
+    def check_ring(self, ring_dimension: int) -> None:
+        """ParameterError if the library does not offer the ring dimension."""
+        if ring_dimension not in self.capabilities.ring_dimensions:
             allowed = ", ".join(map(str, self.capabilities.ring_dimensions))
-            raise ParameterError(
-                f"backend {self.name!r} has no ring dimension {params.ring_dimension}; allowed: {allowed}"
-            )
+            raise ParameterError(f"backend {self.name!r} has no ring dimension {ring_dimension}; allowed: {allowed}")
 
 
 class KeyHolder(ABC):

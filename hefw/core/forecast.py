@@ -55,15 +55,27 @@ class Choice:
 
 
 class Forecaster:
-    """Forecasts for plans of one graph at one ring dimension."""
+    """Forecasts for plans of one graph at one ring dimension.
+
+    `feedback_noise` is the standard deviation that an output takes on before it is an input again: bootstrapping's.
+    `symmetric` says how fresh ciphertexts are encrypted.
+    """
 
     def __init__(
-        self, graph: Graph, ring_dimension: int, work: Mapping[str, Work], layouts: Mapping[str, Layout]
+        self,
+        graph: Graph,
+        ring_dimension: int,
+        work: Mapping[str, Work],
+        layouts: Mapping[str, Layout],
+        feedback_noise: float = 0.0,
+        symmetric: bool = True,
     ) -> None:
         self.graph = graph
         self.work = work
         self.layouts = layouts
+        self._fed = {o.feedback: feedback_noise for o in graph.outputs.values() if o.feedback is not None}
         self.model = NoiseModel(ring_dimension)
+        self._fresh = self.model.fresh if symmetric else self.model.fresh_public
         self._row_norms = {  # mean square norm of the rows of each matrix: how it amplifies independent noise
             (node.name, term.source): float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
             for node in graph.nodes.values()
@@ -84,16 +96,17 @@ class Forecaster:
     def _noise(self, params: CkksParams, choices: Mapping[str, Choice]) -> dict[Origin, float]:
         """Standard deviation of the noise of each origin under a plan, in units of the node's value."""
         chain = params.modulus_bits
-        ratio = 2.0 ** (max(chain) - min(params.special_bits))
+        special = len(params.special_bits)
+        ratio = 2.0 ** (special * (max(chain) - min(params.special_bits)))  # a digit has as many primes as P
         scales = dict.fromkeys(self.graph.inputs, params.scale_bits)
         noise: dict[Origin, float] = {}
         for name, node in self.graph.nodes.items():
             if isinstance(node, Input):
-                noise[name, "random", ""] = self.model.fresh / 2.0 ** scales[name]
+                noise[name, "random", ""] = math.hypot(self._fresh / 2.0 ** scales[name], self._fed.get(name, 0.0))
                 continue
             choice = choices[name]
             scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
-            switch = self.model.key_switch(choice.level + 1, ratio)
+            switch = self.model.key_switch(-(-(choice.level + 1) // special), ratio)
             variance = (switch / 2.0**choice.scale_bits) ** 2
             if isinstance(node, Affine):
                 work = self.work.get(name, NO_WORK)

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.core.backend import KeyManifest
-from hefw.core.errors import LoweringError
+from hefw.core.backend import Backend, Bootstrapping, KeyManifest
+from hefw.core.errors import LoweringError, ParameterError
 from hefw.core.forecast import Work
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features
 from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
 from hefw.core.linear import LinearCost, Transform, transform
 from hefw.core.normalise import centre_squares, normalise
-from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
-from hefw.core.plan import Costs, Plan, Planner
-from hefw.core.program import Interface, LinearOp, Op, Port, Program, Scalar, SquareOp
+from hefw.core.params import CkksParams, Resolved
+from hefw.core.plan import Costs, Frame, Plan, Planner
+from hefw.core.program import Interface, LinearOp, Op, Port, Program, Refresh, Scalar, SquareOp
+from hefw.core.unroll import boundaries, unroll
 
 Array = NDArray[np.float64]
-Resolver = Callable[[CkksParams], Resolved]
 
 DEFAULT_PRECISION_DB = 60.0
 MAXIMUM_PRECISION_DB = 200.0  # more would take scales above the largest prime
 SMALLEST_PLANNED = 8192  # below, no affine region and square of useful precision is secure
-LARGEST_PLANNED = 32768
+LARGEST_PLANNED = 65536
+#: Rescales left after bootstrapping: fewer fit no step, more leave the largest ring no room for bootstrapping itself.
+BOOTSTRAP_LEVELS = range(2, 16)
+#: An output is multiplied by a public factor before it is bootstrapped: bits of scale that are kept for it.
+LIFT_BITS = 16
+#: Room for values off the calibration before bootstrapping, beyond which it fails.
+BOOTSTRAP_HEADROOM = 2.0
 #: Primes at which operations are compared before the plan is known.
 NOMINAL_PRIMES = 5
 
@@ -36,13 +42,18 @@ class Request:
     """How a graph is to be lowered.
 
     `precision_db` is the PSNR wanted against plaintext over the whole schedule, in dB (data range 2). `params` fixes
-    the modulus chain instead of planning it; `ring_dimension` fixes N alone.
+    the modulus chain instead of planning it; `ring_dimension` fixes N alone. `every` steps are done from one message;
+    with `bootstrap` all are, and the server gives levels back after every so many. `images` wanted at once limit the
+    slots that are bootstrapped, whose number decides what that costs.
     """
 
     precision_db: float = DEFAULT_PRECISION_DB
     ring_dimension: int | None = None
     params: CkksParams | None = None
     allow_insecure: bool = False
+    every: int = 1
+    bootstrap: bool = False
+    images: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.precision_db <= MAXIMUM_PRECISION_DB:
@@ -62,77 +73,169 @@ class _Region:
     once_transform: Transform | None
 
 
-def lower(graph: Graph, resolve: Resolver, request: Request | None = None, costs: Costs | None = None) -> Program:
-    """The program of a graph under a backend's primes; LoweringError or ParameterError if there is none.
-
-    `resolve` is `Backend.resolve`.
-    """
+def lower(graph: Graph, backend: Backend, request: Request | None = None, costs: Costs | None = None) -> Program:
+    """The program of a graph under a backend's primes; LoweringError or ParameterError if there is none."""
     request = request or Request()
-    costs = costs or Costs()
     if not graph.calibration:
         raise LoweringError("the graph has no calibration inputs, from which ranges are learnt; add them to the graph")
     missing = [name for name in graph.inputs if name not in graph.calibration]
     if missing:
         raise LoweringError(f"the graph has no calibration for its inputs {', '.join(missing)}; add it to the graph")
-    flat = centre_squares(normalise(graph))
+    if request.bootstrap:
+        backend.require("bootstrap")
+    flat = centre_squares(normalise(unroll(graph, request.every)))
     for node in flat.nodes.values():
         if isinstance(node, Affine) and not node.terms:
             raise LoweringError(f"{node.name!r} is a constant, which reads no input: compute it in plaintext")
-    planner = Planner(flat, costs)
-    error: LoweringError | None = None
-    for ring_dimension in _ring_dimensions(request):
-        try:
-            return _lower_at(graph, planner, ring_dimension, resolve, request)
-        except LoweringError as failed:
-            error = failed
-    assert error is not None
-    raise error
+    return _Lowering(graph, flat, backend, request, costs or Costs()).run()
 
 
-def _ring_dimensions(request: Request) -> Sequence[int]:
-    if request.params is not None:
-        return (request.params.ring_dimension,)
-    if request.ring_dimension is not None:
-        return (request.ring_dimension,)
-    return [n for n in RING_DIMENSIONS if SMALLEST_PLANNED <= n <= LARGEST_PLANNED]
+class _Lowering:
+    def __init__(self, graph: Graph, flat: Graph, backend: Backend, request: Request, costs: Costs) -> None:
+        self.graph = graph
+        self.flat = flat
+        self.backend = backend
+        self.request = request
+        self.costs = costs
+        self.planner = Planner(flat, costs, backend.capabilities)
+        self.planner.boundaries = boundaries(graph, request.every)
 
+    def run(self) -> Program:
+        if self.request.bootstrap:
+            return self.bootstrapped()
+        error: LoweringError | None = None
+        for ring_dimension in self.ring_dimensions():
+            try:
+                return self.planned(ring_dimension)
+            except LoweringError as failed:
+                error = failed
+        assert error is not None
+        raise error
 
-def _lower_at(graph: Graph, planner: Planner, ring_dimension: int, resolve: Resolver, request: Request) -> Program:
-    flat = planner.graph
-    if request.params is None and not planner.fits(ring_dimension, allow_insecure=request.allow_insecure):
+    def ring_dimensions(self) -> Sequence[int]:
+        offered = self.backend.capabilities.ring_dimensions
+        fixed = self.request.params.ring_dimension if self.request.params else self.request.ring_dimension
+        if fixed is not None:
+            self.backend.check_ring(fixed)
+            return (fixed,)
+        return [n for n in offered if SMALLEST_PLANNED <= n <= LARGEST_PLANNED] or [max(offered)]
+
+    def planned(self, ring_dimension: int) -> Program:
+        """Levels are given back by the key holder, or not at all."""
+        request, planner = self.request, self.planner
+        fits = request.params is not None or planner.fits(ring_dimension, allow_insecure=request.allow_insecure)
+        if not fits:
+            several = f"{request.every} steps a message, " if request.every > 1 else ""
+            raise LoweringError(
+                f"{several}{len(planner.order)} operations in sequence do not fit a modulus that is secure at ring "
+                f"dimension {ring_dimension}; allow a larger ring dimension"
+                + (" (backends differ in the largest), ask for fewer steps a message" if several else "")
+                + ", or use a shallower model"
+            )
+        layouts, regions = self.layouts(ring_dimension // 2)
+        if request.params is not None:
+            plan = planner.fixed(request.params, request.precision_db)
+        else:
+            insecure = request.allow_insecure
+            plan = planner.search(ring_dimension, request.precision_db, self.accepts, allow_insecure=insecure)
+        return _emit(self.graph, self.flat, layouts, regions, plan, planner, self.backend.resolve(plan.params), None)
+
+    def bootstrapped(self) -> Program:
+        """The server gives levels back: the shortest chain above bootstrapping's own that reaches the precision."""
+        request, planner = self.request, self.planner
+        if request.params is not None or request.ring_dimension is not None:
+            raise ParameterError(
+                "ring_dimension and modulus_bits cannot be chosen where the server bootstraps: its own parameters "
+                "decide; leave them out, or use refresh: client"
+            )
+        slots = _smallest_period(self.flat) * next_power_of_two(request.images)
+        peak = self.peak()
+        for levels in BOOTSTRAP_LEVELS:
+            params = self.backend.bootstrap_params(slots, levels, allow_insecure=request.allow_insecure)
+            guess = params.scale_bits - math.log2(peak)
+            planner.frame = Frame(levels, guess, 1, params.scale_bits - LIFT_BITS)
+            if not planner.fits_on(params.modulus_bits):
+                continue
+            resolved = self.backend.resolve(params)
+            promised = self.backend.bootstrapping(resolved)
+            known = {step for step in promised.rotations if step < slots}
+            layouts, regions = self.layouts(slots, known)
+            factor = peak / promised.magnitude
+            bits = math.log2(promised.scale)
+            noise = promised.error * factor
+            planner.frame = Frame(
+                promised.level_out, bits - math.log2(factor), promised.level_in, bits - LIFT_BITS, noise
+            )
+            planner.forget()
+            plan = planner.precise(params, request.precision_db)
+            if plan is not None:
+                refresh = (promised, factor)
+                return _emit(self.graph, self.flat, layouts, regions, plan, planner, resolved, refresh)
         raise LoweringError(
-            f"{len(planner.order)} operations in sequence do not fit a modulus that is secure at ring dimension "
-            f"{ring_dimension}; allow a larger ring dimension, or use a shallower model"
+            f"no chain of up to {BOOTSTRAP_LEVELS[-1]} levels between bootstraps reaches {request.precision_db:g} dB; "
+            "ask for less precision_db, or use refresh: client"
         )
-    layouts, regions = _layouts(flat, ring_dimension // 2, planner.costs)
-    planner.layouts = layouts
-    planner.work = {name: _work(region, ring_dimension // 2) for name, region in regions.items()}
-    if request.params is not None:
-        plan = planner.fixed(request.params, request.precision_db)
-    else:
-        plan = planner.search(ring_dimension, request.precision_db, allow_insecure=request.allow_insecure)
-    return _emit(graph, flat, layouts, regions, plan, planner, resolve(plan.params))
+
+    def peak(self) -> float:
+        """A power of two above all values that are fed back."""
+        history = self.flat.trajectory(self.flat.calibration)
+        values = [
+            float(np.abs(step[output.node] * output.factors[k]).max())
+            for k, step in enumerate(history)
+            for output in self.flat.outputs.values()
+            if output.feedback is not None
+        ]
+        return 2.0 ** math.ceil(math.log2(BOOTSTRAP_HEADROOM * max([1e-6, *values])))
+
+    def layouts(self, slots: int, keys: Iterable[int] = ()) -> tuple[dict[str, Layout], dict[str, _Region]]:
+        layouts, regions = _layouts(self.flat, slots, self.costs, keys)
+        self.planner.layouts = layouts
+        self.planner.work = {name: _work(region, slots) for name, region in regions.items()}
+        return layouts, regions
+
+    def accepts(self, params: CkksParams) -> bool:
+        """Whether the library takes parameters that the table allows."""
+        try:
+            self.backend.resolve(params)
+        except ParameterError:
+            return False
+        return True
 
 
 # -- layouts and transforms ----------------------------------------------------------------------------------------
 
 
-def _layouts(graph: Graph, slots: int, costs: Costs) -> tuple[dict[str, Layout], dict[str, _Region]]:
-    """The layouts and transforms of the grid on which the whole graph costs least."""
+def _layouts(
+    graph: Graph, slots: int, costs: Costs, keys: Iterable[int]
+) -> tuple[dict[str, Layout], dict[str, _Region]]:
+    """The layouts and transforms of the grid on which the whole graph costs least; `keys` exist anyhow."""
     best: tuple[float, dict[str, Layout], dict[str, _Region]] | None = None
     for grid in _grids(graph):
-        orders = {}
-        for name, node in graph.nodes.items():
-            order = grid_order(node.shape, grid)
-            orders[name] = np.arange(features(node), dtype=np.int64) if order is None else order
-        period = max(next_power_of_two(len(order)) for order in orders.values())
-        batch = max(1, slots // period)
+        orders = _orders(graph, grid)
+        batch = max(1, slots // _period(orders))
         layouts = {name: periodic(order, batch, slots) for name, order in orders.items()}
-        cost, regions = _regions(graph, layouts, costs)
+        cost, regions = _regions(graph, layouts, costs, set(keys))
         if best is None or cost < best[0]:
             best = (cost, layouts, regions)
     assert best is not None
     return best[1], best[2]
+
+
+def _orders(graph: Graph, grid: tuple[int, int]) -> dict[str, NDArray[np.int64]]:
+    orders = {}
+    for name, node in graph.nodes.items():
+        order = grid_order(node.shape, grid)
+        orders[name] = np.arange(features(node), dtype=np.int64) if order is None else order
+    return orders
+
+
+def _period(orders: Mapping[str, NDArray[np.int64]]) -> int:
+    """Positions that the largest tensor takes, a power of two."""
+    return max(next_power_of_two(len(order)) for order in orders.values())
+
+
+def _smallest_period(graph: Graph) -> int:
+    return min(_period(_orders(graph, grid)) for grid in _grids(graph))
 
 
 def _grids(graph: Graph) -> list[tuple[int, int]]:
@@ -140,27 +243,37 @@ def _grids(graph: Graph) -> list[tuple[int, int]]:
     return sorted(spaces) or [(1, 1)]
 
 
-def _regions(graph: Graph, layouts: Mapping[str, Layout], costs: Costs) -> tuple[float, dict[str, _Region]]:
+def _regions(
+    graph: Graph, layouts: Mapping[str, Layout], costs: Costs, keys: set[int]
+) -> tuple[float, dict[str, _Region]]:
     cost = LinearCost(
         costs.key_switch(NOMINAL_PRIMES), costs.mul_plain(NOMINAL_PRIMES), costs.key_switch(NOMINAL_PRIMES)
     )
-    keys: set[int] = set()
+    existing = frozenset(keys)
     total = 0.0
     regions = {}
+    made: dict[Hashable, Transform] = {}
     # The costliest regions choose their rotations first; the others then prefer keys that exist already.
     affine = [node for node in graph.nodes.values() if isinstance(node, Affine)]
     for node in sorted(affine, key=lambda n: -sum(len(t.matrix.values) for t in n.terms)):
-        region = _region(graph, node, layouts, cost, keys)
+        region = _region(graph, node, layouts, cost, keys, made)
         regions[node.name] = region
         for found in (region.transform, region.once_transform):
             if found is not None:
                 keys |= set(found.rotations)
         if region.transform is not None:
             total += cost.rotate * len(region.transform.rotations) + cost.mul_plain * region.transform.products
-    return total + cost.new_key * len(keys), regions
+    return total + cost.new_key * len(keys - existing), regions
 
 
-def _region(graph: Graph, node: Affine, layouts: Mapping[str, Layout], cost: LinearCost, keys: set[int]) -> _Region:
+def _region(
+    graph: Graph,
+    node: Affine,
+    layouts: Mapping[str, Layout],
+    cost: LinearCost,
+    keys: set[int],
+    made: dict[Hashable, Transform],
+) -> _Region:
     once = graph.once_terms(node)
     rest = [term for term in node.terms if not any(term is other for other in once)]
     out = layouts[node.name]
@@ -170,10 +283,20 @@ def _region(graph: Graph, node: Affine, layouts: Mapping[str, Layout], cost: Lin
         if not np.array_equal(layouts[term.source].positions, out.positions):
             raise LoweringError(f"{node.name!r} adds a multiple of {term.source!r} a step, but their layouts differ")
 
-    def made(terms: tuple[LinearTerm, ...]) -> Transform | None:
-        return transform([(t.matrix, layouts[t.source]) for t in terms], out, cost, keys) if terms else None
+    def make(terms: tuple[LinearTerm, ...]) -> Transform | None:
+        """Unrolled steps have the same matrices: one transform serves them all, and its weights can be shared."""
+        if not terms:
+            return None
+        same = (_fingerprint(out), tuple((t.matrix.fingerprint, _fingerprint(layouts[t.source])) for t in terms))
+        if same not in made:
+            made[same] = transform([(t.matrix, layouts[t.source]) for t in terms], out, cost, keys)
+        return made[same]
 
-    return _Region(often, made(often), scalars, once, made(once))
+    return _Region(often, make(often), scalars, once, make(once))
+
+
+def _fingerprint(layout: Layout) -> Hashable:
+    return layout.positions.tobytes(), layout.batch, layout.period
 
 
 def _work(region: _Region, slots: int) -> Work:
@@ -207,10 +330,12 @@ def _emit(
     plan: Plan,
     planner: Planner,
     params: Resolved,
+    refresh: tuple[Bootstrapping, float] | None,
 ) -> Program:
     scale = 2.0**plan.params.scale_bits
     scales = dict.fromkeys(flat.inputs, scale)
-    levels = dict.fromkeys(flat.inputs, params.max_level)
+    top = params.max_level if planner.frame.top is None else planner.frame.top
+    levels = dict.fromkeys(flat.inputs, top)
     prelude: list[LinearOp] = []
     step: list[Op] = []
     for name, node in flat.nodes.items():
@@ -283,20 +408,40 @@ def _emit(
         for key, o in flat.outputs.items()
     }
     batch = next(iter(layouts.values())).batch
+    keys = _keys((*prelude, *step))
+    if refresh is not None:
+        keys = _with_bootstrapping(keys, refresh[0], params)
     interface = Interface(
         params,
         batch,
         inputs,
         outputs,
-        _keys((*prelude, *step)),
-        graph.timesteps,
+        keys,
+        flat.timesteps,
         graph.digest,
         len(step),
         _depth(flat),
         plan.forecast_db,
     )
     kept = tuple(name for name, node in flat.inputs.items() if node.once) + tuple(op.name for op in prelude)
-    return Program(interface, tuple(prelude), tuple(step), kept, {key: o.node for key, o in flat.outputs.items()})
+    sources = {key: o.node for key, o in flat.outputs.items()}
+    return Program(interface, tuple(prelude), tuple(step), kept, sources, _refreshes(flat, refresh))
+
+
+def _with_bootstrapping(keys: KeyManifest, promised: Bootstrapping, params: Resolved) -> KeyManifest:
+    rotations = dict(keys.rotations) | dict.fromkeys(promised.rotations, params.max_level)
+    return KeyManifest(rotations, conjugation=True, bootstrap=True)
+
+
+def _refreshes(flat: Graph, refresh: tuple[Bootstrapping, float] | None) -> tuple[Refresh, ...]:
+    if refresh is None:
+        return ()
+    promised, factor = refresh
+    return tuple(
+        Refresh(name, output.feedback, output.factors / factor, promised.level_in, promised.scale, factor)
+        for name, output in flat.outputs.items()
+        if output.feedback is not None
+    )
 
 
 def _linear(

@@ -43,12 +43,17 @@ class NoiseModel:
         return math.hypot(ERROR_STD * self._slot, self.encode)
 
     @property
+    def fresh_public(self) -> float:
+        """A fresh encryption by public key: the key's error meets a ternary polynomial, as in a rescale."""
+        return math.hypot(self.fresh, self.rescale)
+
+    @property
     def rescale(self) -> float:
         """Rounding of a ciphertext after a rescale."""
         return self._rounding * self._slot
 
     def key_switch(self, primes: int, largest_over_special: float = 1.0) -> float:
-        """One rotation, conjugation or relinearisation at `primes` primes; the ratio is largest prime / special prime.
+        """One rotation, conjugation or relinearisation of `primes` digits; the ratio is largest digit / P.
 
         Digits are taken in [0, q), not centred: their mean square is q^2 / 3.
         """

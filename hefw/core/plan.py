@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.core.backend import Capabilities
 from hefw.core.errors import LoweringError
 from hefw.core.forecast import NO_WORK, Choice, Forecaster, Work
-from hefw.core.graph import Affine, Graph, Input, Polynomial, sources
+from hefw.core.graph import Affine, Graph, Input, Node, sources
 from hefw.core.layout import Layout
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams, max_log_qp
 
@@ -37,7 +38,9 @@ TUNING_GAIN_DB = 12.0  # more is not gained by tuning scales
 SMALLEST_GAIN_DB = 0.05
 SMALLER_PRIMES = (0, 2)  # bits below the special prime: each halves the noise of a key switch
 LEAST_TUNED = 10  # bits of a tuned scale
+MOST_PRIMES = 39
 COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
+MANY_OPERATIONS = 12  # from here on every other scale is tried: tuning finds those between
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
 
 
@@ -49,13 +52,14 @@ class Costs:
     """
 
     key_switch_square: float = 0.28
-    key_switch_linear: float = 0.9
+    key_switch_linear: float = 0.62
     mul_plain_linear: float = 0.165
     rescale_linear: float = 0.6
 
-    def key_switch(self, primes: int) -> float:
-        """A rotation or a relinearisation."""
-        return self.key_switch_square * primes**2 + self.key_switch_linear * primes
+    def key_switch(self, primes: int, special: int = 1) -> float:
+        """A rotation or a relinearisation: with `special` primes P there are so many fewer digits."""
+        digits = -(-primes // special)
+        return self.key_switch_square * digits * (primes + special) + self.key_switch_linear * primes
 
     def mul_plain(self, primes: int) -> float:
         """A product with an encoded plaintext, and its addition."""
@@ -84,6 +88,26 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """Where a step begins and must end. Without bootstrapping: anywhere.
+
+    `top` is the level of fresh ciphertexts (None: the highest), `fresh` their scale in bits (None: as planned). The
+    fed-back outputs must end at `end_level` or above, at a scale of at most 2^`end_scale`. `noise` is the standard
+    deviation that fed-back inputs bring along.
+    """
+
+    top: int | None = None
+    fresh: float | None = None
+    end_level: int = 0
+    end_scale: float = math.inf
+    noise: float = 0.0
+
+
+#: Whether a library takes parameters: its own security check may be stricter than the table.
+Accept = Callable[[CkksParams], bool]
+
+
+@dataclass(frozen=True)
 class _Option:
     chain: tuple[int, ...]
     fresh: float  # scale of fresh ciphertexts
@@ -95,11 +119,17 @@ class _Option:
         return tuple(sum(self.chain[: level + 1]) for level in range(len(self.chain)))
 
 
+_State = tuple[tuple[float, int], ...]
+#: (cost so far, state before, scale before rescaling, rescales, level) of the last operation
+_Way = tuple[float, _State | None, float, int, int]
+
+
 class Planner:
     """Plans one normalised graph. `fits` needs no counts; for anything else set `work` and `layouts` first."""
 
-    def __init__(self, graph: Graph, costs: Costs) -> None:
+    def __init__(self, graph: Graph, costs: Costs, capabilities: Capabilities) -> None:
         self.graph = graph
+        self.capabilities = capabilities
         self.work: Mapping[str, Work] = {}
         self.layouts: Mapping[str, Layout] = {}
         self.costs = costs
@@ -115,16 +145,25 @@ class Planner:
             for node in self.order
         }
         self.live = _live(graph, [node.name for node in self.order])
+        #: Nodes that are fed back: what a frame asks of the end.
+        self.ends = {output.node for output in graph.outputs.values() if output.feedback is not None}
+        self.frame = Frame()
+        #: Results of inner steps of an unrolled graph: they take the scale of fresh ciphertexts, so that all steps are
+        #: alike and few states have to be looked at.
+        self.boundaries: frozenset[str] = frozenset()
 
-    def search(self, ring_dimension: int, precision_db: float, *, allow_insecure: bool = False) -> Plan:
+    def search(
+        self,
+        ring_dimension: int,
+        precision_db: float,
+        accept: Accept = lambda _: True,
+        *,
+        allow_insecure: bool = False,
+    ) -> Plan:
         """The cheapest plan that reaches `precision_db` (PSNR); LoweringError, with the nearest miss, if none does."""
         best_miss: Plan | None = None
-        for _, chains in itertools.groupby(_chains(ring_dimension, allow_insecure), key=len):
-            found = [
-                plan
-                for chain in chains
-                for plan in self._plans(ring_dimension, chain, (MAXIMUM_PRIME_BITS,), allow_insecure)
-            ]
+        for _, chains in itertools.groupby(_chains(ring_dimension, self.capabilities, allow_insecure), key=len):
+            found = [plan for chain in chains for plan in self._accepted(ring_dimension, chain, accept, allow_insecure)]
             plan, miss = self._first_precise(found, precision_db)
             if plan is not None:
                 return plan
@@ -136,25 +175,51 @@ class Planner:
             "precision_db, or allow a larger ring dimension"
         )
 
+    def _accepted(self, ring_dimension: int, chain: tuple[int, ...], accept: Accept, insecure: bool) -> Iterable[Plan]:
+        """Plans on one chain, with the number of special primes that costs least among those that the library takes."""
+        if self._place(_coarsest(chain)) is None:
+            return ()
+        for special in _specials(ring_dimension, chain, self.capabilities, self.costs, insecure):
+            if accept(CkksParams(ring_dimension, chain, special, float(SCALES[0]), insecure)):
+                return self._plans(ring_dimension, chain, special, insecure)
+        return ()
+
     def fits(self, ring_dimension: int, *, allow_insecure: bool = False) -> bool:
         """Whether any chain of this ring dimension takes the graph's operations, whatever the precision."""
-        coarse = _Option((), SCALES[0], SCALES[0], WEIGHTS[0])
-        return any(self._place(replace(coarse, chain=chain)) for chain in _chains(ring_dimension, allow_insecure))
+        chains = _chains(ring_dimension, self.capabilities, allow_insecure)
+        return any(self._place(_coarsest(chain)) for chain in chains)
+
+    def fits_on(self, chain: tuple[int, ...]) -> bool:
+        """Whether a chain takes the graph's operations between begin and end of the frame, whatever the precision."""
+        return self._place(_coarsest(chain)) is not None
+
+    def forget(self) -> None:
+        """Forecast anew: the frame, the layouts or the work have changed."""
+        self._forecasters.clear()
 
     def fixed(self, params: CkksParams, precision_db: float) -> Plan:
         """The cheapest plan on a modulus chain given by the user, else the most precise that it allows."""
-        found = list(
-            self._plans(params.ring_dimension, params.modulus_bits, params.special_bits, params.allow_insecure)
-        )
-        if not found:
+        plan, miss = self._on(params, precision_db)
+        chosen = plan or miss
+        if chosen is None:
             raise LoweringError(
                 f"the modulus chain {list(params.modulus_bits)} is too short for {len(self.order)} operations in "
                 "sequence; use more or larger primes, or leave modulus_bits out"
             )
-        plan, miss = self._first_precise(found, precision_db)
-        chosen = plan or miss
-        assert chosen is not None  # there is at least one
         return chosen
+
+    def precise(self, params: CkksParams, precision_db: float) -> Plan | None:
+        """The cheapest plan on given parameters that reaches the precision, or None."""
+        return self._on(params, precision_db)[0]
+
+    def _on(self, params: CkksParams, precision_db: float) -> tuple[Plan | None, Plan | None]:
+        found = [
+            replace(plan, params=replace(params, scale_bits=plan.params.scale_bits))
+            for plan in self._plans(
+                params.ring_dimension, params.modulus_bits, params.special_bits, params.allow_insecure
+            )
+        ]
+        return self._first_precise(found, precision_db)
 
     def _first_precise(self, found: list[Plan], precision_db: float) -> tuple[Plan | None, Plan | None]:
         """(the most precise of the cheapest plans that are precise enough, else the most precise of all).
@@ -187,7 +252,8 @@ class Planner:
     def _tune(self, plan: Plan) -> Plan:
         """The same levels and rescales, scales moved bit by bit between fresh ciphertexts and weights to the best."""
         bits = {node.name: self._weight_bits(node, plan) for node in self.order if isinstance(node, Affine)}
-        bits[FRESH] = plan.params.scale_bits
+        if self.frame.fresh is None:
+            bits[FRESH] = plan.params.scale_bits
         best = plan
         single = [{name: by} for name in bits for by in (1, -1)]
         double = [{a: 1, b: -by} for a in bits for b in bits if a != b for by in (1, 2)]
@@ -212,7 +278,8 @@ class Planner:
             return None
         chain = plan.params.modulus_bits
         capacity = list(itertools.accumulate(chain))
-        scales = dict.fromkeys(self.graph.inputs, bits[FRESH])
+        fresh = bits.get(FRESH, plan.params.scale_bits)
+        scales = dict.fromkeys(self.graph.inputs, fresh)
         choices = {}
         for node in self.order:
             old = plan.choices[node.name]
@@ -227,79 +294,107 @@ class Planner:
             if not self._has_room(node.name, scales[node.name], capacity[after]):
                 return None
             choices[node.name] = Choice(old.level, scale, old.rescales)
-        params = replace(plan.params, scale_bits=float(bits[FRESH]))
+        if any(scales[name] > self.frame.end_scale for name in self.ends):
+            return None
+        params = replace(plan.params, scale_bits=float(fresh))
         forecaster = self._forecaster(params.ring_dimension)
         return Plan(params, choices, plan.cost, forecaster.precision_db(params, choices))
 
     def _plans(
         self, ring_dimension: int, chain: tuple[int, ...], special: tuple[int, ...], insecure: bool
     ) -> Iterator[Plan]:
-        if self._place(_Option(chain, SCALES[0], SCALES[0], WEIGHTS[0])) is None:
-            return  # the coarsest does not fit, so that nothing does
+        if self._place(_coarsest(chain)) is None:
+            return  # nothing fits
         forecaster = self._forecaster(ring_dimension)
-        for scale, weight, above in itertools.product(SCALES, WEIGHTS, FRESH_ABOVE):
-            found = self._place(_Option(chain, scale + above, scale, weight))
+        above_least = FRESH_ABOVE if self.frame.fresh is None else (0,)
+        finest = 1 if len(self.order) <= MANY_OPERATIONS else 2
+        most = math.inf  # scales that did not fit with smaller weights do not fit with larger ones
+        for weight, scale, above in itertools.product(WEIGHTS[::finest], SCALES[::finest], above_least):
+            if scale >= most:
+                continue
+            fresh = float(scale + above) if self.frame.fresh is None else self.frame.fresh
+            found = self._place(_Option(chain, fresh, scale, weight), len(special))
             if found is not None:
-                params = CkksParams(ring_dimension, chain, special, float(scale + above), insecure)
+                params = CkksParams(ring_dimension, chain, special, fresh, insecure)
                 yield Plan(params, found[1], found[0], forecaster.precision_db(params, found[1]))
+            elif above == above_least[0]:
+                most = scale
 
     def _forecaster(self, ring_dimension: int) -> Forecaster:
         if ring_dimension not in self._forecasters:
-            self._forecasters[ring_dimension] = Forecaster(self.graph, ring_dimension, self.work, self.layouts)
+            self._forecasters[ring_dimension] = Forecaster(
+                self.graph,
+                ring_dimension,
+                self.work,
+                self.layouts,
+                self.frame.noise,
+                self.capabilities.symmetric_encryption,
+            )
         return self._forecasters[ring_dimension]
 
-    def _place(self, option: _Option) -> tuple[float, dict[str, Choice]] | None:
-        """The cheapest (cost, choices) on one chain, or None if it does not fit."""
-        top = len(option.chain) - 1
-        start = dict.fromkeys(self.graph.inputs, (option.fresh, top))
-        memo: dict[tuple[int, tuple[tuple[float, int], ...]], tuple[float, tuple[Choice, ...]] | None] = {}
+    def _place(self, option: _Option, special: int = 1) -> tuple[float, dict[str, Choice]] | None:
+        """The cheapest (cost, choices) on one chain, or None if it does not fit.
 
-        def solve(i: int, state: dict[str, tuple[float, int]]) -> tuple[float, tuple[Choice, ...]] | None:
-            if i == len(self.order):
-                return 0.0, ()
-            key = (i, tuple(state[name] for name in self.live[i]))
-            if key in memo:
-                return memo[key]
-            node = self.order[i]
-            best: tuple[float, tuple[Choice, ...]] | None = None
-            for choice, after in self._choices(node, state, option):
-                rest = solve(i + 1, {**state, node.name: after})
-                if rest is not None:
-                    cost = self._cost(node, choice) + rest[0]
-                    if best is None or cost < best[0]:
-                        best = (cost, (choice, *rest[1]))
-            memo[key] = best
-            return best
+        A state holds (scale in bits, level) of every live value. Of all ways to a state only the cheapest is kept.
+        """
+        frame = self.frame
+        top = len(option.chain) - 1 if frame.top is None else frame.top
+        start = (option.fresh if frame.fresh is None else frame.fresh, top)
+        front: dict[_State, _Way] = {(start,) * len(self.live[0]): (0.0, None, 0.0, 0, 0)}
+        layers = []
+        for i in range(len(self.order)):
+            layers.append(front)
+            front = self._advance(i, front, option, special)
+            if not front:
+                return None
+        best = min(front.values(), key=lambda way: way[0])
+        cost, choices = best[0], {}
+        for node, layer in zip(self.order[::-1], layers[::-1], strict=True):
+            _, before, scale, rescales, level = best
+            choices[node.name] = Choice(level, scale, rescales)
+            assert before is not None
+            best = layer[before]
+        return cost, dict(reversed(choices.items()))
 
-        found = solve(0, start)
-        if found is None:
-            return None
-        return found[0], {node.name: choice for node, choice in zip(self.order, found[1], strict=True)}
-
-    def _choices(
-        self, node: object, state: Mapping[str, tuple[float, int]], option: _Option
-    ) -> Iterator[tuple[Choice, tuple[float, int]]]:
-        for rescales in range(MAX_RESCALES + 1):
-            if isinstance(node, Affine):
-                names = self.reads[node.name]
-                level = min(state[name][1] for name in names)
-                if rescales > level:
-                    return
-                dropped = option.capacity[level] - option.capacity[level - rescales]
-                scale = max(max(state[name][0] for name in names) + option.weight, option.scale + dropped)
-            else:
-                assert isinstance(node, Polynomial)
-                before, level = state[node.source]
-                if rescales > level:
-                    return
-                dropped = option.capacity[level] - option.capacity[level - rescales]
-                scale = 2 * before
-                if scale - dropped < option.scale:
-                    return
-            after = (scale - dropped, level - rescales)
-            fits = self._has_room(node.name, scale, option.capacity[level])
-            if fits and self._has_room(node.name, after[0], option.capacity[after[1]]):
-                yield Choice(level, scale, rescales), after
+    def _advance(self, i: int, front: Mapping[_State, _Way], option: _Option, special: int) -> dict[_State, _Way]:
+        """The states after one operation."""
+        node, frame, capacity = self.order[i], self.frame, option.capacity
+        affine = isinstance(node, Affine)
+        live = self.live[i]
+        reads = [live.index(name) for name in self.reads[node.name]]
+        kept = [live.index(name) if name in live and name != node.name else -1 for name in self.live[i + 1]]
+        room = self.peak_bits[node.name] + HEADROOM_BITS
+        boundary, end = node.name in self.boundaries, node.name in self.ends
+        costs: dict[tuple[int, int], float] = {}
+        after: dict[_State, _Way] = {}
+        for state, way in front.items():
+            level = min(state[k][1] for k in reads)
+            largest = max(state[k][0] for k in reads)
+            for rescales in range(min(MAX_RESCALES, level) + 1):
+                left = level - rescales
+                dropped = capacity[level] - capacity[left]
+                if not affine:
+                    scale = 2 * largest
+                    if scale - dropped < option.scale:
+                        break
+                elif not boundary:
+                    scale = max(largest + option.weight, option.scale + dropped)
+                else:
+                    scale = option.fresh + dropped
+                    if scale < largest + option.weight:
+                        continue
+                rest = scale - dropped
+                if scale + room > capacity[level] or rest + room > capacity[left]:
+                    continue
+                if end and (rest > frame.end_scale or left < frame.end_level):
+                    continue
+                if (level, rescales) not in costs:
+                    costs[level, rescales] = self._cost(node, level + 1, rescales, special)
+                cost = way[0] + costs[level, rescales]
+                key = tuple((rest, left) if k < 0 else state[k] for k in kept)
+                if key not in after or cost < after[key][0]:
+                    after[key] = (cost, state, scale, rescales, level)
+        return after
 
     def _step_sources(self, node: Affine) -> list[str]:
         """The sources that a region reads at every step; those of once-a-request inputs are summed beforehand."""
@@ -310,30 +405,53 @@ class Planner:
         """Whether the largest value of a node at a scale (bits) fits a modulus of `capacity` bits."""
         return scale + self.peak_bits[name] + HEADROOM_BITS <= capacity
 
-    def _cost(self, node: object, choice: Choice) -> float:
-        primes = choice.level + 1
+    def _cost(self, node: Node, primes: int, rescales: int, special: int) -> float:
+        """One operation on ciphertexts of so many primes."""
         costs = self.costs
         if isinstance(node, Affine):
             work = self.work.get(node.name, NO_WORK)
-            cost = work.rotations * costs.key_switch(primes) + work.products * costs.mul_plain(primes)
-            return cost + choice.rescales * costs.rescale(primes) * work.output_ciphertexts
-        return costs.key_switch(primes) + choice.rescales * costs.rescale(primes)
+            cost = work.rotations * costs.key_switch(primes, special) + work.products * costs.mul_plain(primes)
+            return cost + rescales * costs.rescale(primes) * work.output_ciphertexts
+        return costs.key_switch(primes, special) + rescales * costs.rescale(primes)
 
 
-def _chains(ring_dimension: int, allow_insecure: bool) -> Iterator[tuple[int, ...]]:
-    """Moduli to try, short ones first: equal primes, as large as security allows, and slightly smaller."""
-    limit = max_log_qp(max(ring_dimension, INSECURE_LIKE) if allow_insecure else ring_dimension)
-    for primes in range(2, 40):
-        bits = min(MAXIMUM_PRIME_BITS, (limit - MAXIMUM_PRIME_BITS) // primes)
+def _coarsest(chain: tuple[int, ...]) -> _Option:
+    """What fits if anything does."""
+    return _Option(chain, SCALES[0], SCALES[0], WEIGHTS[0])
+
+
+def _chains(ring_dimension: int, capabilities: Capabilities, allow_insecure: bool) -> Iterator[tuple[int, ...]]:
+    """Moduli to try, short ones first: equal primes, as large as library and security allow, and slightly smaller.
+
+    Where a library's primes must be smaller than its first one, the first is larger by a bit.
+    """
+    limit = _limit(ring_dimension, allow_insecure)
+    most = capabilities.largest_prime_bits
+    first = 1 if most < MAXIMUM_PRIME_BITS else 0
+    for primes in range(2, MOST_PRIMES + 1):
+        bits = min(most, (limit - MAXIMUM_PRIME_BITS - first) // primes)
         for less in SMALLER_PRIMES:
             if bits - less >= MINIMUM_CHAIN_BITS:
-                yield (bits - less,) * primes
+                yield (bits - less + first, *((bits - less,) * (primes - 1)))
+
+
+def _specials(
+    ring_dimension: int, chain: tuple[int, ...], capabilities: Capabilities, costs: Costs, allow_insecure: bool
+) -> list[tuple[int, ...]]:
+    """Special primes that security leaves room for beside a chain, cheapest key switch first."""
+    room = (_limit(ring_dimension, allow_insecure) - sum(chain)) // MAXIMUM_PRIME_BITS
+    counts = range(1, min(room, capabilities.special_primes, len(chain)) + 1)
+    return [(MAXIMUM_PRIME_BITS,) * k for k in sorted(counts, key=lambda k: costs.key_switch(len(chain), k))]
+
+
+def _limit(ring_dimension: int, allow_insecure: bool) -> int:
+    return max_log_qp(max(ring_dimension, INSECURE_LIKE) if allow_insecure else ring_dimension)
 
 
 def _live(graph: Graph, order: Sequence[str]) -> list[tuple[str, ...]]:
-    """For each position in the order, the values that it or a later operation reads."""
-    live: list[tuple[str, ...]] = []
-    needed: set[str] = set()
+    """For each position in the order, the values that it or a later operation reads; at the end, the outputs."""
+    needed = {output.node for output in graph.outputs.values()}
+    live: list[tuple[str, ...]] = [tuple(sorted(needed))]
     for name in reversed(order):
         needed = (needed - {name}) | set(sources(graph.nodes[name]))
         live.append(tuple(sorted(needed)))

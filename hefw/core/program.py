@@ -66,6 +66,22 @@ class SquareOp:
 Op = LinearOp | SquareOp
 
 
+@dataclass(frozen=True, eq=False)
+class Refresh:
+    """An output that the server itself makes the next step's input.
+
+    It is multiplied by that step's `factors` (steps,), at a scale that brings it to exactly `scale`, dropped to
+    `level` and bootstrapped; the factors include 1 / `magnitude`, so that its entries are small enough.
+    """
+
+    output: str
+    feedback: str
+    factors: Array
+    level: int
+    scale: float
+    magnitude: float
+
+
 @dataclass(frozen=True)
 class Port:
     """An encrypted input or output as the two parties see it: where entries sit, and at which level and scale."""
@@ -96,7 +112,17 @@ class Interface:
 
     @property
     def steps(self) -> int:
+        """Times that the program's operations are run: once a message, or for all steps where the server bootstraps."""
         return len(self.timesteps)
+
+    @property
+    def messages(self) -> int:
+        """How often the key holder sends, and gets back, the inputs of steps."""
+        return 1 if self.keys.bootstrap else self.steps
+
+    def last_step(self, message: int) -> int:
+        """The step whose outputs answer a message."""
+        return self.steps - 1 if self.keys.bootstrap else message
 
     def pack(self) -> bytes:
         """As bytes for the wire."""
@@ -112,6 +138,7 @@ class Interface:
             "rotations": {str(step): level for step, level in self.keys.rotations.items()},
             "relinearisation": self.keys.relinearisation,
             "conjugation": self.keys.conjugation,
+            "bootstrap": self.keys.bootstrap,
             "timesteps": list(self.timesteps),
             "graph_digest": self.graph_digest,
             "regions": self.regions,
@@ -132,7 +159,7 @@ class Interface:
                 _integers(f["special_primes"]),
             )
             rotations = {int(step): int(level) for step, level in f["rotations"].items()}
-            if any(not 0 < step < params.slots for step in rotations):
+            if any(not 0 < step < params.params.ring_dimension // 2 for step in rotations):
                 raise ValueError("a rotation outside the slots")
             if any(not 0 <= level <= params.max_level for level in rotations.values()):
                 raise ValueError("a rotation at a level that does not exist")
@@ -145,7 +172,7 @@ class Interface:
                 int(f["batch"]),
                 {str(name): _unpack_port(port, params) for name, port in f["inputs"].items()},
                 {str(name): _unpack_port(port, params) for name, port in f["outputs"].items()},
-                KeyManifest(rotations, bool(f["relinearisation"]), bool(f["conjugation"])),
+                KeyManifest(rotations, bool(f["relinearisation"]), bool(f["conjugation"]), bool(f["bootstrap"])),
                 _integers(f["timesteps"]),
                 str(f["graph_digest"]),
                 int(f["regions"]),
@@ -180,6 +207,7 @@ class Program:
     step: tuple[Op, ...]
     kept: tuple[str, ...]  # inputs and prelude values that stay over all steps
     outputs: Mapping[str, str]  # output name -> value name
+    refreshes: tuple[Refresh, ...] = ()  # where the server bootstraps between steps
 
     @property
     def params(self) -> Resolved:

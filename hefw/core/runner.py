@@ -6,6 +6,7 @@ Weights are encoded once per transform, level and scale, and shared by all steps
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,29 +89,58 @@ class Runner:
 
     def run(
         self,
-        step: int,
+        message: int,
         inputs: Mapping[str, Ciphertexts],
         progress: ProgressCallback | None = None,
         watch: Watch | None = None,
     ) -> dict[str, Ciphertexts]:
-        """One step: named input to named output ciphertexts. `watch(step, region, value)` sees every value."""
+        """One message's inputs to its outputs: one step, or all of them where the server bootstraps.
+
+        `watch(step, region, value)` sees every value.
+        """
         interface = self.program.interface
-        if not 0 <= step < interface.steps:
-            raise ProtocolError(f"step {step} does not exist; this program has steps 0 to {interface.steps - 1}")
+        if not 0 <= message < interface.messages:
+            raise ProtocolError(f"step {message} does not exist; this program has steps 0 to {interface.messages - 1}")
         missing = [name for name in self.program.kept if name not in self._kept]
         if missing:
             raise ProtocolError(f"the request has not begun: {', '.join(missing)} missing; call begin first")
-        values = dict(self._kept)
-        for name, port in interface.inputs.items():
-            if not port.once:
-                values[name] = _checked(name, inputs, port)
-        for number, op in enumerate(self.program.step):
+        given = {name: _checked(name, inputs, port) for name, port in interface.inputs.items() if not port.once}
+        last = interface.last_step(message)
+        for step in range(message, last):
+            outputs = self._step(step, given, progress, watch)
+            given |= self._refresh(step, outputs, watch)
+        return self._step(last, given, progress, watch)
+
+    def _step(
+        self, step: int, given: Mapping[str, Ciphertexts], progress: ProgressCallback | None, watch: Watch | None
+    ) -> dict[str, Ciphertexts]:
+        values = {**self._kept, **given}
+        ops = self.program.step
+        several = self.program.interface.keys.bootstrap
+        for number, op in enumerate(ops):
             values[op.name] = self._square(op, values) if isinstance(op, SquareOp) else self._linear(op, step, values)
             if watch is not None:
                 watch(step, op.name, values[op.name])
             if progress is not None:
-                progress(Progress("evaluate", number + 1, len(self.program.step), op.name))
+                before, steps = (step, self.program.interface.steps) if several else (0, 1)
+                progress(Progress("evaluate", before * len(ops) + number + 1, steps * len(ops), op.name))
         return {name: values[value] for name, value in self.program.outputs.items()}
+
+    def _refresh(self, step: int, outputs: Mapping[str, Ciphertexts], watch: Watch | None) -> dict[str, Ciphertexts]:
+        """Outputs of one step as inputs of the next, with their levels given back."""
+        evaluator = self.evaluator
+        refreshed = {}
+        for refresh in self.program.refreshes:
+            made = []
+            for ct in outputs[refresh.output]:
+                # By a constant at just the scale that is missing: multiplies and lifts to the scale wanted at once.
+                lifted = evaluator.mul_scalar(ct, float(refresh.factors[step]), refresh.scale / ct.scale)
+                fresh = evaluator.bootstrap(evaluator.drop_level(lifted, refresh.level))
+                made.append(replace(fresh, scale=refresh.scale / refresh.magnitude))
+            if watch is not None:
+                watch(step, f"bootstrap {refresh.feedback}", made)
+            refreshed[refresh.feedback] = made
+        return refreshed
 
     def _square(self, op: SquareOp, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
         evaluator = self.evaluator

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.core.backend import Backend, KeyHolder
+from hefw.core.backend import Backend, KeyHolder, Provenance
+from hefw.core.engine import Trace
 from hefw.core.envelope import Envelope
 from hefw.core.errors import ParameterError, ProtocolError, line
 from hefw.core.ledger import Ledger
@@ -28,7 +29,9 @@ LARGEST_LATENT = 1e3
 #: How much of each upload is kept to show what the server held, in bytes.
 VIEW_BYTES = 1 << 16
 #: A manifest that asks for more evaluation keys than this is refused before any is made, in bytes.
-LARGEST_KEYS = 8 * 2**30
+LARGEST_KEYS = 24 * 2**30
+#: Evaluation keys that are kept here until the server has encoded its weights, in bytes.
+WAITING_BYTES = 2**30
 
 
 class Transport(Protocol):
@@ -52,6 +55,9 @@ class Figures:
     encoded_weights: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     server_peak_rss: int = 0
+    trace: list[Trace] = field(default_factory=list)
+    key_holder: Provenance | None = None
+    evaluator: Provenance | None = None
 
 
 class Client:
@@ -89,6 +95,9 @@ class Client:
             ring_dimension=request.ring_dimension,
             params=None if request.params is None else request.params.to_dict(),
             allow_insecure=request.allow_insecure,
+            every=request.every,
+            bootstrap=request.bootstrap,
+            images=request.images,
         )
         interface = Interface.unpack(wire.field(answer, "interface", bytes))
         self._check(interface, graph_digest, request)
@@ -96,15 +105,7 @@ class Client:
             check(interface)
         self._interface = interface
         self.ledger.add("server", None, "parameters, schedule and precision wanted", "public", 0, 0)
-        # The server encodes its weights while keys are made here: two processes, two cores.
-        self.transport.send(wire.encode("prepare"))
-        blobs = self._make_keys(interface)
-        self._answer("done")
-        for number, (name, blob) in enumerate(blobs):
-            self._ask("key", "done", name=name, blob=blob)
-            self.ledger.add("server", None, f"evaluation key {name}", "public", 0, len(blob))
-            self.figures.evaluation_keys += len(blob)
-            self.progress(Progress("keygen", len(blobs) + number + 1, 2 * len(blobs), f"send {name}"))
+        self._send_keys(interface)
         return interface
 
     def generate(
@@ -115,8 +116,8 @@ class Client:
     ) -> dict[str, Array]:
         """Run all steps for one batch and return the outputs of the last, public factors applied.
 
-        `inputs` and outputs map names to (images, features), at most `interface.batch` images. `watch(step, outputs)`
-        sees each step's decrypted outputs. `units` is (number of this batch, batches) for progress.
+        `inputs` and outputs map names to (images, features), at most `interface.batch` images. `watch(message,
+        outputs)` sees each message's decrypted outputs. `units` is (number of this batch, batches) for progress.
         """
         interface = self.interface
         images = self._check_inputs(inputs)
@@ -125,19 +126,19 @@ class Client:
         often = {name: port for name, port in interface.inputs.items() if not port.once}
         current = dict(inputs)
         outputs: dict[str, Array] = {}
-        for step in range(interface.steps):
-            frame = wire.encode("step", step=step, inputs=self._encrypt(often, current, step, images))
+        for message in range(interface.messages):
+            frame = wire.encode("step", step=message, inputs=self._encrypt(often, current, message, images))
             self.figures.upload_per_step = len(frame)
             started = time.perf_counter()
             self.transport.send(frame)
-            answer = self._answer("result", self._step_progress(step, units))
+            answer = self._answer("result", self._step_progress(message, units))
             self.figures.seconds["evaluate"] += time.perf_counter() - started
-            outputs = self._decrypt(answer, step, images)
+            outputs = self._decrypt(answer, message, images)
             for name, port in interface.outputs.items():
                 if port.feedback is not None:
                     current[port.feedback] = outputs[name]
             if watch is not None:
-                watch(step, outputs)
+                watch(message, outputs)
         self._requests += 1
         return outputs
 
@@ -154,6 +155,9 @@ class Client:
         self.figures.encoded_weights = figures["encoded_weights"]
         self.figures.server_peak_rss = figures["peak_rss_bytes"]
         self.figures.seconds["encode_weights"] = seconds
+        self.figures.trace = [_trace(item) for item in wire.field(answer, "trace", list)]
+        self.figures.evaluator = _provenance(wire.field(answer, "provenance", dict))
+        self.figures.key_holder = self.backend.provenance()
         sent = [[e.item, e.step, e.bytes] for e in self.ledger.of("server") if e.bytes]
         if wire.field(answer, "received", list) != sent:
             raise ProtocolError("the server's list of what it received differs from what was sent")
@@ -167,6 +171,11 @@ class Client:
         params = interface.params.params
         if params.insecure and not request.allow_insecure:
             raise ParameterError(f"the server proposes parameters below 128 bits: log2(QP) = {params.log_qp}")
+        if interface.keys.bootstrap != request.bootstrap:
+            raise ProtocolError(
+                f"the server's manifest is for refresh: {'bootstrap' if interface.keys.bootstrap else 'client'}, "
+                "which was not asked for"
+            )
         if self.backend.resolve(params) != interface.params:
             raise ParameterError(
                 f"the server's primes are not those of backend {self.backend.name!r} for these parameters"
@@ -185,16 +194,34 @@ class Client:
 
     # -- keys, encryption, decryption ----------------------------------------------------------------------------------
 
-    def _make_keys(self, interface: Interface) -> list[tuple[str, bytes]]:
+    def _send_keys(self, interface: Interface) -> None:
+        """Make the keys and send the evaluation keys one by one: all of them may be more than memory holds.
+
+        The server encodes its weights while the first are made here: two processes, two cores.
+        """
+        self.transport.send(wire.encode("prepare"))
         started = time.perf_counter()
         self._keys = self.backend.keygen(interface.params, interface.keys)
         total = len(interface.keys.names())
-        blobs = []
+        made, waiting, preparing = 0, [], True
         for name, blob in self._keys.evaluation_keys():
-            blobs.append((name, blob))
-            self.progress(Progress("keygen", len(blobs), 2 * total, f"make {name}"))
-        self.figures.seconds["keygen"] = time.perf_counter() - started
-        return blobs
+            made += 1
+            self.progress(Progress("keygen", made, total, name))
+            waiting.append((name, blob))
+            if preparing and made < total and sum(len(blob) for _, blob in waiting) < WAITING_BYTES:
+                continue
+            if preparing:
+                self.figures.seconds["keygen"] += time.perf_counter() - started
+                self._answer("done")
+                preparing, started = False, time.perf_counter()
+            for sent, key in waiting:
+                self._ask("key", "done", name=sent, blob=key)
+                self.ledger.add("server", None, f"evaluation key {sent}", "public", 0, len(key))
+                self.figures.evaluation_keys += len(key)
+            waiting.clear()
+        self.figures.seconds["keygen"] += time.perf_counter() - started
+        if preparing:  # there was no key to send
+            self._answer("done")
 
     def _encrypt(
         self, ports: Mapping[str, Port], values: Mapping[str, Array], step: int | None, images: int
@@ -212,9 +239,10 @@ class Client:
         self.figures.seconds["encrypt"] += time.perf_counter() - started
         return encrypted
 
-    def _decrypt(self, answer: Message, step: int, images: int) -> dict[str, Array]:
+    def _decrypt(self, answer: Message, message: int, images: int) -> dict[str, Array]:
         assert self._keys is not None
         started = time.perf_counter()
+        step = self.interface.last_step(message)
         sent = wire.blobs(answer, "outputs")
         self.figures.download_per_step = sum(len(b) for items in sent.values() for b in items)
         outputs = {}
@@ -269,25 +297,46 @@ class Client:
             )
             (progress or self.progress)(told)
 
-    def _step_progress(self, step: int, units: tuple[int, int]) -> ProgressCallback:
-        """A server's progress within a step, as progress of the whole run."""
+    def _step_progress(self, message: int, units: tuple[int, int]) -> ProgressCallback:
+        """A server's progress within a message, as progress of the whole run."""
         batch, batches = units
-        steps = self.interface.steps
+        messages = self.interface.messages
 
         def told(p: Progress) -> None:
-            where = f"step {step + 1} of {steps}, region {p.detail}" + (
+            where = f"message {message + 1} of {messages}, region {p.detail}" + (
                 f", batch {batch + 1} of {batches}" if batches > 1 else ""
             )
-            done = (batch * steps + step) * p.total + p.done
-            self.progress(Progress("evaluate", done, batches * steps * p.total, where))
+            done = (batch * messages + message) * p.total + p.done
+            self.progress(Progress("evaluate", done, batches * messages * p.total, where))
 
         return told
 
 
+def _trace(item: Any) -> Trace:
+    """One operation as the server tells of it; ProtocolError if it is none."""
+    kinds = (int, str, int, float, float)
+    if not isinstance(item, list) or [type(part) for part in item] != list(kinds):
+        raise ProtocolError("the server's trace is no list of (step, operation, level, scale in bits, seconds)")
+    step, operation, level, scale_bits, seconds = item
+    if not (0 <= step < 2**31 and 0 <= level < 2**31 and abs(scale_bits) < 2**20 and 0 <= seconds < math.inf):
+        raise ProtocolError(f"the server's trace has a step {step} at level {level}, scale {scale_bits}, {seconds} s")
+    return Trace(step, wire.line(operation, 80), level, scale_bits, seconds)
+
+
+def _provenance(told: Mapping[str, Any]) -> Provenance:
+    """Who did the server's work, by its own words; ProtocolError if they are none."""
+    process = told.get("process")
+    words = [told.get(name) for name in ("library", "version", "python")]
+    if not all(isinstance(word, str) for word in words) or type(process) is not int or process < 0:
+        raise ProtocolError("the server does not say which library, version, interpreter and process did the work")
+    return Provenance(*(wire.line(word, 80) for word in words), process)
+
+
 def _check_keys(interface: Interface) -> None:
     params = interface.params
-    primes, n = len(params.primes), params.params.ring_dimension
-    size = len(interface.keys.names()) * primes * (primes + len(params.special_primes)) * n * 8
+    primes, special, n = len(params.primes), len(params.special_primes), params.params.ring_dimension
+    digits = -(-primes // special)
+    size = len(interface.keys.names()) * digits * 2 * (primes + special) * n * 8
     if size > LARGEST_KEYS:
         raise ParameterError(
             f"the server asks for {len(interface.keys.names())} evaluation keys of about {size / 1e9:.1f} GB in all; "

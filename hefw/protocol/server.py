@@ -19,6 +19,9 @@ from hefw.core.runner import Weights
 from hefw.protocol import wire
 from hefw.protocol.wire import Emit, Message
 
+#: Of steps a message, and of images.
+LARGEST_COUNT = 2**16
+
 
 class Server:
     """One key holder's session with one model: bytes in, bytes out, nothing else.
@@ -83,7 +86,7 @@ class Server:
             raise CapabilityError(f"this server evaluates with backend {self.backend.name!r}, not {name!r}")
         request = _request(message)
         if request not in self.programs:
-            program = lower(self.graph, self.backend.resolve, request)
+            program = lower(self.graph, self.backend, request)
             self.programs[request] = (program, Weights(program))
         program, weights = self.programs[request]
         self.end()
@@ -150,9 +153,13 @@ def _request(message: Message) -> Request:
         )
     params = message.fields.get("params")
     insecure = wire.field(message, "allow_insecure", bool)
-    return Request(
-        float(precision), ring_dimension, None if params is None else CkksParams.from_dict(_mapping(params)), insecure
-    )
+    every, images = wire.field(message, "every", int), wire.field(message, "images", int)
+    for name, count in (("every", every), ("images", images)):
+        if not 1 <= count <= LARGEST_COUNT:
+            raise ParameterError(f"{name} {count} is not allowed; choose 1 to {LARGEST_COUNT}")
+    fixed = None if params is None else CkksParams.from_dict(_mapping(params))
+    bootstrap = wire.field(message, "bootstrap", bool)
+    return Request(float(precision), ring_dimension, fixed, insecure, every, bootstrap, images)
 
 
 def _mapping(value: Any) -> dict[str, object]:

@@ -202,7 +202,7 @@ class ModelConformance:
         """Planned on the simulator, whose primes are as those of a library."""
         registry = plugins.registry()
         backend = registry.load("backend", "simulator")(registry.entry("backend", "simulator").options())
-        program = lower(given.graph, backend.resolve, Request(precision_db=self.precision_db))
+        program = lower(given.graph, backend, Request(precision_db=self.precision_db))
         interface = program.interface
         assert interface.params.params.security_bits >= 128
         assert 0 < interface.depth <= self.max_depth, f"the program has a depth of {interface.depth}"

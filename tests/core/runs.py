@@ -24,7 +24,7 @@ SMALL = CkksParams(2048, (60, 50, 50, 50, 50, 50), (60,), 40.0, allow_insecure=T
 @cache
 def small_program(backend: str = "simulator") -> Program:
     """The denoiser on a ring that is small and insecure."""
-    return lower(denoiser(), BACKENDS[backend].resolve, Request(params=SMALL))
+    return lower(denoiser(), BACKENDS[backend], Request(params=SMALL))
 
 
 def difference(after: Counter[str], before: Counter[str]) -> Counter[str]:

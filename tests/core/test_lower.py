@@ -20,7 +20,7 @@ SIMULATOR = BACKENDS["simulator"]
 
 def check(graph: Graph, request: Request, decibels: float = 80) -> Session:
     """The program's trajectory is the graph's."""
-    program = lower(graph, SIMULATOR.resolve, request)
+    program = lower(graph, SIMULATOR, request)
     session = Session(program, SIMULATOR)
     rng = np.random.default_rng(7)
     images = min(3, program.interface.batch)
@@ -107,7 +107,7 @@ def test_names_with_the_ending_that_lowering_uses() -> None:
 def test_precision_is_honoured_where_it_is_forecast(decibels) -> None:
     graph = denoiser()
     request = Request(precision_db=decibels, ring_dimension=2048, allow_insecure=True)
-    program = lower(graph, SIMULATOR.resolve, request)
+    program = lower(graph, SIMULATOR, request)
     assert program.interface.forecast_db >= decibels
     values = samples(20, seed=11)
     found = Session(program, SIMULATOR).trajectory(values)[-1]["latent"]
@@ -119,13 +119,13 @@ def test_precision_is_honoured_where_it_is_forecast(decibels) -> None:
 def test_more_precision_costs_more_modulus() -> None:
     def bits(decibels: float) -> int:
         request = Request(precision_db=decibels, ring_dimension=2048, allow_insecure=True)
-        return lower(denoiser(), SIMULATOR.resolve, request).params.params.log_qp
+        return lower(denoiser(), SIMULATOR, request).params.params.log_qp
 
     assert bits(20) < bits(120)
 
 
 def test_the_smallest_secure_ring_that_works_is_planned() -> None:
-    program = lower(denoiser(activations=1), SIMULATOR.resolve, Request(precision_db=30))
+    program = lower(denoiser(activations=1), SIMULATOR, Request(precision_db=30))
     params = program.params.params
     assert params.security_bits >= 128
     assert params.ring_dimension == 8192
@@ -159,7 +159,7 @@ def test_keys_are_exactly_the_rotations_used() -> None:
     linear = affine_graph(
         [Input("x", (4,)), Affine("z", (4,), (LinearTerm("x", matrix(rng, 4, 4)),), np.zeros((1, 4)))], ["z"]
     )
-    assert not lower(linear, SIMULATOR.resolve, Request(params=SMALL)).interface.keys.relinearisation
+    assert not lower(linear, SIMULATOR, Request(params=SMALL)).interface.keys.relinearisation
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_keys_are_exactly_the_rotations_used() -> None:
 )
 def test_impossible_requests_say_what_to_change(request_, error, message) -> None:
     with pytest.raises(error, match=message):
-        lower(denoiser(activations=1 if request_.ring_dimension == 8192 else 2), SIMULATOR.resolve, request_)
+        lower(denoiser(activations=1 if request_.ring_dimension == 8192 else 2), SIMULATOR, request_)
 
 
 @pytest.mark.parametrize("decibels", [float("nan"), float("inf"), -1, 500])
@@ -194,25 +194,25 @@ def test_insecure_parameters_are_refused_unless_allowed() -> None:
     with pytest.raises(ParameterError, match="allow_insecure"):
         replace(SMALL, allow_insecure=False)
     with pytest.raises((LoweringError, ParameterError), match="2048"):
-        lower(denoiser(), SIMULATOR.resolve, Request(ring_dimension=2048))
-    allowed = lower(denoiser(), SIMULATOR.resolve, Request(ring_dimension=2048, allow_insecure=True))
+        lower(denoiser(), SIMULATOR, Request(ring_dimension=2048))
+    allowed = lower(denoiser(), SIMULATOR, Request(ring_dimension=2048, allow_insecure=True))
     assert allowed.params.params.insecure
 
 
 def test_graphs_that_cannot_be_lowered_are_named() -> None:
     graph = denoiser()
     with pytest.raises(LoweringError, match="no calibration"):
-        lower(replace(graph, calibration={}), SIMULATOR.resolve, Request(params=SMALL))
+        lower(replace(graph, calibration={}), SIMULATOR, Request(params=SMALL))
     with pytest.raises(LoweringError, match=r"calibration.*label"):
-        lower(replace(graph, calibration={"latent": samples()["latent"]}), SIMULATOR.resolve, Request(params=SMALL))
+        lower(replace(graph, calibration={"latent": samples()["latent"]}), SIMULATOR, Request(params=SMALL))
     constant = affine_graph([Input("x", (4,)), Affine("zero", (4,), (), np.ones((1, 4)))], ["zero"])
     with pytest.raises(LoweringError, match=r"'zero'.*constant"):
-        lower(constant, SIMULATOR.resolve, Request(params=SMALL))
+        lower(constant, SIMULATOR, Request(params=SMALL))
     empty = LinearTerm("x", matrix(np.random.default_rng(0), 4, 4).scale_columns(np.zeros(4)))
     with pytest.raises(LoweringError, match="no nonzero weight"):
         lower(
             affine_graph([Input("x", (4,)), Affine("zero", (4,), (empty,), np.ones((1, 4)))], ["zero"]),
-            SIMULATOR.resolve,
+            SIMULATOR,
             Request(params=SMALL),
         )
 
@@ -221,4 +221,4 @@ def test_values_that_explode_are_refused_not_wrapped() -> None:
     nodes = [Input("x", (4,)), Affine("z", (4,), (LinearTerm("x", identity(4)),), np.zeros((1, 4)))]
     nodes.append(Polynomial("p", (4,), "z", np.ones((9, 4))))
     with pytest.raises(LoweringError, match="too short"):
-        lower(affine_graph(nodes, ["p"], scale=1e9), SIMULATOR.resolve, Request(params=SMALL))
+        lower(affine_graph(nodes, ["p"], scale=1e9), SIMULATOR, Request(params=SMALL))

@@ -16,7 +16,7 @@ from hefw.core.normalise import normalise
 from hefw.core.plan import HEADROOM_BITS, Costs, Planner
 from hefw.core.program import LinearOp, Program
 
-RESOLVE = BACKENDS["simulator"].resolve
+SIMULATOR = BACKENDS["simulator"]
 
 
 def check(program: Program, activations: int, seed: int = 0) -> None:
@@ -41,14 +41,14 @@ def check(program: Program, activations: int, seed: int = 0) -> None:
 @pytest.mark.parametrize("decibels", [30, 60])
 def test_every_value_fits_its_modulus(activations, decibels) -> None:
     request = Request(precision_db=decibels, ring_dimension=2048, allow_insecure=True)
-    check(lower(denoiser(activations=activations), RESOLVE, request), activations)
+    check(lower(denoiser(activations=activations), SIMULATOR, request), activations)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.lists(st.integers(40, 60), min_size=6, max_size=8))
 def test_any_chain_that_is_long_enough_leaves_headroom(seed, bits) -> None:
     params = replace(SMALL, modulus_bits=tuple(bits))
-    check(lower(denoiser(seed=seed), RESOLVE, Request(params=params)), 2, seed)
+    check(lower(denoiser(seed=seed), SIMULATOR, Request(params=params)), 2, seed)
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,20 @@ def test_any_chain_that_is_long_enough_leaves_headroom(seed, bits) -> None:
 )
 def test_the_forecast_is_near_what_is_measured_on_any_chain(seed, activations, bits) -> None:
     graph = denoiser(seed=seed, activations=activations)
-    program = lower(graph, RESOLVE, Request(params=replace(SMALL, modulus_bits=bits), precision_db=40))
+    program = lower(graph, SIMULATOR, Request(params=replace(SMALL, modulus_bits=bits), precision_db=40))
     found = Session(program, BACKENDS["simulator"]).trajectory(graph.calibration)[-1]["latent"]
     measured = psnr(found, plain(graph, graph.calibration)[-1]["latent"])
     assert -12 < measured - program.interface.forecast_db < 20
 
 
 def test_fixed_parameters_are_kept_but_for_the_scale() -> None:
-    params = lower(denoiser(), RESOLVE, Request(params=SMALL)).params.params
+    params = lower(denoiser(), SIMULATOR, Request(params=SMALL)).params.params
     assert replace(params, scale_bits=SMALL.scale_bits) == SMALL
 
 
 def test_planning_is_deterministic() -> None:
     request = Request(precision_db=50, ring_dimension=2048, allow_insecure=True)
-    first, second = (lower(denoiser(), RESOLVE, request) for _ in range(2))
+    first, second = (lower(denoiser(), SIMULATOR, request) for _ in range(2))
     assert first.params == second.params
     assert first.levels() == second.levels()
     assert first.interface.pack() == second.interface.pack()
@@ -86,13 +86,13 @@ def test_planning_is_deterministic() -> None:
 def test_deeper_graphs_need_more_primes() -> None:
     def primes(activations: int) -> int:
         request = Request(precision_db=40, ring_dimension=2048, allow_insecure=True)
-        return len(lower(denoiser(activations=activations), RESOLVE, request).params.primes)
+        return len(lower(denoiser(activations=activations), SIMULATOR, request).params.primes)
 
     assert primes(1) < primes(2) < primes(3)
 
 
 def test_fits_knows_the_rings_that_are_too_small() -> None:
-    planner = Planner(normalise(denoiser()), Costs())
+    planner = Planner(normalise(denoiser()), Costs(), SIMULATOR.capabilities)
     assert not planner.fits(4096)
     assert planner.fits(16384)
     assert planner.fits(4096, allow_insecure=True)

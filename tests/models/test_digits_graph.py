@@ -96,7 +96,7 @@ def test_the_program_is_shallow_and_carries_sixteen_images() -> None:
     flat = normalise(graph)
     assert len(flat.nodes) == 2 + 5 + 4  # inputs, affine regions, squares
     params = CkksParams(16384, (60,) * 6, (60,), 34.0)
-    program = lower(graph, SimulatorBackend().resolve, Request(params=params))
+    program = lower(graph, SimulatorBackend(), Request(params=params))
     assert program.interface.depth <= 10
     assert program.interface.batch >= 16
     assert program.params.params.security_bits >= 128

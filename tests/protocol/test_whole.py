@@ -92,7 +92,7 @@ def test_stages_of_progress(loop, graph, backend) -> None:
     evaluate = [p for p in told if p.stage == "evaluate"]
     assert [p.done for p in evaluate] == sorted(p.done for p in evaluate)
     assert evaluate[-1].done == evaluate[-1].total
-    assert evaluate[-1].detail == "step 3 of 3, region update, batch 2 of 2"
+    assert evaluate[-1].detail == "message 3 of 3, region update, batch 2 of 2"
 
 
 def test_one_server_serves_a_second_key_holder(loop, graph, backend) -> None:

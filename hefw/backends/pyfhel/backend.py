@@ -18,7 +18,7 @@ class PyfhelBackend(Backend):
     """
 
     name = "pyfhel"
-    capabilities = Capabilities(ring_dimensions=seal.RING_DIMENSIONS, conjugation=False)
+    capabilities = Capabilities(ring_dimensions=seal.RING_DIMENSIONS, conjugation=False, symmetric_encryption=False)
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that SEAL chooses for the bit sizes; ParameterError if it cannot."""

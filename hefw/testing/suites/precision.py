@@ -26,24 +26,25 @@ class Accuracy:
     def test_noise_is_that_of_the_model(self, parties: Parties) -> None:
         ev, x, top, scale = parties.evaluator, parties.x, parties.top, parties.scale
         noise = NoiseModel(parties.params.params.ring_dimension)
+        fresh = noise.fresh if parties.backend.capabilities.symmetric_encryption else noise.fresh_public
         ratio = max(parties.params.primes) / min(parties.params.special_primes)
         high = scale**2  # so that a key switch's noise is seen beside that of the fresh encryption
         found: dict[str, tuple[Ciphertext, np.ndarray, float]] = {
-            "encryption": (parties.encrypt(x), x, noise.fresh),
+            "encryption": (parties.encrypt(x), x, fresh),
             "encoding": (
                 ev.add_plain(parties.encrypt(x), ev.encode(parties.y, top, scale)),
                 x + parties.y,
-                math.hypot(noise.fresh, noise.encode),
+                math.hypot(fresh, noise.encode),
             ),
             "rescale": (
                 ev.rescale(parties.encrypt(x, top, high)),
                 x,
-                math.hypot(noise.rescale, noise.fresh / parties.params.primes[top]),
+                math.hypot(noise.rescale, fresh / parties.params.primes[top]),
             ),
             "rotation": (
                 ev.rotate(parties.encrypt(x), 1),
                 np.roll(x, -1),
-                math.hypot(noise.fresh, noise.key_switch(top + 1, ratio)),
+                math.hypot(fresh, noise.key_switch(top + 1, ratio)),
             ),
         }
         for name, (ct, expected, std) in found.items():
@@ -55,14 +56,14 @@ class Accuracy:
     def test_a_small_unet_gives_its_twins_result(self, backend: Backend, program_params: CkksParams) -> None:
         """Lowered for this backend, run over its schedule as client and server would."""
         graph, values = small_unet(STEPS), samples(IMAGES, seed=2)
-        program = lower(graph, backend.resolve, Request(params=program_params))
+        program = lower(graph, backend, Request(params=program_params))
         session = Session(program, backend)
         for found, expected in zip(session.trajectory(values), plain(graph, values), strict=True):
             quality = psnr(found["latent"], expected["latent"])
             assert quality >= self.precision.program_db, f"PSNR of {quality:.1f} dB"
 
     def test_a_program_costs_what_was_counted(self, backend: Backend, program_params: CkksParams) -> None:
-        program = lower(small_unet(STEPS), backend.resolve, Request(params=program_params))
+        program = lower(small_unet(STEPS), backend, Request(params=program_params))
         session, values = Session(program, backend), samples(IMAGES)
         session.engine.weights.encode_all(session.evaluator)
         assert session.evaluator.counts["encode"] == program.weight_count
