@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw import plugins
+from hefw.backends.choose import make
 from hefw.core.backend import Backend, Ciphertext, Evaluator, KeyHolder, KeyManifest, Provenance
 from hefw.core.errors import HefwError, ParameterError
 from hefw.core.params import CkksParams, Resolved
@@ -156,9 +157,8 @@ class _Doctor:
     # -- what comes before operations ----------------------------------------------------------------------------
 
     def _load(self) -> Backend:
-        registry = plugins.registry()
-        options = registry.entry("backend", self.diagnosis.backend).options()
-        backend: Backend = registry.load("backend", self.diagnosis.backend)(options)
+        entry = plugins.registry().entry("backend", self.diagnosis.backend)
+        backend = make(entry, entry.options())
         self.diagnosis.provenance = backend.provenance()
         return backend
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pluggy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 PROJECT = "hefw"
 HOOKSPEC_VERSION = 1  # grows when a hook or `Entry` changes incompatibly
@@ -23,6 +23,12 @@ class Options(BaseModel):
     """Base of a plugin's declared options: unknown options are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackendOptions(Options):
+    """Base of a backend's declared options: what hefw itself offers for any backend."""
+
+    hosted: StrictBool = False  # in worker processes, though its library could be imported here
 
 
 @dataclass(frozen=True)

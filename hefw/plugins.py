@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,8 +15,8 @@ from typing import Any, Literal, get_args
 
 import pluggy
 
-from hefw import hookspecs
-from hefw.core.errors import PluginError, suggest
+from hefw import environments, hookspecs
+from hefw.core.errors import PluginError, line, suggest
 from hefw.hookspecs import Entry
 
 Kind = Literal["backend", "strategy", "model", "scheduler"]
@@ -32,6 +35,10 @@ BUILTIN = (
     "hefw.strategies.plugin",
     "hefw.models.plugin",
 )
+
+
+#: Modules that another process of this interpreter has imported.
+_imported_elsewhere: set[tuple[str, ...]] = set()
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,7 @@ class Registry:
         reason = unavailable(entry)
         if reason:
             raise PluginError(f"{kind} {name!r} is unavailable: {reason}")
-        module, _, attribute = entry.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, OSError) as error:
-            raise PluginError(f"{kind} {name!r} cannot be loaded from {entry.target}: {error}") from error
+        return imported(kind, entry)
 
     def listing(self) -> list[Listed]:
         """One row an entry and one a broken plugin, in the order in which `hefw plugins` prints them."""
@@ -104,13 +107,59 @@ class Registry:
         return rows
 
 
+def imported(kind: Kind, entry: Entry) -> Any:
+    """An entry's target, imported here. PluginError if that fails."""
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, OSError) as error:
+        raise PluginError(f"{kind} {entry.name!r} cannot be loaded from {entry.target}: {error}") from error
+
+
 def unavailable(entry: Entry) -> str | None:
-    """Why an entry cannot be used on this machine and what to do about it, or None."""
-    missing = [name for name in entry.requires if not importable(name)]
-    if not missing:
+    """Why an entry cannot be used on this machine and what to do about it, or None.
+
+    A backend that hefw knows how to install can also be used if it is in a managed environment.
+    """
+    reason = unusable_here(entry) if entry.install else _missing(entry)
+    if reason is None or (entry.install and environments.find(entry.name)):
         return None
     advice = entry.advice or (f"hefw backends install {entry.name}" if entry.install else "")
-    return f"{', '.join(missing)} not installed" + (f"; run: {advice}" if advice else "")
+    return reason + (f"; run: {advice}" if advice else "")
+
+
+def unusable_here(entry: Entry) -> str | None:
+    """Why the modules that an entry requires cannot be imported by this interpreter, or None: they were imported.
+
+    Another process imports them, once: a library may crash, or take its settings from the environment it finds first.
+    """
+    return _missing(entry) or _import_failure(entry.requires)
+
+
+def _missing(entry: Entry) -> str | None:
+    missing = [name for name in entry.requires if not importable(name)]
+    return f"{', '.join(missing)} not installed" if missing else None
+
+
+def _import_failure(modules: tuple[str, ...]) -> str | None:
+    untried = tuple(name for name in modules if name not in sys.modules)
+    if not untried or untried in _imported_elsewhere:
+        return None
+    script = "import sys; sys.path[:] = [folder for folder in sys.path if folder]; "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "; ".join(f"import {name}" for name in untried)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder)},
+        check=False,
+    )
+    if done.returncode == 0:
+        _imported_elsewhere.add(untried)
+        return None
+    words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return f"{', '.join(untried)} cannot be imported here: {line(words[-1])}"
 
 
 def version(entry: Entry) -> str:

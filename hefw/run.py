@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw import __version__
+from hefw.backends.choose import make
 from hefw.config import Config, Resolved, check_labels, merge
-from hefw.core.backend import Backend
-from hefw.core.errors import ConfigError, ParameterError, ProtocolError
+from hefw.core.backend import Backend, Provenance
+from hefw.core.errors import CapabilityError, ConfigError, ParameterError, ProtocolError
 from hefw.core.graph import Graph
 from hefw.core.ledger import LedgerEntry
 from hefw.core.lower import Request
@@ -23,9 +27,10 @@ from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
+from hefw.core.unroll import unroll
 from hefw.models.base import Model
-from hefw.plugins import registry
-from hefw.protocol.client import Client
+from hefw.plugins import imported, registry, unavailable
+from hefw.protocol.client import Client, Figures
 from hefw.protocol.process import ServerProcess
 from hefw.record import (
     BytesRecord,
@@ -33,8 +38,10 @@ from hefw.record import (
     LedgerRecord,
     ModelRecord,
     ParamsRecord,
+    ProcessRecord,
     RunRecord,
     SecondsRecord,
+    TraceRecord,
     machine_info,
     versions_info,
 )
@@ -45,6 +52,12 @@ Array = NDArray[np.float64]
 DATA_RANGE = 2.0
 #: Scale of fresh ciphertexts on a modulus chain that the user gives, in bits; the planner tries others from there.
 GIVEN_CHAIN_SCALE = 30.0
+Party = Literal["key holder", "server"]
+OWN_WORK: dict[Party, str] = {
+    "key holder": "noise, labels, messages, plaintext twin, report",
+    "server": "model, plan, messages",
+}
+LIBRARY_WORK: dict[Party, str] = {"key holder": "keys, encryption, decryption", "server": "evaluation on ciphertext"}
 VERSIONS = ("hefw", "numpy", "torch", "diffusers", "tenseal")
 
 
@@ -55,8 +68,8 @@ class Result:
     images: Array  # (count, channels, height, width)
     plain: Array | None  # the plaintext twin's images of the same seed and labels
     labels: tuple[int, ...]
-    trajectory: Array  # (steps + 1, count, channels, height, width), decrypted
-    server_view: tuple[bytes, ...]  # the beginning of what the server was sent at each step
+    trajectory: Array  # (messages + 1, count, channels, height, width): x_T, then what was decrypted of each message
+    server_view: tuple[bytes, ...]  # the beginning of what the server was sent in each message
     record: RunRecord
 
 
@@ -84,7 +97,7 @@ class _Run:
         self.clock = time.perf_counter()
         chosen = config.resolve()
         self.chosen = chosen
-        self.backend: Backend = _load(chosen["backend"])
+        self.backend: Backend = make(chosen["backend"].entry, chosen["backend"].options)
         self.strategy: Strategy = _load(chosen["strategy"])
         self.model: Model = _load(chosen["model"])
         check_labels(config.labels, self.model.labels, self.model.name)
@@ -95,28 +108,30 @@ class _Run:
         graph = model.graph(self._scheduler(), config.steps)
         start = self._start()
         self._check_strategy(start)
-        states = np.zeros((config.steps + 1, *start.shape))
-        states[0] = start
+        self._check_refresh()
+        expected = unroll(graph, config.refresh.steps_a_message(config.steps))
         with tempfile.TemporaryDirectory(prefix="hefw-") as folder:
             path = Path(folder) / "model.hefw"
             graph.save(path)
             options = self.chosen["backend"].options.model_dump(mode="json")
             with ServerProcess(path, self.backend.name, options) as server:
                 client = Client(server, self.backend, self.progress)
-                interface = client.open(graph.digest, self._request(), lambda told: _check_manifest(told, graph))
+                interface = client.open(graph.digest, self._request(), lambda told: _check_manifest(told, expected))
+                states = np.zeros((interface.messages + 1, *start.shape))
+                states[0] = start
                 size = interface.batch if config.batch == "auto" else min(config.batch, interface.batch)
                 batches = [slice(k, k + size) for k in range(0, len(start), size)]
                 for number, part in enumerate(batches):
 
-                    def watch(step: int, outputs: Mapping[str, Array], part: slice = part) -> None:
-                        states[step + 1, part] = model.latents(outputs)
+                    def watch(message: int, outputs: Mapping[str, Array], part: slice = part) -> None:
+                        states[message + 1, part] = model.latents(outputs)
 
                     client.generate(model.inputs(start[part], self.labels[part]), watch, (number, len(batches)))
                 client.close()
         seconds = time.perf_counter() - self.clock
         images = model.decode(states[-1])
         plain = self._twin(start)
-        record = self._record(client, interface, graph.digest, images, plain, seconds)
+        record = self._record(client, server.pid, interface, graph.digest, images, plain, seconds)
         trajectory = np.stack([model.decode(state) for state in states])
         return Result(images, plain, config.labels, trajectory, tuple(client.view), record)
 
@@ -139,18 +154,36 @@ class _Run:
                 "protocol 'end-to-end' encrypts all of a latent; use strategy: full"
             )
 
+    def _check_refresh(self) -> None:
+        if self.config.refresh.name == "bootstrap" and not self.backend.capabilities.bootstrap:
+            able = ", ".join(_with_capability("bootstrap")) or "none"
+            raise CapabilityError(
+                f"backend {self.backend.name!r} cannot bootstrap; those that can: {able}. Choose one of them, or use "
+                "refresh: client"
+            )
+
     def _request(self) -> Request:
-        wanted = self.config.params
+        wanted, refresh = self.config.params, self.config.refresh
         insecure = self.config.allow_insecure
+        params = None
         if wanted.modulus_bits is None:
             if wanted.special_bits is not None:
                 raise ParameterError("special_bits are given without modulus_bits; give both, or neither")
-            return Request(wanted.precision_db, wanted.ring_dimension, None, insecure)
-        if wanted.ring_dimension is None:
+        elif wanted.ring_dimension is None:
             raise ParameterError("modulus_bits are given without ring_dimension; give both, or neither")
-        special = wanted.special_bits or (MAXIMUM_PRIME_BITS,)
-        params = CkksParams(wanted.ring_dimension, wanted.modulus_bits, special, GIVEN_CHAIN_SCALE, insecure)
-        return Request(wanted.precision_db, wanted.ring_dimension, params, insecure)
+        else:
+            special = wanted.special_bits or (MAXIMUM_PRIME_BITS,)
+            params = CkksParams(wanted.ring_dimension, wanted.modulus_bits, special, GIVEN_CHAIN_SCALE, insecure)
+        images = len(self.labels) if self.config.batch == "auto" else min(self.config.batch, len(self.labels))
+        return Request(
+            wanted.precision_db,
+            wanted.ring_dimension,
+            params,
+            insecure,
+            refresh.steps_a_message(self.config.steps),
+            refresh.name == "bootstrap",
+            images,
+        )
 
     def _twin(self, start: Array) -> Array:
         steps = self.config.steps
@@ -161,7 +194,14 @@ class _Run:
         return self.model.decode(self.model.twin(start, self.labels, self._scheduler(), steps, watch))
 
     def _record(
-        self, client: Client, interface: Interface, digest: str, images: Array, plain: Array | None, total: float
+        self,
+        client: Client,
+        server: int,
+        interface: Interface,
+        digest: str,
+        images: Array,
+        plain: Array | None,
+        total: float,
     ) -> RunRecord:
         figures, params = client.figures, interface.params.params
         error = None if plain is None else float(np.abs(images - plain).max())
@@ -180,7 +220,7 @@ class _Run:
                 security_bits=params.security_bits,
                 depth=interface.depth,
                 scale_bits=params.scale_bits,
-                secret="none" if self.backend.capabilities.simulated else "uniform ternary",
+                secret=_secret(self.backend, params),
                 modulus_bits=(*params.modulus_bits, *params.special_bits),
                 insecure=params.insecure,
             ),
@@ -196,6 +236,9 @@ class _Run:
             ),
             counts=figures.counts,
             peak_rss_bytes=peak_rss_bytes() + figures.server_peak_rss,
+            messages=interface.messages,
+            trace=tuple(TraceRecord(**vars(item)) for item in figures.trace),
+            processes=_processes(figures, server),
             ledger=LedgerRecord(
                 server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
                 entries=tuple(_entry(entry) for entry in client.ledger.entries),
@@ -216,6 +259,43 @@ def _check_manifest(interface: Interface, graph: Graph) -> None:
     told_outputs = {name: (port.shape, port.feedback, port.factors) for name, port in interface.outputs.items()}
     if (inputs, outputs, graph.timesteps) != (told_inputs, told_outputs, interface.timesteps):
         raise ProtocolError("the server's manifest is not that of this model: inputs, outputs or timesteps differ")
+
+
+def _secret(backend: Backend, params: CkksParams) -> str:
+    if backend.capabilities.simulated:
+        return "none"
+    return "uniform ternary" if params.bootstrap is None else "sparse ternary, encapsulated"
+
+
+def _processes(figures: Figures, server: int) -> tuple[ProcessRecord, ...]:
+    """Who did what: the parties' own processes, and those that a library lives in."""
+    parties: dict[Party, tuple[Provenance | None, int]] = {
+        "key holder": (figures.key_holder, os.getpid()),
+        "server": (figures.evaluator, server),
+    }
+    found = []
+    for party, (provenance, process) in parties.items():
+        assert provenance is not None  # the session was closed
+        own = ProcessRecord(
+            party=party,
+            did=OWN_WORK[party],
+            library="hefw",
+            version=__version__,
+            python=platform.python_version(),
+            process=process,
+        )
+        found += [own, ProcessRecord(party=party, did=LIBRARY_WORK[party], **vars(provenance))]
+    return tuple(found)
+
+
+def _with_capability(name: str) -> list[str]:
+    """Names of the backends that declare a capability; with the next step for those that are not installed."""
+    known, found = registry(), []
+    for backend in known.names("backend"):
+        entry = known.entry("backend", backend)
+        if getattr(imported("backend", entry).capabilities, name):
+            found.append(backend if unavailable(entry) is None else f"{backend} (run: {entry.advice})")
+    return found
 
 
 def _load(chosen: Resolved) -> Any:

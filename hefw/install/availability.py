@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from hefw import environments, plugins
 from hefw.core.backend import Capabilities
 from hefw.environments import Environment
 from hefw.hookspecs import Entry
-from hefw.install.errors import InstallError
-from hefw.install.trial import try_modules
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Availability:
 
 def availability(entry: Entry) -> Availability:
     """That of one backend. Its library is imported by another process, in case it is broken."""
-    reason = _cannot_be_used_here(entry)
+    reason = plugins.unusable_here(entry)
     found = environments.find(entry.name)
     where: Literal["process", "environment"] | None = None
     python = python_version = version = advice = None
@@ -89,19 +85,6 @@ def describe(declared: Capabilities) -> list[str]:
     }
     words += [text if getattr(declared, field) else f"no {text}" for field, text in names.items()]
     return ["SIMULATED, no encryption", *words] if declared.simulated else words
-
-
-def _cannot_be_used_here(entry: Entry) -> str | None:
-    missing = [name for name in entry.requires if not plugins.importable(name)]
-    if missing:
-        return f"{', '.join(missing)} not installed"
-    if not entry.requires:
-        return None
-    try:
-        try_modules(Path(sys.executable), entry.requires, isolated=False)
-    except InstallError as error:
-        return str(error)
-    return None
 
 
 def _version(entry: Entry, found: Environment) -> str | None:

@@ -8,6 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
+from hefw.backends.choose import make
 from hefw.core.errors import HefwError, ProtocolError, line
 from hefw.core.graph import Graph
 from hefw.plugins import registry
@@ -45,7 +46,7 @@ def main() -> int:
     try:
         entry = registry().entry("backend", arguments.backend)
         options = entry.options.model_validate(json.loads(arguments.options))
-        backend = registry().load("backend", arguments.backend)(options)
+        backend = make(entry, options)
         graph = Graph.load(arguments.model)
     except (HefwError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
         print(f"error: {line(error)}", file=sys.stderr)

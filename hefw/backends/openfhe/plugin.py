@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefw.hookspecs import Entry, Install, hookimpl
+from hefw.hookspecs import BackendOptions, Entry, Install, hookimpl
 
 
 @hookimpl
@@ -12,6 +12,7 @@ def hefw_backends() -> list[Entry]:
             "openfhe",
             "hefw.backends.openfhe.backend:OpenfheBackend",
             "OpenFHE: hoisted rotations, several special primes, bootstrapping",
+            options=BackendOptions,
             requires=("openfhe",),
             advice="hefw backends install openfhe",
             distribution="openfhe",

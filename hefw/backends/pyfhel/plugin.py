@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefw.hookspecs import Entry, Install, hookimpl
+from hefw.hookspecs import BackendOptions, Entry, Install, hookimpl
 
 
 @hookimpl
@@ -12,6 +12,7 @@ def hefw_backends() -> list[Entry]:
             "pyfhel",
             "hefw.backends.pyfhel.backend:PyfhelBackend",
             "Microsoft SEAL through Pyfhel",
+            options=BackendOptions,
             requires=("Pyfhel",),
             advice="hefw backends install pyfhel",
             distribution="pyfhel",

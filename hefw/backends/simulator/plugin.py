@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefw.hookspecs import Entry, hookimpl
+from hefw.hookspecs import BackendOptions, Entry, hookimpl
 
 
 @hookimpl
@@ -12,5 +12,6 @@ def hefw_backends() -> list[Entry]:
             "simulator",
             "hefw.backends.simulator.backend:SimulatorBackend",
             "no encryption: levels, scales, noise and costs in numpy, for planning and fast tests",
+            options=BackendOptions,
         )
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefw.hookspecs import Entry, Install, hookimpl
+from hefw.hookspecs import BackendOptions, Entry, Install, hookimpl
 
 
 @hookimpl
@@ -12,6 +12,7 @@ def hefw_backends() -> list[Entry]:
             "tenseal",
             "hefw.backends.tenseal.backend:TensealBackend",
             "Microsoft SEAL through tenseal.sealapi",
+            options=BackendOptions,
             requires=("_sealapi_cpp",),
             advice="hefw backends install tenseal",
             distribution="tenseal",
