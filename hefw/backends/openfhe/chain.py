@@ -25,10 +25,17 @@ def scaling_bits(params: CkksParams) -> int:
     return params.modulus_bits[1] if len(params.modulus_bits) > 1 else min(params.modulus_bits[0], LARGEST_SCALING_BITS)
 
 
-def towers(params: CkksParams, special: int) -> int:
-    """Most primes of the chain in one digit of a key switch: with four bits to spare it must fit the special primes."""
-    room = SPECIAL_BITS * special - MARGIN_BITS - params.modulus_bits[0]
-    return min(room // scaling_bits(params) + 1, len(params.modulus_bits)) if room >= 0 else 0
+def special_primes(params: CkksParams, digits: int) -> range:
+    """How many special primes OpenFHE takes for so many digits of a key switch; empty if it cannot split so.
+
+    They must exceed the largest digit by four bits, and a digit may have one bit more than its primes were asked for.
+    """
+    count = len(params.modulus_bits)
+    most = math.ceil(count / digits)
+    if most * (digits - 1) >= count:
+        return range(0)
+    bits = params.modulus_bits[0] + (most - 1) * scaling_bits(params) + MARGIN_BITS
+    return range(math.ceil(bits / SPECIAL_BITS), math.ceil((bits + 1) / SPECIAL_BITS) + 1)
 
 
 def resolve(params: CkksParams, backend: str) -> Resolved:
@@ -45,19 +52,16 @@ def make(params: CkksParams) -> tuple[Any, tuple[int, ...]]:
     if params.bootstrap is not None:
         _check_bootstrap(params, params.bootstrap)
     count, special = len(params.modulus_bits), len(params.special_bits)
-    for most in range(towers(params, special), max(towers(params, special - 1), 1) - 1, -1):
-        digits = math.ceil(count / most)
-        if math.ceil(count / digits) < most:
-            continue  # another split into as many digits
+    possible = {digits: special_primes(params, digits) for digits in range(1, count + 1)}
+    for digits in (digits for digits, numbers in possible.items() if special in numbers):
         made = _generate(params, digits)
         found = primes(encrypt_sample(made), params.ring_dimension)
         if len(found) == count + special:
             return made, found
-    counts = range(1, 2 * count + 2)
-    possible = [k for k in counts if towers(params, k) and towers(params, k) > towers(params, k - 1)]
     raise ParameterError(
         f"OpenFHE has no key switch with {special} special primes for {count} primes of {params.modulus_bits[0]} and "
-        f"{scaling_bits(params)} bits; ask for one of {possible} special primes, or for smaller primes"
+        f"{scaling_bits(params)} bits; ask for one of {sorted({n[0] for n in possible.values() if n})} special primes, "
+        "or for smaller primes"
     )
 
 
