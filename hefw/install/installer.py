@@ -217,12 +217,12 @@ class _Installer:
             )
 
     def _pip(self, python: Path, requirements: Sequence[str], way: Install, *, managed: bool) -> None:
-        stage = f"installing {', '.join(way.requirements)}" + (f" ({way.note})" if way.note else "")
+        stage = f"installing {', '.join(way.requirements)}"
         self._log_section(stage)
-        self.report(stage, "")
+        self.report(stage, way.note)
 
         def watch(line: str) -> None:
-            self.report(stage, "" if "://" in line else line)  # where an index is, is for the log alone
+            self.report(stage, way.note if "://" in line else line)  # where an index is, is for the log alone
 
         isolated = ("-I",) if managed else ()
         code, lines = run(

@@ -54,7 +54,7 @@ def run(
                 log.write(f"{line}\n")
                 log.flush()
                 shown = "".join(character for character in line if character.isprintable()).strip()
-                if shown:
+                if any(map(str.isalnum, shown)):  # rulers under a compiler's warnings tell nothing
                     lines.append(shown)
                 finishing = finishing or (finish_from is not None and shown.startswith(finish_from))
             elif process.poll() is not None:

@@ -11,6 +11,7 @@ from typing import TextIO
 
 #: Between two plain lines of one stage, so that a log shows that it lives and stays short.
 HEARTBEAT_SECONDS = 15.0
+LONGEST_LINE = 100
 
 
 class PlainStages:
@@ -22,6 +23,8 @@ class PlainStages:
 
     def __call__(self, stage: str, line: str) -> None:
         now = self._clock()
+        if len(line) > LONGEST_LINE:
+            line = f"{line[: LONGEST_LINE - 3]}..."
         if stage != self._stage:
             self._stage, self._started, self._shown = stage, now, now
             text = f"{stage}: {line}" if line else stage
