@@ -82,7 +82,10 @@ def generate(
     model: Annotated[str | None, typer.Option(help="Diffusion model (default digits).")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Sampler (default ddim).")] = None,
     protocol: Annotated[str | None, typer.Option(help="What the server computes (default end-to-end).")] = None,
-    refresh: Annotated[str | None, typer.Option(help="Who gives levels back (default client).")] = None,
+    refresh: Annotated[
+        str | None, typer.Option(help="Who gives levels back: client, none or bootstrap (default client).")
+    ] = None,
+    every: Annotated[str | None, typer.Option(metavar="N", help="Steps between two refreshes (default 1).")] = None,
     batch: Annotated[
         str | None, typer.Option(metavar="N", help="Most images in one request, or what fits (default auto).")
     ] = None,
@@ -115,7 +118,9 @@ def generate(
         "labels": labels,
         "steps": _number(steps),
         "protocol": protocol,
-        "refresh": refresh,
+        "refresh": refresh
+        if every is None
+        else {"every": _number(every)} | ({} if refresh is None else {"name": refresh}),
         "batch": _number(batch),
         "seed": _number(seed),
         "out": out,

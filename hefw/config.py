@@ -146,6 +146,48 @@ class Choice:
         return {"name": self.name, **self.options} if self.options else self.name
 
 
+REFRESHES = ("client", "none", "bootstrap")
+_REFRESH_ALLOWED = "client, none or bootstrap, or {name: client, every: 2}"
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Who gives ciphertexts their levels back, and after how many steps.
+
+    'client': the key holder decrypts and encrypts again. 'none': nobody, all steps fit one modulus chain. 'bootstrap':
+    the server, on ciphertext. In a file `name`, or `{name: ..., every: ...}`; 'none' takes no `every`.
+    """
+
+    name: str = "client"
+    every: int = 1
+
+    @classmethod
+    def parse(cls, value: object) -> Refresh:
+        """From a name, a mapping with the key `name`, or a Refresh. ValueError (one line) for anything else."""
+        if isinstance(value, cls):
+            return value
+        given: Mapping[Any, Any] = value if isinstance(value, Mapping) else {"name": value}
+        name, every = given.get("name", "client"), given.get("every", 1)
+        if name not in REFRESHES or set(given) - {"name", "every"}:
+            raise ValueError(f"{_show(value)} is not allowed; allowed: {_REFRESH_ALLOWED}; for example refresh: client")
+        if isinstance(every, bool) or not isinstance(every, int) or not 1 <= every <= MAX_STEPS:
+            raise ValueError(f"every {_show(every)} is not allowed; allowed: steps from 1 to {MAX_STEPS}")
+        if name == "none" and "every" in given:
+            raise ValueError("none does all steps from one message; leave every out, or use {name: client, every: 2}")
+        return cls(name, every)
+
+    def to_json(self) -> str | dict[str, JsonValue]:
+        """The name alone, or the mapping."""
+        return self.name if self.every == 1 else {"name": self.name, "every": self.every}
+
+    def steps_a_message(self, steps: int) -> int:
+        """Steps between two refreshes, of so many in all."""
+        return steps if self.name == "none" else self.every
+
+
+RefreshField = Annotated[
+    Refresh, PlainValidator(Refresh.parse), PlainSerializer(Refresh.to_json, return_type=str | dict[str, Any])
+]
 ChoiceField = Annotated[
     Choice, PlainValidator(Choice.parse), PlainSerializer(Choice.to_json, return_type=str | dict[str, Any])
 ]
@@ -193,7 +235,7 @@ class Config(BaseModel):
     model: ChoiceField = Field(default=Choice("digits"), description="the diffusion model")
     scheduler: ChoiceField = Field(default=Choice("ddim"), description="the sampler")
     protocol: Literal["end-to-end"] = Field(default="end-to-end", description="end-to-end", examples=["end-to-end"])
-    refresh: Literal["client"] = Field(default="client", description="client", examples=["client"])
+    refresh: RefreshField = Field(default=Refresh(), description=_REFRESH_ALLOWED, examples=["client"])
     labels: LabelsField = Field(default=(*range(10), *range(6)), description=_LABELS_ALLOWED, examples=["0-9,0-5"])
     steps: StrictInt = Field(
         default=10, ge=1, le=MAX_STEPS, description=f"an integer from 1 to {MAX_STEPS}", examples=[10]
@@ -244,7 +286,10 @@ class Config(BaseModel):
             words += [f"--{kind}", choice.name]
             for name, value in choice.options.items():
                 words += ["--option", f"{kind}.{name}={_option_text(value)}"]
-        for key in ("protocol", "refresh", "batch", "out"):
+        if self.refresh != default.refresh:
+            words += ["--refresh", self.refresh.name]
+            words += ["--every", str(self.refresh.every)] if self.refresh.every > 1 else []
+        for key in ("protocol", "batch", "out"):
             if getattr(self, key) != getattr(default, key):
                 words += [f"--{key}", str(getattr(self, key))]
         for key, value in self.params.model_dump(mode="json", exclude_defaults=True).items():
@@ -327,7 +372,7 @@ def merge(base: Config | str | os.PathLike[str] | None, overrides: Mapping[str, 
     for key, value in overrides.items():
         if value is None:
             continue
-        if isinstance(value, Mapping) and "name" not in value and key in (*KINDS, "params"):
+        if isinstance(value, Mapping) and "name" not in value and key in (*KINDS, "params", "refresh"):
             old = values[key]
             value = {**({"name": old} if isinstance(old, str) else old), **value}
         values[key] = value

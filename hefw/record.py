@@ -54,8 +54,8 @@ class BytesRecord(_Part):
     """Sizes, in bytes."""
 
     evaluation_keys: NonNegativeInt = Field(description="all evaluation keys, as sent")
-    upload_per_step: NonNegativeInt = Field(description="key holder to server, a step")
-    download_per_step: NonNegativeInt = Field(description="server to key holder, a step")
+    upload_per_step: NonNegativeInt = Field(description="key holder to server, a message")
+    download_per_step: NonNegativeInt = Field(description="server to key holder, a message")
     encoded_weights: NonNegativeInt = Field(description="memory of the encoded weights at the server")
 
 
@@ -96,6 +96,27 @@ class ModelRecord(_Part):
     digest: str = Field(description="SHA-256 of the model's graph file, hexadecimal")
 
 
+class TraceRecord(_Part):
+    """One operation on the server, in the order in which they were run."""
+
+    step: NonNegativeInt = Field(description="of the program, from 0; several steps of the schedule where unrolled")
+    operation: str = Field(description="an affine region or a square, NAME@K in the K-th step of a message")
+    level: NonNegativeInt = Field(description="rescales that remain after it")
+    scale_bits: float = Field(description="bits of the scale after it")
+    seconds: float = Field(ge=0)
+
+
+class ProcessRecord(_Part):
+    """What was done in which process, by which library under which interpreter."""
+
+    party: Literal["key holder", "server"]
+    did: str
+    library: str
+    version: str
+    python: str = Field(description="version of the interpreter")
+    process: NonNegativeInt = Field(description="process id; equal ids are one process")
+
+
 class RunRecord(_Part):
     """One run, as `run.json` holds it.
 
@@ -119,6 +140,9 @@ class RunRecord(_Part):
     bytes: BytesRecord
     counts: dict[str, NonNegativeInt] = Field(description="operations on ciphertexts, by name, over all steps")
     peak_rss_bytes: NonNegativeInt = Field(description="peak resident memory of all processes of the run")
+    messages: int = Field(ge=1, description="how often latents went to the server and came back, a batch")
+    trace: tuple[TraceRecord, ...]
+    processes: tuple[ProcessRecord, ...]
     ledger: LedgerRecord
     versions: dict[str, str]
     machine: MachineRecord

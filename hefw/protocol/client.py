@@ -320,7 +320,7 @@ def _trace(item: Any) -> Trace:
     step, operation, level, scale_bits, seconds = item
     if not (0 <= step < 2**31 and 0 <= level < 2**31 and abs(scale_bits) < 2**20 and 0 <= seconds < math.inf):
         raise ProtocolError(f"the server's trace has a step {step} at level {level}, scale {scale_bits}, {seconds} s")
-    return Trace(step, wire.line(operation, 80), level, scale_bits, seconds)
+    return Trace(step, line(operation, 80), level, scale_bits, seconds)
 
 
 def _provenance(told: Mapping[str, Any]) -> Provenance:
@@ -329,7 +329,8 @@ def _provenance(told: Mapping[str, Any]) -> Provenance:
     words = [told.get(name) for name in ("library", "version", "python")]
     if not all(isinstance(word, str) for word in words) or type(process) is not int or process < 0:
         raise ProtocolError("the server does not say which library, version, interpreter and process did the work")
-    return Provenance(*(wire.line(word, 80) for word in words), process)
+    library, version, python = (line(word, 80) for word in words)
+    return Provenance(library, version, python, process)
 
 
 def _check_keys(interface: Interface) -> None:
