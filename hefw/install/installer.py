@@ -306,11 +306,7 @@ def _there(entry: Entry, given: Interpreter | None) -> Installed | None:
 def _importable_here(entry: Entry) -> bool:
     if not entry.requires:
         return not entry.install or plugins.version(entry) != "-"
-    try:
-        try_modules(Path(sys.executable), entry.requires, isolated=False)
-    except InstallError:
-        return False
-    return True
+    return plugins.unusable_here(entry) is None
 
 
 def _writable_home() -> Path:
