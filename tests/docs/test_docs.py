@@ -242,7 +242,7 @@ def test_command_lines_parse(
         monkeypatch.setattr(Config, "resolve", reached)
         with pytest.raises(Reached):
             cli.run(arguments)
-    elif arguments[0] == "train":
+    elif arguments[0] == "train" or arguments[:2] in (["backends", "install"], ["backends", "doctor"]):
         command = typer.main.get_command(cli.app)
         for name in arguments[:2]:
             command = command.commands[name]  # type: ignore[attr-defined]
