@@ -53,6 +53,7 @@ class Capabilities:
     simulated: bool = False  # no encryption at all
     largest_prime_bits: int = 60  # of the chain's primes after the first
     special_primes: int = 1  # most key-switching primes P; more of them make fewer, larger digits
+    plaintext_levels: bool = False  # an encoded plaintext can be taken to a lower level
     packed_slots: bool = False  # fewer than N / 2 values in a ciphertext
     threads: bool = True  # several threads may use one evaluator, one operation at a time each
     fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
@@ -344,6 +345,17 @@ class Evaluator(ABC):
         self.counts["encode"] += 1
         return Plaintext(self._encode(checked, level, scale), level, scale)
 
+    def drop_plain_level(self, a: Plaintext, level: int) -> Plaintext:
+        """The same plaintext for a lower level; the scale stays. CapabilityError if that is not declared."""
+        if not self.capabilities.plaintext_levels:
+            raise CapabilityError(
+                f"backend {self.params.backend!r} has no plaintext levels; encode at the level wanted"
+            )
+        if not 0 <= level <= a.level:
+            raise LevelError(f"a plaintext of level {a.level} cannot be dropped to level {level}")
+        check_scale(self.params, level, a.scale)
+        return a if level == a.level else Plaintext(self._drop_plain_level(a, level), level, a.scale)
+
     # -- additions: levels and scales of both operands must agree ---------------------------------------------------
 
     def add(self, a: Ciphertext, b: Ciphertext) -> Ciphertext:
@@ -562,6 +574,9 @@ class Evaluator(ABC):
 
     def _bootstrap(self, a: Ciphertext) -> Any:
         raise CapabilityError(f"backend {self.params.backend!r} cannot bootstrap; use refresh: client")
+
+    def _drop_plain_level(self, a: Plaintext, level: int) -> Any:
+        raise CapabilityError(f"backend {self.params.backend!r} has no plaintext levels; encode at the level wanted")
 
     def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
         return self._add(a, b)

@@ -27,6 +27,8 @@ DEFAULT_PRECISION_DB = 60.0
 MAXIMUM_PRECISION_DB = 200.0  # more would take scales above the largest prime
 SMALLEST_PLANNED = 8192  # below, no affine region and square of useful precision is secure
 LARGEST_PLANNED = 65536
+#: Operations above which a program is long enough for a larger ring to be cheaper.
+LONG_PROGRAM = 27
 #: Rescales left after bootstrapping: fewer fit no step, more leave the largest ring no room for bootstrapping itself.
 BOOTSTRAP_LEVELS = range(2, 16)
 #: An output is multiplied by a public factor before it is bootstrapped: bits of scale that are kept for it.
@@ -90,6 +92,16 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
     return _Lowering(graph, flat, backend, request, costs or Costs()).run()
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A plan at one ring dimension; `cost` can be compared with that at another."""
+
+    plan: Plan
+    layouts: dict[str, Layout]
+    regions: dict[str, _Region]
+    cost: float
+
+
 class _Lowering:
     def __init__(self, graph: Graph, flat: Graph, backend: Backend, request: Request, costs: Costs) -> None:
         self.graph = graph
@@ -104,13 +116,24 @@ class _Lowering:
         if self.request.bootstrap:
             return self.bootstrapped()
         error: LoweringError | None = None
+        found: _Planned | None = None
         for ring_dimension in self.ring_dimensions():
             try:
-                return self.planned(ring_dimension)
+                planned = self.planned(ring_dimension)
             except LoweringError as failed:
                 error = failed
-        assert error is not None
-        raise error
+                continue
+            if found is None or planned.cost < found.cost:
+                found = planned
+            # A larger ring has room for more special primes, and a long chain then has far fewer digits.
+            if len(found.plan.choices) <= LONG_PROGRAM or self.backend.capabilities.special_primes == 1:
+                break
+        if found is None:
+            assert error is not None
+            raise error
+        self.adopt(found.layouts, found.regions)
+        params = self.backend.resolve(found.plan.params)
+        return _emit(self.graph, self.flat, found.layouts, found.regions, found.plan, self.planner, params, None)
 
     def ring_dimensions(self) -> Sequence[int]:
         offered = self.backend.capabilities.ring_dimensions
@@ -120,7 +143,7 @@ class _Lowering:
             return (fixed,)
         return [n for n in offered if SMALLEST_PLANNED <= n <= LARGEST_PLANNED] or [max(offered)]
 
-    def planned(self, ring_dimension: int) -> Program:
+    def planned(self, ring_dimension: int) -> _Planned:
         """Levels are given back by the key holder, or not at all."""
         request, planner = self.request, self.planner
         fits = request.params is not None or planner.fits(ring_dimension, allow_insecure=request.allow_insecure)
@@ -138,7 +161,7 @@ class _Lowering:
         else:
             insecure = request.allow_insecure
             plan = planner.search(ring_dimension, request.precision_db, self.accepts, allow_insecure=insecure)
-        return _emit(self.graph, self.flat, layouts, regions, plan, planner, self.backend.resolve(plan.params), None)
+        return _Planned(plan, layouts, regions, plan.cost * ring_dimension)
 
     def bootstrapped(self) -> Program:
         """The server gives levels back: the shortest chain above bootstrapping's own that reaches the precision."""
@@ -189,9 +212,14 @@ class _Lowering:
 
     def layouts(self, slots: int, keys: Iterable[int] = ()) -> tuple[dict[str, Layout], dict[str, _Region]]:
         layouts, regions = _layouts(self.flat, slots, self.costs, keys)
+        self.adopt(layouts, regions)
+        return layouts, regions
+
+    def adopt(self, layouts: dict[str, Layout], regions: dict[str, _Region]) -> None:
+        """Plan with these."""
+        slots = next(iter(layouts.values())).width * next(iter(layouts.values())).batch
         self.planner.layouts = layouts
         self.planner.work = {name: _work(region, slots) for name, region in regions.items()}
-        return layouts, regions
 
     def accepts(self, params: CkksParams) -> bool:
         """Whether the library takes parameters that the table allows."""

@@ -228,14 +228,21 @@ class Program:
 
     @property
     def weight_count(self) -> int:
-        """Plaintexts that are encoded once and kept: weights, and shifts of squares."""
+        """Plaintexts that are the same at every step: weights, and shifts of squares."""
         return sum(_kept(op) for op in (*self.prelude, *self.step))
 
     @property
     def weight_bytes(self) -> int:
         """Memory of these plaintexts: residues of 8 bytes."""
-        n = self.params.params.ring_dimension
-        return sum(_kept(op) * (op.level + 1) * n * 8 for op in (*self.prelude, *self.step))
+        return sum(self.op_weight_bytes(op) for op in (*self.prelude, *self.step))
+
+    def op_weight_count(self, op: Op) -> int:
+        """Plaintexts of one operation."""
+        return _kept(op)
+
+    def op_weight_bytes(self, op: Op) -> int:
+        """Memory of one operation's plaintexts: residues of 8 bytes."""
+        return _kept(op) * (op.level + 1) * self.params.params.ring_dimension * 8
 
     def levels(self) -> dict[str, tuple[int, float]]:
         """Level and scale (bits) of every value, inputs first."""

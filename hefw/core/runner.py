@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.core.backend import Ciphertext, Evaluator, Plaintext
+from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import LevelError, ProtocolError, ScaleError
+from hefw.core.memory import weights_budget
 from hefw.core.program import LinearOp, Op, Port, Program, SquareOp
 from hefw.core.progress import Progress, ProgressCallback
 
@@ -22,19 +23,40 @@ Watch = Callable[[int, str, Ciphertexts], None]  # step, operation, value
 
 
 class Weights:
-    """Encoded weights of one program. Holds no key, so that every session of a server may share it."""
+    """Encoded weights of one program. Holds no key, so that every session of a server may share it.
 
-    def __init__(self, program: Program) -> None:
+    Weights are kept as far as `budget` (bytes) goes. Of those that are not, some are kept ones of the same matrix,
+    encoded for a higher level and the same scale: a library that can take them to a lower level does so at every use.
+    The others are encoded at every use.
+    """
+
+    def __init__(self, program: Program, budget: float | None = None) -> None:
         self.program = program
         self._encoded: dict[str, list[Plaintext]] = {}
+        self._sources = _shared(program)
+        room = weights_budget() if budget is None else budget
+        self._kept: set[str] = set()
+        # What others can be made from comes first.
+        ops = (*program.prelude, *program.step)
+        for op in sorted(ops, key=lambda op: op.name in self._sources):
+            size = program.op_weight_bytes(op)
+            if size <= room:
+                self._kept.add(op.name)
+                room -= size
+
+    @property
+    def kept_count(self) -> int:
+        """Plaintexts that are encoded once and kept."""
+        return sum(self.program.op_weight_count(op) for op in self._ops() if op.name in self._kept)
 
     def encode_all(self, evaluator: Evaluator, progress: ProgressCallback | None = None) -> None:
-        """Encode whatever is not encoded yet."""
-        done = 0
-        for op in (*self.program.prelude, *self.program.step):
-            done += len(self.get(evaluator, op))
-            if progress is not None:
-                progress(Progress("encode", done, self.program.weight_count, op.name))
+        """Encode whatever is kept and not encoded yet."""
+        done, total = 0, self.kept_count
+        for op in self._ops():
+            if op.name in self._kept:
+                done += len(self.get(evaluator, op))
+                if progress is not None:
+                    progress(Progress("encode", done, total, op.name))
 
     @property
     def kept_bytes(self) -> int:
@@ -43,10 +65,37 @@ class Weights:
         return sum((pt.level + 1) * n * 8 for pts in self._encoded.values() for pt in pts)
 
     def get(self, evaluator: Evaluator, op: Op) -> list[Plaintext]:
-        """What an operation multiplies with or adds at every step, at its level and scales; encoded at first use."""
-        if op.name not in self._encoded:
-            self._encoded[op.name] = _encode(evaluator, op)
-        return self._encoded[op.name]
+        """What an operation multiplies with or adds at every step, at its level and scales."""
+        if op.name in self._encoded:
+            return self._encoded[op.name]
+        source = self._encoded.get(self._sources.get(op.name, ""))
+        if op.name not in self._kept and source is not None and evaluator.capabilities.plaintext_levels:
+            return [evaluator.drop_plain_level(pt, op.level) for pt in source]
+        encoded = _encode(evaluator, op)
+        if op.name in self._kept:
+            self._encoded[op.name] = encoded
+        return encoded
+
+    def _ops(self) -> tuple[Op, ...]:
+        return (*self.program.prelude, *self.program.step)
+
+
+def _shared(program: Program) -> dict[str, str]:
+    """Operations whose weights are those of another one at a higher level."""
+    first: dict[int, LinearOp] = {}
+    found = {}
+    for op in (*program.prelude, *program.step):
+        if not isinstance(op, LinearOp) or op.transform is None:
+            continue
+        other = first.setdefault(id(op.transform), op)
+        scales = zip(op.weight_scales, other.weight_scales, strict=True)
+        if other is not op and op.level <= other.level and all(_same_scale(a, b) for a, b in scales):
+            found[op.name] = other.name
+    return found
+
+
+def _same_scale(a: float, b: float) -> bool:
+    return abs(a - b) <= SCALE_TOLERANCE / 2 * max(a, b)
 
 
 def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:

@@ -121,6 +121,11 @@ class TensealEvaluator(Evaluator):
         self._evaluator.mod_switch_to(a.handle, self._context.level_ids[level], out)
         return out
 
+    def _drop_plain_level(self, a: Plaintext, level: int) -> Any:
+        out = seal.Plaintext()
+        self._evaluator.mod_switch_to(a.handle, self._context.level_ids[level], out)
+        return out
+
     def _rotate(self, a: Ciphertext, step: int) -> Any:
         out = seal.Ciphertext()
         self._evaluator.rotate_vector(a.handle, step, self._galois[f"rotation/{step}"], out)
