@@ -54,7 +54,7 @@ class Context:
             _, _, self.handle = _chains(asked, list(asked.modulus_bits), list(asked.special_bits))
             _, (self.auxiliary,), _ = _server_chains(asked)
             self._encoder = ckks.Encoder(self.handle)
-            sample = self._encoder.encode([0.0] * self.slots, 0, 2**NOMINAL_BITS).marshal_binary()
+            sample: bytes = self._encoder.encode([0.0] * self.slots, 0, 2**NOMINAL_BITS).marshal_binary()
         self._header = sample[: sample.index(b"}}") + 2]  # its metadata: scale, slots, form
 
     @contextmanager
@@ -77,13 +77,14 @@ class Context:
             raise CapabilityError(f"backend {self.params.backend!r} has no complex values; choose one that declares it")
         scaled = (values * (scale / 2**NOMINAL_BITS)).tolist()
         with self.lattigo():
-            data = self._encoder.encode(scaled, level, 2**NOMINAL_BITS).marshal_binary()
+            data: bytes = self._encoder.encode(scaled, level, 2**NOMINAL_BITS).marshal_binary()
         return self.read(data, 1, level + 1)[0]
 
     def decode(self, plaintext: Any, scale: float) -> NDArray[np.float64]:
         """(slots,) real values of one of Lattigo's plaintexts."""
         with self.lattigo():
-            return np.array(self._encoder.decode(plaintext, self.slots)) * (2**NOMINAL_BITS / scale)
+            decoded = np.array(self._encoder.decode(plaintext, self.slots), dtype=np.float64)
+        return decoded * (2**NOMINAL_BITS / scale)
 
     def write(self, parts: Residues) -> bytes:
         """Lattigo's bytes of a ciphertext, from (parts, primes, N) residues."""

@@ -178,5 +178,6 @@ class LattigoEvaluator(Evaluator):
         for element, key in rotations.items():
             keys += [struct.pack("<QQQ", element, element, 4 * self.params.slots), key]
         joined = b"".join(keys)
-        rotations.clear(), keys.clear()
+        rotations.clear()
+        keys.clear()
         return orion_evaluator.Evaluator(circuits.parameters(self.params), joined)
