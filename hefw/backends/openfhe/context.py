@@ -53,6 +53,7 @@ class Context:
         if found != (*params.primes, *params.special_primes):
             raise ParameterError(f"OpenFHE has other primes than {params.primes} here; both parties need its version")
         self._ciphertexts: dict[int, tuple[Structure, Any]] = {}
+        self._centres: dict[int, Any] = {}
         weakref.finalize(self, bootstrap.give_back, self.openfhe, params.primes, params.slots).atexit = False
 
     # -- plaintexts --------------------------------------------------------------------------------------------------
@@ -89,11 +90,16 @@ class Context:
         expected = self.params.primes[: level + 1] * 2
         blocks = unpack(f"ciphertext of level {level}", memoryview(payload)[1:], expected, self.ring_dimension)
         structure, empty = self._ciphertext(level)
-        read = openfhe.DeserializeCiphertextString(structure.fill(blocks), openfhe.BINARY)
-        # Into a ciphertext that OpenFHE made itself: one that it read compares whole contexts in every operation.
+        ciphertext = self._read(structure.fill(blocks), empty)
+        ciphertext.SetKeyTag(tag)
+        return ciphertext
+
+    @staticmethod
+    def _read(serialised: bytes, empty: Any) -> Any:
+        """What OpenFHE reads, in a ciphertext that it made itself: those that it reads are ten times slower to use."""
+        read = openfhe.DeserializeCiphertextString(serialised, openfhe.BINARY)
         ciphertext = empty.CloneEmpty()
         ciphertext.SetElementsMove(read.GetElementsMutable())
-        ciphertext.SetKeyTag(tag)
         return ciphertext
 
     def _ciphertext(self, level: int) -> tuple[Structure, Any]:
@@ -103,6 +109,31 @@ class Context:
             structure, _ = split(openfhe.Serialize(sample, openfhe.BINARY), self.ring_dimension)
             self._ciphertexts[level] = structure, sample.CloneEmpty()
         return self._ciphertexts[level]
+
+    def centre(self, level: int) -> Any:
+        """What is to be added to a ciphertext after a key switch, so that its error has no mean; None for one prime P.
+
+        OpenFHE's division by k special primes leaves, in each coefficient, the sum of k errors that are uniform in
+        [0, 1) instead of centred. Their mean k / 2 times the sum of all powers of X would come out of the secret's
+        multiples as an error that depends on the key alone, and is large in the few slots near the root 1. For an odd
+        k, a half of it stays.
+        """
+        mean = len(self.params.special_primes) // 2
+        if mean == 0:
+            return None
+        if level not in self._centres:
+            n = self.ring_dimension
+            exponents = np.array([pow(5, slot, 2 * n) for slot in range(n // 2)])
+            every_power = 2 / (1 - np.exp(1j * np.pi * exponents / n))  # the sum of X^0 .. X^(N - 1) in the slots
+            below = self.params.max_level - level
+            plaintext = self.openfhe.MakeCKKSPackedPlaintext(mean / self.nominal * every_power, 1, below, None, n // 2)
+            structure, empty = self._ciphertext(level)
+            zeros = [np.zeros(n, np.uint64)] * len(structure.primes)
+            blank = self._read(structure.fill(zeros), empty)
+            _, blocks = split(openfhe.Serialize(self.openfhe.EvalAdd(blank, plaintext), openfhe.BINARY), n)
+            first = blocks[: level + 1]
+            self._centres[level] = self._read(structure.fill([*first, *first]), empty)
+        return self._centres[level]
 
     # -- keys --------------------------------------------------------------------------------------------------------
 

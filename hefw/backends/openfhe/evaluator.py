@@ -25,7 +25,6 @@ class OpenfheEvaluator(Evaluator):
         self._openfhe = self._context.openfhe
         self._tag = cache.new_tag()
         self._relinearisation: Any = None
-        self._conjugation: Any = None
         weakref.finalize(self, cache.forget, self._tag).atexit = False
 
     # -- keys and bytes ----------------------------------------------------------------------------------------------
@@ -38,10 +37,7 @@ class OpenfheEvaluator(Evaluator):
         if name == "bootstrap":
             cache.insert(self._tag, self._context.load_bootstrap(payload))
             return
-        keys = self._context.load_automorphism(name, payload)
-        cache.insert(self._tag, keys)
-        if name == "conjugation":
-            self._conjugation = keys
+        cache.insert(self._tag, self._context.load_automorphism(name, payload))
 
     def _load(self, payload: bytes, level: int, scale: float) -> Any:
         return self._context.load(payload, level, self._tag)
@@ -102,7 +98,7 @@ class OpenfheEvaluator(Evaluator):
         return _nominal(self._openfhe.EvalMultNoRelin(a.handle, b.handle))
 
     def _relinearise(self, a: Ciphertext) -> Any:
-        return self._openfhe.KeySwitch(a.handle, self._relinearisation)
+        return self._centred(self._openfhe.KeySwitch(a.handle, self._relinearisation), a.level)
 
     # -- levels ------------------------------------------------------------------------------------------------------
 
@@ -118,31 +114,40 @@ class OpenfheEvaluator(Evaluator):
     # -- rotations ---------------------------------------------------------------------------------------------------
 
     def _rotate(self, a: Ciphertext, step: int) -> Any:
-        with cache.LOCK:
-            return self._openfhe.EvalRotate(a.handle, step)
+        return self._lowered(self._turned(a, step, self._openfhe.EvalFastRotationPrecompute(a.handle)), a.level)
 
     def _conjugate(self, a: Ciphertext) -> Any:
-        index = self._context.automorphism("conjugation")
-        return self._openfhe.EvalAutomorphism(a.handle, index, self._conjugation)
+        return self._rotate(a, 2 * self._context.ring_dimension - 1)  # OpenFHE's number for it
 
     def rotate_many(self, a: Ciphertext, steps: Sequence[int]) -> list[Ciphertext]:
         """`rotate` for several steps of one ciphertext, which is taken apart into digits once."""
         steps = [step % self.params.slots for step in steps]
         turned = [step for step in steps if step]
-        if len(turned) < 2:
-            return [self.rotate(a, step) for step in steps]
+        if not turned:
+            return [a for _ in steps]
         self._two_parts("rotate", a)
         self.require_keys(f"rotation/{step}" for step in turned)
         self.counts["rotate"] += len(turned)
         digits = self._openfhe.EvalFastRotationPrecompute(a.handle)
-        order = 2 * self._context.ring_dimension
+        return [
+            Ciphertext(self._lowered(self._turned(a, step, digits), a.level), a.level, a.scale) if step else a
+            for step in steps
+        ]
+
+    def _turned(self, a: Ciphertext, step: int, digits: Any) -> Any:
+        """A rotation, still times the special primes."""
         with cache.LOCK:
-            return [
-                Ciphertext(self._openfhe.EvalFastRotation(a.handle, step, order, digits), a.level, a.scale)
-                if step
-                else a
-                for step in steps
-            ]
+            return self._openfhe.EvalFastRotationExt(a.handle, step, digits, True)
+
+    def _lowered(self, lifted: Any, level: int) -> Any:
+        """Divided by the special primes."""
+        return self._centred(self._openfhe.KeySwitchDown(lifted), level)
+
+    def _centred(self, switched: Any, level: int) -> Any:
+        centre = self._context.centre(level)
+        if centre is not None:
+            self._openfhe.EvalAddInPlaceNoCheck(switched, centre)
+        return switched
 
     def linear_transform(
         self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
@@ -159,28 +164,24 @@ class OpenfheEvaluator(Evaluator):
         outputs = []
         for groups in transform.outputs:
             still: Ciphertext | None = None  # the group that no giant step turns
-            turned: Ciphertext | None = None  # the others, their sum lifted to the special primes
+            turned: Ciphertext | None = None  # the others, their sum still times the special primes
             for group in groups:
                 inner = self.multiply_accumulate([(rotated[t.source][t.baby], weights[t.weight]) for t in group.terms])
-                if group.giant % self.params.slots == 0:
+                giant = group.giant % self.params.slots
+                if giant == 0:
                     still = inner if still is None else self.add_into(still, inner)
-                else:
-                    lifted = self._rotate_lifted(inner, group.giant % self.params.slots)
-                    turned = lifted if turned is None else self.add_into(turned, lifted)
-            outputs.append(self._folded(self._lowered(still, turned), transform.folds))
+                    continue
+                self.require_keys([f"rotation/{giant}"])
+                self.counts["rotate"] += 1
+                digits = self._openfhe.EvalFastRotationPrecompute(inner.handle)
+                lifted = Ciphertext(self._turned(inner, giant, digits), inner.level, inner.scale)
+                turned = lifted if turned is None else self.add_into(turned, lifted)
+            outputs.append(self._folded(self._joined(still, turned), transform.folds))
         return outputs
 
-    def _rotate_lifted(self, a: Ciphertext, step: int) -> Ciphertext:
-        self.require_keys([f"rotation/{step}"])
-        self.counts["rotate"] += 1
-        digits = self._openfhe.EvalFastRotationPrecompute(a.handle)
-        with cache.LOCK:
-            lifted = self._openfhe.EvalFastRotationExt(a.handle, step, digits, True)
-        return Ciphertext(lifted, a.level, a.scale)
-
-    def _lowered(self, still: Ciphertext | None, turned: Ciphertext | None) -> Ciphertext:
+    def _joined(self, still: Ciphertext | None, turned: Ciphertext | None) -> Ciphertext:
         if turned is not None:
-            lowered = Ciphertext(self._openfhe.KeySwitchDown(turned.handle), turned.level, turned.scale)
+            lowered = Ciphertext(self._lowered(turned.handle, turned.level), turned.level, turned.scale)
             return lowered if still is None else self.add_into(lowered, still)
         if still is None:
             raise EncodingError("a linear transform without a single weight has no ciphertext result")
