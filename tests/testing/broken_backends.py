@@ -208,6 +208,12 @@ class ClaimsSeeds(Sound):
     capabilities = replace(PLAIN, seeded_bytes=True)
 
 
+class DropsPlaintextsWrongly(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _drop_plain_level(self, a, level):
+            return a.handle + 0.1
+
+
 class ClaimsHoisting(Sound):
     capabilities = replace(PLAIN, hoisted_rotations=True)
 

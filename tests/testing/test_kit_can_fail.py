@@ -81,6 +81,7 @@ BACKENDS = {
         "only_the_right_secret_reads_a_ciphertext_unless_simulated",
     },
     "ClaimsSeeds": {"seeded_bytes"},
+    "DropsPlaintextsWrongly": {"plaintext_levels"},
     "ClaimsHoisting": {"hoisted_rotations"},
     "ClaimsBootstrapping": {"bootstrapping"},
     "Bootstraps": set(),

@@ -31,6 +31,7 @@ OPERATIONS = (
     "relinearise",
     "rescale",
     "drop_level",
+    "drop_plain_level",
     "rotate",
     "conjugate",
     "bootstrap",

@@ -107,6 +107,9 @@ class HostedEvaluator(Evaluator):
     def _drop_level(self, a: Ciphertext, level: int) -> Handle:
         return self._operate("drop_level", a, level)
 
+    def _drop_plain_level(self, a: Plaintext, level: int) -> Handle:
+        return self._operate("drop_plain_level", a, level)
+
     def _rotate(self, a: Ciphertext, step: int) -> Handle:
         return self._operate("rotate", a, step)
 

@@ -87,6 +87,25 @@ class Declarations:
             alone = parties.holder.decrypt(parties.evaluator.rotate(a, step))
             assert parties.error(together, alone) < 2 * parties.precision.worst
 
+    def test_plaintext_levels(self, parties: Parties, a: Ciphertext) -> None:
+        ev, backend, top = parties.evaluator, parties.backend, parties.top
+        vector, constant = ev.encode(parties.y, top, parties.small), ev.encode(-1.5, top, parties.small)
+        if not backend.capabilities.plaintext_levels:
+            with pytest.raises(CapabilityError, match=backend.name):
+                ev.drop_plain_level(vector, 1)
+            return
+        for weight, value in ((vector, parties.y), (constant, -1.5)):
+            for level in range(1, top + 1):
+                low = ev.drop_plain_level(weight, level)
+                assert (low.level, low.scale) == (level, weight.scale)
+                product = ev.mul_plain(ev.drop_level(a, level), low)
+                parties.check(product, value * parties.x, level, parties.scale * parties.small)
+            again = ev.mul_plain(a, weight)  # the one at the top is left alone
+            parties.check(again, value * parties.x, top, parties.scale * parties.small)
+        for level in (-1, top + 1):
+            with pytest.raises(LevelError, match=f"cannot be dropped to level {level}"):
+                ev.drop_plain_level(vector, level)
+
     def test_seeded_bytes(self, parties: Parties) -> None:
         sent = parties.send(parties.x)
         payloads = [len(Envelope.unpack(d).payload) for d in (sent, parties.evaluator.dump(parties.encrypt(parties.x)))]
