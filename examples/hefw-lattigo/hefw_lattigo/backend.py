@@ -20,6 +20,7 @@ class LattigoBackend(Backend):
         conjugation=False,
         complex_values=False,
         hoisted_rotations=True,
+        plaintext_levels=True,
         fork=False,  # a child has none of the threads that Go's runtime waits for
     )
 

@@ -96,6 +96,9 @@ class LattigoEvaluator(Evaluator):
     def _drop_level(self, a: Ciphertext, level: int) -> Any:
         return a.handle[:, : level + 1].copy()
 
+    def _drop_plain_level(self, a: Plaintext, level: int) -> Any:
+        return a.handle[: level + 1]
+
     # -- key switches and rescales: Lattigo's ----------------------------------------------------------------------
 
     def _relinearise(self, a: Ciphertext) -> Any:
