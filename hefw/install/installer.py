@@ -264,14 +264,15 @@ def _given(python: str, entry: Entry) -> Interpreter:
 
 def _way(entry: Entry, interpreter: Interpreter) -> Install:
     """The first way to install that fits an interpreter; ConfigError if none does."""
-    reasons = []
+    told = f"is Python {interpreter.full_version}"
     for way in entry.install:
         reason = interpreter.misfit(way)
         if reason is None:
             return way
-        reasons.append(reason)
+        if way.python in (None, interpreter.python):  # it is glibc, then
+            told = reason
     raise ConfigError(
-        f"--python '{interpreter.path}' {reasons[0]}; backend {entry.name!r} needs {_ways(entry)}; leave --python out "
+        f"--python '{interpreter.path}' {told}; backend {entry.name!r} needs {_ways(entry)}; leave --python out "
         "to have one found"
     )
 

@@ -241,10 +241,10 @@ def test_uv_fetches_an_interpreter(place: Path, tmp_path: Path) -> None:
             "TMP/bare",
             "has no module venv and ensurepip (on Debian and Ubuntu: apt install python3.98-venv); install it",
         ),
-        ("TMP/other", "is Python 3.97.0; backend 'toy' needs Python 3.98; leave --python out"),
+        ("TMP/other", "is Python 3.97.0; backend 'toy' needs Python 3.99 or Python 3.98; leave --python out"),
         (
             "TMP/old",
-            "needs glibc 2.35 or newer, there is 2.31; backend 'toy' needs Python 3.98 with glibc 2.35 or newer",
+            "needs glibc 2.35 or newer, there is 2.31; backend 'toy' needs Python 3.99 or Python 3.98 with glibc",
         ),
     ],
 )
@@ -254,9 +254,9 @@ def test_a_named_interpreter_that_does_not_fit(place: Path, tmp_path: Path, pyth
     interpreter(tmp_path / "other", python="3.97")
     interpreter(tmp_path / "old", glibc="glibc 2.31")
     glibc = (2, 35) if "old" in python else None
-    way = Install((REQUIREMENT,), python=PYTHON, minimum_glibc=glibc)
+    ways = (Install((REQUIREMENT,), python="3.99"), Install((REQUIREMENT,), python=PYTHON, minimum_glibc=glibc))
     with pytest.raises(ConfigError) as caught:
-        install(entry(install=(way,)), python=python.replace("TMP", str(tmp_path)))
+        install(entry(install=ways), python=python.replace("TMP", str(tmp_path)))
     assert reason in str(caught.value)
     assert not place.exists()
 
