@@ -197,7 +197,7 @@ class Runner:
         if op.shift is not None:
             shifts = self.weights.get(evaluator, op)
             squares = [evaluator.add_plain(ct, shift) for ct, shift in zip(squares, shifts, strict=True)]
-        return [evaluator.rescale(ct, op.rescales) for ct in squares]
+        return self._rescaled(squares, op)
 
     def _linear(self, op: LinearOp, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
         evaluator = self.evaluator
@@ -227,7 +227,11 @@ class Runner:
                 evaluator.add_plain(ct, evaluator.encode(slots, ct.level, ct.scale))
                 for ct, slots in zip(total, spread(op, bias), strict=True)
             ]
-        return [evaluator.rescale(ct, op.rescales) for ct in total]
+        return self._rescaled(total, op)
+
+    def _rescaled(self, value: Ciphertexts, op: Op) -> Ciphertexts:
+        """Rescaled from exactly the scale that was planned: products of floats are off it by roundings."""
+        return [self.evaluator.rescale(replace(ct, scale=op.scale), op.rescales) for ct in value]
 
 
 def spread(op: Op, bias: NDArray[np.float64]) -> NDArray[np.float64]:
