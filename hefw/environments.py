@@ -41,6 +41,11 @@ class Environment:
         """The root of the virtual environment."""
         return self.python.parents[1]
 
+    def version(self, distribution: str) -> str | None:
+        """The version of a distribution that is installed in it, or None."""
+        wanted = _normal(distribution)
+        return next((version for name, version in self.versions.items() if _normal(name) == wanted), None)
+
 
 def home() -> Path:
     """The folder of all that hefw installs by itself."""
@@ -101,6 +106,10 @@ def remove_others(name: str, keep: Path | None) -> None:
     for path in root(name).iterdir():
         if path.is_dir() and path != keep:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _read(name: str) -> Environment:

@@ -163,11 +163,12 @@ def _import_failure(modules: tuple[str, ...]) -> str | None:
 
 
 def version(entry: Entry) -> str:
-    """The installed version of the entry's distribution, or '-'."""
+    """The version of the entry's distribution that is installed here, or in its managed environment, or '-'."""
     try:
         return importlib.metadata.version(entry.distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "-"
+        managed = environments.find(entry.name) if entry.install else None
+        return (managed and managed.version(entry.distribution)) or "-"
 
 
 def importable(name: str) -> bool:

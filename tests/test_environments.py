@@ -48,6 +48,7 @@ def test_a_complete_one(home: Path) -> None:
     assert found.python == found.folder / "bin" / "python"
     assert (found.name, found.python_version, found.versions) == ("toy", "3.10.13", {"toy-he": "1.0"})
     assert environments.problem("toy") is None
+    assert [found.version(name) for name in ("toy-he", "Toy_He", "toy")] == ["1.0", "1.0", None]
 
 
 def test_written_and_read(home: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from hefw import environments, plugins
 from hefw.core.backend import Capabilities
-from hefw.environments import Environment
 from hefw.hookspecs import Entry
 
 
@@ -45,7 +44,7 @@ def availability(entry: Entry) -> Availability:
         version = plugins.version(entry)
     elif found is not None:
         where, python, python_version = "environment", str(found.python), found.python_version
-        version, reason = _version(entry, found), None
+        version, reason = found.version(entry.distribution), None
     else:
         reason = environments.problem(entry.name) or reason
         advice = entry.advice or (f"hefw backends install {entry.name}" if entry.install else None)
@@ -85,12 +84,3 @@ def describe(declared: Capabilities) -> list[str]:
     }
     words += [text if getattr(declared, field) else f"no {text}" for field, text in names.items()]
     return ["SIMULATED, no encryption", *words] if declared.simulated else words
-
-
-def _version(entry: Entry, found: Environment) -> str | None:
-    wanted = _normal(entry.distribution)
-    return next((version for name, version in found.versions.items() if _normal(name) == wanted), None)
-
-
-def _normal(distribution: str) -> str:
-    return distribution.lower().replace("_", "-").replace(".", "-")

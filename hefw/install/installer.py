@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -305,9 +306,12 @@ def _there(entry: Entry, given: Interpreter | None) -> Installed | None:
 
 
 def _importable_here(entry: Entry) -> bool:
-    if not entry.requires:
-        return not entry.install or plugins.version(entry) != "-"
-    return plugins.unusable_here(entry) is None
+    if entry.requires or not entry.install:
+        return plugins.unusable_here(entry) is None
+    try:
+        return bool(importlib.metadata.version(entry.distribution))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _writable_home() -> Path:

@@ -47,7 +47,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         registry.add(kind, real.entry(kind, name), "built-in")  # type: ignore[arg-type]
     registry.add("scheduler", real.entry("scheduler", "ddim"), "built-in")
     mine = [
-        Entry("far", "far_he.backend:Far", "for another Python", requires=("far_he",), install=(FAR,)),
+        Entry(
+            "far",
+            "far_he.backend:Far",
+            "for another Python",
+            requires=("far_he",),
+            distribution="far-he",
+            install=(FAR,),
+        ),
         Entry("hard", "hard:Hard", "by hand", requires=("hard_he",), advice="conda install hard-he"),
         Entry("broken", "broken_backend:Broken", "half there", requires=("broken_he",), install=(FAR,)),
         Entry("../up", "up:Up", "a bad name", requires=("up_he",), install=(FAR,)),
@@ -107,9 +114,10 @@ def test_list(call: Call) -> None:
 
 
 def test_list_of_managed_environments(call: Call, tmp_path: Path) -> None:
-    python = managed(tmp_path, "far", {"HEFW": "1.2"})
+    python = managed(tmp_path, "far", {"Far_HE": "1.2"})
     lines = call("backends", "list").out.splitlines()
-    assert f"far: hefw 1.2, in a managed environment (Python 3.98.1, {python})" in lines
+    assert f"far: far-he 1.2, in a managed environment (Python 3.98.1, {python})" in lines
+    assert re.search(r"^backend +far +1\.2 +for another Python$", call("plugins").out, re.M)
     python.unlink()
     lines = call("backends", "list").out.splitlines()
     (far,) = [line for line in lines if line.startswith("far: ")]

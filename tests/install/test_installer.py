@@ -264,6 +264,7 @@ def test_a_named_interpreter_that_does_not_fit(place: Path, tmp_path: Path, pyth
 def test_a_backend_that_needs_nothing_or_says_nothing(place: Path) -> None:
     assert not install(entry(requires=(), install=())).fresh
     assert not install(entry(requires=("json",), install=())).fresh
+    assert not install(entry(requires=(), distribution="pluggy")).fresh
     with pytest.raises(InstallError, match="does not say how it is installed; its author's advice: conda install toy"):
         install(entry(install=(), advice="conda install toy"))
     with pytest.raises(InstallError, match="does not say how it is installed; see its own documentation"):
