@@ -182,7 +182,7 @@ class _Lowering:
             resolved = self.backend.resolve(params)
             promised = self.backend.bootstrapping(resolved)
             known = {step for step in promised.rotations if step < slots}
-            layouts, regions = self.layouts(slots, known)
+            layouts, regions = self.layouts(slots, known, request.images)
             factor = peak / promised.magnitude
             bits = math.log2(promised.scale)
             noise = promised.error * factor
@@ -210,8 +210,10 @@ class _Lowering:
         ]
         return 2.0 ** math.ceil(math.log2(BOOTSTRAP_HEADROOM * max([1e-6, *values])))
 
-    def layouts(self, slots: int, keys: Iterable[int] = ()) -> tuple[dict[str, Layout], dict[str, _Region]]:
-        layouts, regions = _layouts(self.flat, slots, self.costs, keys)
+    def layouts(
+        self, slots: int, keys: Iterable[int] = (), images: int = 1
+    ) -> tuple[dict[str, Layout], dict[str, _Region]]:
+        layouts, regions = _layouts(self.flat, slots, self.costs, keys, images)
         self.adopt(layouts, regions)
         return layouts, regions
 
@@ -234,13 +236,17 @@ class _Lowering:
 
 
 def _layouts(
-    graph: Graph, slots: int, costs: Costs, keys: Iterable[int]
+    graph: Graph, slots: int, costs: Costs, keys: Iterable[int], images: int
 ) -> tuple[dict[str, Layout], dict[str, _Region]]:
-    """The layouts and transforms of the grid on which the whole graph costs least; `keys` exist anyhow."""
+    """The layouts and transforms of the grid on which the whole graph costs least; `keys` exist anyhow.
+
+    Only grids on which `images` fit are looked at, where there is one.
+    """
     best: tuple[float, dict[str, Layout], dict[str, _Region]] | None = None
-    for grid in _grids(graph):
+    room = {grid: slots // _period(_orders(graph, grid)) for grid in _grids(graph)}
+    for grid in [grid for grid, batch in room.items() if batch >= min(images, max(room.values()))]:
         orders = _orders(graph, grid)
-        batch = max(1, slots // _period(orders))
+        batch = max(1, room[grid])
         layouts = {name: periodic(order, batch, slots) for name, order in orders.items()}
         cost, regions = _regions(graph, layouts, costs, set(keys))
         if best is None or cost < best[0]:

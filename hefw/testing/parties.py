@@ -12,7 +12,7 @@ from hefw.core.backend import Backend, Capabilities, Ciphertext, Evaluator, KeyH
 from hefw.core.params import CkksParams, Resolved
 
 Values = NDArray[Any]
-SMALL_RING, PROGRAM_RING = 2048, 2048
+SMALL_RING = 2048
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ def make_parties(backend: Backend, params: CkksParams, precision: Precision) -> 
 
 def small_params(capabilities: Capabilities) -> CkksParams:
     """Four primes on a ring that is small and insecure: for single operations."""
-    return CkksParams(_ring(capabilities, SMALL_RING), (40, 30, 30, 30), (60,), 30.0, allow_insecure=True)
+    return CkksParams(small_ring(capabilities), (40, 30, 30, 30), (60,), 30.0, allow_insecure=True)
 
 
 def program_params(capabilities: Capabilities) -> CkksParams:
     """Six primes on a ring that is small and insecure: for a small program."""
-    ring = _ring(capabilities, PROGRAM_RING)
-    return CkksParams(ring, (60, 50, 50, 50, 50, 50), (60,), 40.0, allow_insecure=True)
+    return CkksParams(small_ring(capabilities), (60, 50, 50, 50, 50, 50), (60,), 40.0, allow_insecure=True)
 
 
-def _ring(capabilities: Capabilities, wanted: int) -> int:
+def small_ring(capabilities: Capabilities) -> int:
+    """The ring dimension of the tests: small, where the backend has a small one, and insecure."""
     offered = sorted(capabilities.ring_dimensions)
-    return next((n for n in offered if n >= wanted), offered[-1])
+    return next((n for n in offered if n >= SMALL_RING), offered[-1])

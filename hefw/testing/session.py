@@ -39,7 +39,7 @@ class Session:
         self.engine.begin({name: self.encrypt(name, values[name]) for name, port in ports.items() if port.once})
 
     def step(self, number: int, values: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs of one step, before public factors."""
+        """The outputs that answer one message, before public factors."""
         interface = self.program.interface
         often = {n: self.encrypt(n, values[n]) for n, port in interface.inputs.items() if not port.once}
         results = self.engine.run(number, often)
@@ -52,13 +52,14 @@ class Session:
         return found
 
     def trajectory(self, values: Mapping[str, Array]) -> list[dict[str, Array]]:
-        """The outputs of every step, public factors applied and fed back."""
+        """The outputs of every message, public factors applied and fed back."""
         current, history = dict(values), []
         self.begin(current)
-        for number in range(self.program.interface.steps):
+        interface = self.program.interface
+        for number in range(interface.messages):
             found = self.step(number, current)
-            for name, port in self.program.interface.outputs.items():
-                found[name] = found[name] * port.factors[number]
+            for name, port in interface.outputs.items():
+                found[name] = found[name] * port.factors[interface.last_step(number)]
                 if port.feedback is not None:
                     current[port.feedback] = found[name]
             history.append(found)

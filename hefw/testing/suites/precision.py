@@ -6,13 +6,15 @@ import math
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from hefw.core.backend import Backend, Ciphertext
+from hefw.core.errors import CapabilityError
 from hefw.core.lower import Request, lower
 from hefw.core.noise import NoiseModel
 from hefw.core.params import CkksParams
 from hefw.testing.graphs import samples, small_unet
-from hefw.testing.parties import Parties, Precision
+from hefw.testing.parties import Parties, Precision, small_ring
 from hefw.testing.session import Session, plain, psnr
 
 IMAGES, STEPS = 5, 2
@@ -61,6 +63,32 @@ class Accuracy:
         for found, expected in zip(session.trajectory(values), plain(graph, values), strict=True):
             quality = psnr(found["latent"], expected["latent"])
             assert quality >= self.precision.program_db, f"PSNR of {quality:.1f} dB"
+
+    def test_steps_from_one_message_give_the_twins_result(self, backend: Backend) -> None:
+        """Two steps unrolled into one chain, as the planner makes it on a small and insecure ring."""
+        graph, values = small_unet(STEPS), samples(IMAGES, seed=2)
+        ring = small_ring(backend.capabilities)
+        request = Request(precision_db=50, ring_dimension=ring, allow_insecure=True, every=STEPS)
+        program = lower(graph, backend, request)
+        assert program.interface.messages == 1
+        (found,) = Session(program, backend).trajectory(values)
+        quality = psnr(found["latent"], plain(graph, values)[-1]["latent"])
+        assert quality >= 50, f"PSNR of {quality:.1f} dB"
+
+    def test_bootstrapped_steps_give_the_twins_result(self, backend: Backend) -> None:
+        """As many steps as wanted from one message: where the library can; where not, refused by name."""
+        graph, values = small_unet(STEPS + 1), samples(IMAGES, seed=2)
+        request = Request(precision_db=40, allow_insecure=True, bootstrap=True, images=IMAGES)
+        if not backend.capabilities.bootstrap:
+            with pytest.raises(CapabilityError, match=backend.name):
+                lower(graph, backend, request)
+            return
+        program = lower(graph, backend, request)
+        session = Session(program, backend)
+        (found,) = session.trajectory(values)
+        assert session.evaluator.counts["bootstrap"] == STEPS
+        quality = psnr(found["latent"], plain(graph, values)[-1]["latent"])
+        assert quality >= 40, f"PSNR of {quality:.1f} dB"
 
     def test_a_program_costs_what_was_counted(self, backend: Backend, program_params: CkksParams) -> None:
         program = lower(small_unet(STEPS), backend, Request(params=program_params))
