@@ -90,6 +90,7 @@ class Server:
             self.programs[request] = (program, Weights(program))
         program, weights = self.programs[request]
         self.end()
+        self.received = []
         self._interface, self._opened = program.interface, self.backend.engine(program, weights)
         return wire.encode("manifest", interface=program.interface.pack())
 

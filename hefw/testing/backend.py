@@ -9,6 +9,7 @@ from hefw.core.params import CkksParams
 from hefw.testing import parties as parts
 from hefw.testing.parties import Parties, Precision
 from hefw.testing.suites.declarations import Declarations
+from hefw.testing.suites.engines import Engines
 from hefw.testing.suites.isolation import Isolation
 from hefw.testing.suites.keys import Keys
 from hefw.testing.suites.operations import Operations
@@ -20,7 +21,9 @@ from hefw.testing.suites.resources import Resources
 _MADE = pytest.StashKey[dict[object, Parties]]()
 
 
-class BackendConformance(Operations, Refusals, Keys, Payloads, Isolation, Declarations, Accuracy, Resources):
+class BackendConformance(
+    Operations, Refusals, Keys, Payloads, Isolation, Declarations, Accuracy, Engines, Resources
+):
     """Subclass it with a fixture `backend`; nothing else is needed.
 
     May be overridden:

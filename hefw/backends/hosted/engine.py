@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,11 +51,12 @@ class HostedEngine(Engine):
 
     def close(self) -> None:
         """Free what the engine holds in the worker: keys and ciphertexts. Weights stay as long as their program."""
-        if self._home is not None and self._worker.alive:
-            self._call("close", type(None), patience=self._worker.patience)
+        with contextlib.suppress(ProtocolError):  # a worker that has ended holds nothing
+            if self._home is not None and self._worker.alive:
+                self._call("close", type(None), patience=self._worker.patience)
+                self._home = None
+                self._worker.flush()
         self._home = None
-        if self._worker.alive:
-            self._worker.flush()
 
     def _call(self, name: str, kind: Any, *arguments: Any, **how: Any) -> Any:
         if self._home is None:

@@ -280,7 +280,7 @@ def places(*targets: str) -> dict[str, list[str]]:
         except (ImportError, ValueError):
             spec = None
         origins = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
-        if not any(Path(place).exists() for place in origins):
+        if name == "__main__" or not any(Path(place).exists() for place in origins):
             raise PluginError(f"module {name!r} of a hosted backend is no file; give 'package.module:Class' of one")
         found[name] = [str(Path(place).absolute()) for place in origins]
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hefw import environments
 from hefw.backends.hosted.backend import HostedBackend
 
 
@@ -13,8 +12,6 @@ def tenseal(options: Mapping[str, Any] | None = None) -> HostedBackend:
     return HostedBackend("tenseal", "hefw.backends.tenseal.backend:TensealBackend", options)
 
 
-def openfhe(options: Mapping[str, Any] | None = None) -> HostedBackend:
-    """Under the interpreter of its managed environment."""
-    found = environments.find("openfhe")
-    assert found is not None, "openfhe has no managed environment; run: hefw backends install openfhe"
-    return HostedBackend("openfhe", "hefw.backends.openfhe.backend:OpenfheBackend", options, (str(found.python),))
+def faulty(fault: str = "", patience: float = 60.0, **options: Any) -> HostedBackend:
+    """The simulator with a fault, "PLACE FAULT"; see `hosted_faults.backend`."""
+    return HostedBackend("simulator", "hosted_faults.backend:Faulty", {"fault": fault, **options}, patience=patience)

@@ -1,0 +1,1 @@
+"""A stranger's package with backends that go wrong; only workers import it."""
