@@ -28,6 +28,7 @@ class OpenfheBackend(Backend):
         hoisted_rotations=True,
         largest_prime_bits=59,
         special_primes=32,
+        plaintext_levels=True,
         packed_slots=True,
         bootstrap=True,
     )

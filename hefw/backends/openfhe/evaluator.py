@@ -111,6 +111,9 @@ class OpenfheEvaluator(Evaluator):
     def _drop_level(self, a: Ciphertext, level: int) -> Any:
         return self._openfhe.LevelReduce(a.handle, None, a.level - level)
 
+    def _drop_plain_level(self, a: Plaintext, level: int) -> Any:
+        return a.handle  # OpenFHE takes one of a higher level, of which it uses what the ciphertext has
+
     # -- rotations ---------------------------------------------------------------------------------------------------
 
     def _rotate(self, a: Ciphertext, step: int) -> Any:

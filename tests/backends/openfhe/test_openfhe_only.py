@@ -169,6 +169,28 @@ def test_sparse_packing_is_cyclic_over_its_own_slots(slots) -> None:
         backend.evaluator(backend.resolve(SMALL)).load(holder.encrypt_bytes(z, 3, 2.0**30))
 
 
+@pytest.mark.secure
+def test_a_chain_at_128_bits_keeps_its_precision() -> None:
+    params = chosen().resolve(CkksParams(16384, (60, 59, 59, 59, 59), (60, 60), 50.0))
+    assert params.params.security_bits >= 128
+    holder, evaluator = chosen().keygen(params, KeyManifest({3: 4, 8191: 4})), chosen().evaluator(params)
+    evaluator.load_keys(dict(holder.evaluation_keys()))
+    rng = np.random.default_rng(0)
+    expected, weight = rng.uniform(-1, 1, (2, params.slots))
+    ct = evaluator.load(holder.encrypt_bytes(expected, 4, 2.0**50))
+    for step in (3, 8191):
+        plain = evaluator.encode(weight, ct.level, 2.0**110 / ct.scale)
+        ct = evaluator.rescale(evaluator.mul_plain(evaluator.rotate(ct, step), plain))
+        ct = evaluator.add_plain(ct, evaluator.encode(0.5, ct.level, ct.scale))
+        expected = np.roll(expected, -step) * weight + 0.5
+        ct = evaluator.rescale(evaluator.square(ct))
+        expected = expected**2
+    assert ct.level == 0
+    error = holder.decrypt_bytes(evaluator.dump(ct)) - expected
+    assert np.sqrt(np.mean(error.real**2)) < 1e-7
+    assert np.abs(error).max() < 1e-5
+
+
 # -- bootstrapping -----------------------------------------------------------------------------------------------------
 
 
