@@ -75,19 +75,32 @@ def generate(
     config: Annotated[
         str | None, typer.Argument(metavar="CONFIG", help="A YAML or TOML file; options win over it.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="One label an image (default 0-9,0-5).")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="LIST", help="Labels, one an image (default 0-9,0-5).")] = None,
     steps: Annotated[str | None, typer.Option(metavar="N", help="Steps of the scheduler (default 10).")] = None,
-    backend: Annotated[str | None, typer.Option(help="HE library (default tenseal); see `hefw plugins`.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="What of a latent is encrypted (default full).")] = None,
-    model: Annotated[str | None, typer.Option(help="Diffusion model (default digits).")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Sampler (default ddim).")] = None,
-    protocol: Annotated[str | None, typer.Option(help="What the server computes (default end-to-end).")] = None,
-    refresh: Annotated[
-        str | None, typer.Option(help="Who gives levels back: client, none or bootstrap (default client).")
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="HE library (default tenseal); see `hefw plugins`.")
     ] = None,
-    every: Annotated[str | None, typer.Option(metavar="N", help="Steps between two refreshes (default 1).")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What of a latent is encrypted (default full).")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Diffusion model (default digits).")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="NAME", help="Sampler (default ddim).")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the server computes (default end-to-end).")
+    ] = None,
+    refresh: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What gives levels back: client (a round trip), bootstrap (on the server), or none: all steps from "
+            "one message (default client).",
+        ),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option(metavar="N", help="Steps between two refreshes, a divisor of the steps (default 1).")
+    ] = None,
     batch: Annotated[
-        str | None, typer.Option(metavar="N", help="Most images in one request, or what fits (default auto).")
+        str | None, typer.Option(metavar="N", help="Most images in one request; auto is what fits (default auto).")
     ] = None,
     seed: Annotated[
         str | None, typer.Option(metavar="N", help="Fixes the starting noise and nothing else (default 0).")
@@ -97,17 +110,19 @@ def generate(
     ] = None,
     allow_insecure: Annotated[
         bool | None,
-        typer.Option("--allow-insecure/--no-allow-insecure", help="Less than 128-bit security (default no)."),
+        typer.Option("--allow-insecure/--no-allow-insecure", help="Allow less than 128-bit security (default no)."),
     ] = None,
     precision_db: Annotated[
         str | None, typer.Option(metavar="DB", help="PSNR wanted against the plaintext twin (default 60).")
     ] = None,
     param: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="CKKS parameter, e.g. ring_dimension=16384.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A CKKS parameter, e.g. ring_dimension=16384.")
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="[KIND.]KEY=VALUE", help="Option of a plugin: of the model, or e.g. backend.KEY=VALUE."),
+        typer.Option(
+            metavar="[KIND.]KEY=VALUE", help="An option of a plugin: of the model, or e.g. backend.KEY=VALUE."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False,
 ) -> None:
@@ -120,7 +135,7 @@ def generate(
         "protocol": protocol,
         "refresh": refresh
         if every is None
-        else {"every": _number(every)} | ({} if refresh is None else {"name": refresh}),
+        else ({} if refresh is None else {"name": refresh}) | {"every": _number(every)},
         "batch": _number(batch),
         "seed": _number(seed),
         "out": out,

@@ -155,7 +155,8 @@ class Refresh:
     """Who gives ciphertexts their levels back, and after how many steps.
 
     'client': the key holder decrypts and encrypts again. 'none': nobody, all steps fit one modulus chain. 'bootstrap':
-    the server, on ciphertext. In a file `name`, or `{name: ..., every: ...}`; 'none' takes no `every`.
+    the server, on ciphertext. In a file `name`, or `{name: ..., every: ...}`; 'none' takes no `every`. `every` divides
+    the steps of the run, which the run checks.
     """
 
     name: str = "client"
@@ -163,7 +164,10 @@ class Refresh:
 
     @classmethod
     def parse(cls, value: object) -> Refresh:
-        """From a name, a mapping with the key `name`, or a Refresh. ValueError (one line) for anything else."""
+        """From a name, a mapping with `name` ('client' if left out) and `every`, or a Refresh.
+
+        ValueError (one line) for anything else.
+        """
         if isinstance(value, cls):
             return value
         given: Mapping[Any, Any] = value if isinstance(value, Mapping) else {"name": value}

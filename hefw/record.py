@@ -33,6 +33,7 @@ class ParamsRecord(_Part):
     log_qp: float = Field(gt=0, description="bits of the whole modulus, special primes included")
     security_bits: NonNegativeInt = Field(description="classical bits that the table promises; 0 if below 128")
     depth: NonNegativeInt = Field(description="multiplications in sequence, squares and products with weights alike")
+    fresh_level: NonNegativeInt = Field(description="level of a fresh ciphertext: rescales that it can take")
     scale_bits: float = Field(gt=0, description="bits of the scale of a fresh ciphertext")
     secret: str = Field(description="distribution of the secret key, e.g. 'uniform ternary'")
     modulus_bits: tuple[float, ...] = Field(description="bits of every prime of the modulus, in the chain's order")
@@ -63,7 +64,7 @@ class LedgerEntryRecord(_Part):
     """One thing that one party could see, and in which form."""
 
     party: str = Field(description="'server' or 'key holder'")
-    step: NonNegativeInt | None = Field(description="from 0; null if it is not of one step")
+    step: NonNegativeInt | None = Field(description="of the program, from 0; null if it is not of one step")
     item: str = Field(description="what it is, e.g. 'latent x_t'")
     form: Literal["plaintext", "ciphertext", "public"]
     entries: NonNegativeInt = Field(description="numbers in it")

@@ -219,6 +219,7 @@ class _Run:
                 log_qp=params.log_qp,
                 security_bits=params.security_bits,
                 depth=interface.depth,
+                fresh_level=max(port.level for port in interface.inputs.values()),
                 scale_bits=params.scale_bits,
                 secret=_secret(self.backend, params),
                 modulus_bits=(*params.modulus_bits, *params.special_bits),

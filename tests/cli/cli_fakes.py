@@ -63,9 +63,48 @@ def ledger_entry(item: str, form: str, step: int | None, party: str = "server") 
     return {"party": party, "step": step, "item": item, "form": form, "entries": 1024, "bytes": 300_000}
 
 
-def fake_record(config: Config | None = None, **changes: Any) -> RunRecord:
+def fake_messages(config: Config) -> int:
+    """How often latents go to the server: once a refresh by the key holder."""
+    name, steps = config.refresh.name, config.steps
+    return 1 if name == "bootstrap" else steps // config.refresh.steps_a_message(steps)
+
+
+def fake_trace(config: Config, batches: int = 1) -> list[dict[str, Any]]:
+    """Three operations a step, each of which takes a level, and bootstrapping between steps where it is asked for."""
+    every = config.refresh.steps_a_message(config.steps)
+    program_steps = config.steps // every
+    trace: list[dict[str, Any]] = []
+
+    def add(step: int, operation: str, level: int, seconds: float) -> None:
+        entry = {"step": step, "operation": operation, "level": level, "scale_bits": 40.5, "seconds": seconds}
+        trace.append(entry)
+
+    for _ in range(batches):
+        for step in range(program_steps):
+            for copy in range(every):
+                suffix = f"@{copy + 1}" if every > 1 else ""
+                for number, operation in enumerate((f"z0{suffix}", f"z0{suffix}.square", f"update{suffix}")):
+                    add(step, operation, 3 * (every - copy) - number - 1, 0.25)
+            if config.refresh.name == "bootstrap" and step < program_steps - 1:
+                add(step, "bootstrap latent", 3 * every, 2.0)
+    return trace
+
+
+def fake_process(party: str, did: str, library: str, process: int) -> dict[str, Any]:
+    return {
+        "party": party,
+        "did": did,
+        "library": library,
+        "version": "1.2.3",
+        "python": "3.11.7",
+        "process": process,
+    }
+
+
+def fake_record(config: Config | None = None, *, batches: int = 1, **changes: Any) -> RunRecord:
     config = config or Config(labels="0-3", steps=3)
-    steps = range(config.steps)
+    messages = range(fake_messages(config))
+    every = config.refresh.steps_a_message(config.steps)
     values: dict[str, Any] = {
         "started": datetime.datetime(2031, 5, 17, 9, 30, tzinfo=datetime.timezone.utc),
         "simulated": False,
@@ -78,7 +117,8 @@ def fake_record(config: Config | None = None, **changes: Any) -> RunRecord:
             "ring_dimension": 16384,
             "log_qp": 409.5,
             "security_bits": 128,
-            "depth": 5,
+            "depth": 3 * every,
+            "fresh_level": 3 * every,
             "scale_bits": 40,
             "secret": "uniform ternary",
             "modulus_bits": (55, 55, 59, 59, 59, 59, 60),
@@ -103,13 +143,21 @@ def fake_record(config: Config | None = None, **changes: Any) -> RunRecord:
         },
         "counts": {"rotate": 310, "mul_plain": 14_400, "mul": 40, "rescale": 50},
         "peak_rss_bytes": 2_800_000_000,
+        "messages": len(messages),
+        "trace": fake_trace(config, batches),
+        "processes": [
+            fake_process("key holder", "noise and labels", "hefw", 4242),
+            fake_process("key holder", "keys, encryption, decryption", "seal", 4242),
+            fake_process("server", "model, plan", "hefw", 4243),
+            fake_process("server", "evaluation on ciphertext", "seal", 4243),
+        ],
         "ledger": {
             "server_plaintext_fraction": 0.0,
             "entries": [
-                *(ledger_entry("latent x_t", "ciphertext", step) for step in steps),
-                ledger_entry("labels", "ciphertext", None),
+                *batches * [ledger_entry("latent x_t", "ciphertext", message) for message in messages],
+                *batches * [ledger_entry("labels", "ciphertext", None)],
                 ledger_entry("timesteps", "public", None),
-                *(ledger_entry("latent x_t", "plaintext", step, "key holder") for step in steps),
+                *batches * [ledger_entry("latent x_t", "plaintext", message, "key holder") for message in messages],
             ],
         },
         "versions": versions_info(["hefw", "numpy", "no-such-distribution"]),
@@ -122,13 +170,14 @@ def fake_result(config: Config | None = None, *, twin: bool = True, **changes: A
     config = config or Config(labels="0-3", steps=3)
     random = np.random.default_rng(1)
     count = len(config.labels)
-    trajectory = random.normal(size=(config.steps + 1, count, 1, 8, 8))
+    messages = fake_messages(config)
+    trajectory = random.normal(size=(messages + 1, count, 1, 8, 8))
     return FakeResult(
         images=trajectory[-1],
         plain=trajectory[-1] + 1e-3 if twin else None,
         labels=config.labels,
         trajectory=trajectory,
-        server_view=tuple(random.bytes(20_000) for _ in range(config.steps)),
+        server_view=tuple(random.bytes(20_000) for _ in range(messages)),
         record=fake_record(config, **changes),
     )
 

@@ -21,7 +21,7 @@ from test_config import configs
 
 import hefw
 from hefw import cli, plugins
-from hefw.config import Choice, Config
+from hefw.config import Choice, Config, Refresh
 from hefw.core.errors import (
     CapabilityError,
     EnvelopeError,
@@ -123,8 +123,8 @@ def test_every_option_wins_over_the_file(run: FakeRun, call: Call) -> None:
     Path("run.toml").write_text('steps = 5\nseed = 4\nlabels = "7"\n[model]\nname = "digits"\nwidth = 8\n')
     words = (
         "generate run.toml --steps 6 --backend simulator --strategy full --scheduler euler --protocol end-to-end "
-        "--refresh client --batch 2 --out x --allow-insecure --precision-db 40 --param ring_dimension=8192 "
-        "--param modulus_bits=[60,40] --option width=16"
+        "--refresh bootstrap --every 3 --batch 2 --out x --allow-insecure --precision-db 40 "
+        "--param ring_dimension=8192 --param modulus_bits=[60,40] --option width=16"
     )
     assert call(*shlex.split(words)).code == 0
     assert run.configs == [
@@ -132,6 +132,7 @@ def test_every_option_wins_over_the_file(run: FakeRun, call: Call) -> None:
             backend="simulator",
             scheduler="euler",
             model={"name": "digits", "width": 16},
+            refresh={"name": "bootstrap", "every": 3},
             labels=[7],
             steps=6,
             batch=2,
@@ -148,6 +149,22 @@ def test_options_reach_the_plugin_they_name(run: FakeRun, call: Call) -> None:
     assert run.configs[0].backend == Choice("tenseal", {"threads": 2})
     assert run.configs[0].model == Choice("digits", {"width": 3})
     assert run.configs[0].batch == "auto"
+
+
+@pytest.mark.parametrize(
+    ("words", "refresh"),
+    [
+        ("", Refresh("client", 5)),
+        ("--refresh none", Refresh("none")),
+        ("--refresh client", Refresh("client")),
+        ("--every 2", Refresh("client", 2)),
+        ("--refresh bootstrap --every 10", Refresh("bootstrap", 10)),
+    ],
+)
+def test_refresh_and_every(run: FakeRun, call: Call, words: str, refresh: Refresh) -> None:
+    Path("run.yaml").write_text("refresh: {name: client, every: 5}\n")
+    assert call("generate", "run.yaml", *shlex.split(words)).code == 0
+    assert run.configs[0].refresh == refresh
 
 
 @given(config=configs())
@@ -179,7 +196,16 @@ def test_the_command_of_a_config_repeats_it(monkeypatch: pytest.MonkeyPatch, con
         (["--backend", "tensela"], ["unknown backend 'tensela'", "did you mean 'tenseal'?"]),
         (["--scheduler", "eulr"], ["unknown scheduler 'eulr'", "did you mean 'euler'?"]),
         (["--protocol", "update-only"], ["protocol: 'update-only'", "allowed: end-to-end"]),
-        (["--refresh", "bootstrap"], ["refresh: 'bootstrap'", "allowed: client"]),
+        (["--refresh", "bootstrp"], ["refresh: 'bootstrp' is not allowed", "allowed: client, none or bootstrap"]),
+        (["--refresh", "x", "--every", "2"], ["refresh: {'name': 'x', 'every': 2} is not allowed"]),
+        (["--refresh", ""], ["refresh: '' is not allowed"]),
+        (["--every", "0"], ["refresh: every 0 is not allowed", "steps from 1 to 1000"]),
+        (["--every", "1001"], ["refresh: every 1001 is not allowed", "steps from 1 to 1000"]),
+        (["--every", "-2"], ["refresh: every -2 is not allowed"]),
+        (["--every", "1.5"], ["refresh: every 1.5 is not allowed"]),
+        (["--every", "two"], ["refresh: every 'two' is not allowed"]),
+        (["--every", ""], ["refresh: every '' is not allowed"]),
+        (["--refresh", "none", "--every", "2"], ["none does all steps from one message", "leave every out"]),
         (["--param", "ring_dimension=1000"], ["params.ring_dimension: 1000", "power of two"]),
         (["--param", "ring_dim=1024"], ["unknown key 'params.ring_dim'", "did you mean 'ring_dimension'?"]),
         (["--param", "ring_dimension"], ["--param 'ring_dimension'", "KEY=VALUE"]),
@@ -368,7 +394,7 @@ def test_every_key_is_an_option(call: Call) -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from hefw import cli; assert cli.run(['generate', '--help']) == 0; "
-        "heavy = {'numpy', 'rich', 'torch', 'PIL', 'yaml', 'jinja2', 'pluggy'} & set(sys.modules); "
+        "heavy = {'numpy', 'rich', 'torch', 'PIL', 'yaml', 'jinja2', 'matplotlib', 'pluggy'} & set(sys.modules); "
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -17,9 +17,11 @@ from hefw.config import (
     MAX_LABEL,
     MAX_LABELS,
     MAX_SEED,
+    MAX_STEPS,
     Choice,
     Config,
     Params,
+    Refresh,
     check_labels,
     format_labels,
     load,
@@ -36,6 +38,11 @@ label_lists = st.lists(st.integers(0, 20) | st.integers(0, MAX_LABEL), min_size=
 bits = st.none() | st.lists(st.integers(2, 60), min_size=1, max_size=8)
 
 
+refreshes = st.just(Refresh("none")) | st.builds(
+    Refresh, st.sampled_from(["client", "bootstrap"]), st.just(1) | st.integers(1, MAX_STEPS)
+)
+
+
 def choices() -> st.SearchStrategy[Choice]:
     return st.builds(Choice, st.text(min_size=1), st.dictionaries(names, json_values, max_size=3))
 
@@ -47,6 +54,7 @@ def configs(draw: st.DrawFn) -> Config:
         strategy=draw(choices()),
         model=draw(choices()),
         scheduler=draw(choices()),
+        refresh=draw(refreshes),
         labels=draw(label_lists),
         steps=draw(st.integers(1, 1000)),
         batch=draw(st.just("auto") | st.integers(1, 10**6)),
@@ -197,10 +205,6 @@ def test_defaults() -> None:
             {"protocol": "update-only"},
             "protocol: 'update-only' is not allowed; allowed: end-to-end; for example protocol: end-to-end",
         ),
-        (
-            {"refresh": "bootstrap"},
-            "refresh: 'bootstrap' is not allowed; allowed: client; for example refresh: client",
-        ),
         ({"backend": 3}, "backend: 3 is not allowed; allowed: a name, or {name: ..., option: ...}"),
         ({"model": {"width": 3}}, "model: {'width': 3} is not allowed; allowed: a name, or {name: ..., option: ...}"),
         ({"model": ""}, "model: '' is not allowed; allowed: a name, or {name: ..., option: ...}"),
@@ -247,6 +251,96 @@ def test_validation_by_pydantic_gives_the_same_error() -> None:
 def test_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().steps = 3  # type: ignore[misc]
+
+
+# Refresh
+
+
+@pytest.mark.parametrize(
+    ("given_value", "refresh", "written", "steps_a_message"),
+    [
+        ("client", Refresh("client"), "client", 1),
+        ("none", Refresh("none"), "none", 12),
+        ("bootstrap", Refresh("bootstrap"), "bootstrap", 1),
+        ({"name": "client"}, Refresh("client"), "client", 1),
+        ({"name": "none"}, Refresh("none"), "none", 12),
+        ({"name": "client", "every": 1}, Refresh("client"), "client", 1),
+        ({"name": "client", "every": 3}, Refresh("client", 3), {"name": "client", "every": 3}, 3),
+        ({"every": 3}, Refresh("client", 3), {"name": "client", "every": 3}, 3),
+        ({"name": "bootstrap", "every": 1000}, Refresh("bootstrap", 1000), {"name": "bootstrap", "every": 1000}, 1000),
+        (Refresh("bootstrap", 2), Refresh("bootstrap", 2), {"name": "bootstrap", "every": 2}, 2),
+    ],
+)
+def test_refresh_forms(given_value: object, refresh: Refresh, written: object, steps_a_message: int) -> None:
+    config = Config(refresh=given_value)
+    assert config.refresh == refresh
+    assert config.to_dict()["refresh"] == written
+    assert Config(**config.to_dict()) == config
+    assert refresh.steps_a_message(12) == steps_a_message
+
+
+ALLOWED = "is not allowed; allowed: client, none or bootstrap, or {name: client, every: 2}; for example refresh: client"
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("bootstrp", f"refresh: 'bootstrp' {ALLOWED}"),
+        ("Client", f"refresh: 'Client' {ALLOWED}"),
+        ("", f"refresh: '' {ALLOWED}"),
+        (None, f"refresh: None {ALLOWED}"),
+        (2, f"refresh: 2 {ALLOWED}"),
+        (["client"], f"refresh: ['client'] {ALLOWED}"),
+        ({"name": ["client"]}, f"refresh: {{'name': ['client']}} {ALLOWED}"),
+        ({"name": "server", "every": 2}, f"refresh: {{'name': 'server', 'every': 2}} {ALLOWED}"),
+        ({"name": "client", "evry": 2}, f"refresh: {{'name': 'client', 'evry': 2}} {ALLOWED}"),
+        ({"name": "client", "every": 0}, "refresh: every 0 is not allowed; allowed: steps from 1 to 1000"),
+        ({"name": "bootstrap", "every": 1001}, "refresh: every 1001 is not allowed; allowed: steps from 1 to 1000"),
+        ({"name": "client", "every": "2"}, "refresh: every '2' is not allowed; allowed: steps from 1 to 1000"),
+        ({"name": "client", "every": 2.0}, "refresh: every 2.0 is not allowed; allowed: steps from 1 to 1000"),
+        ({"name": "client", "every": True}, "refresh: every True is not allowed; allowed: steps from 1 to 1000"),
+        ({"name": "client", "every": None}, "refresh: every None is not allowed; allowed: steps from 1 to 1000"),
+        (
+            {"name": "none", "every": 2},
+            "refresh: none does all steps from one message; leave every out, or use {name: client, every: 2}",
+        ),
+    ],
+)
+def test_refresh_refused(value: object, line: str) -> None:
+    assert refused(refresh=value) == line
+
+
+@pytest.mark.parametrize(
+    ("refresh", "words"),
+    [
+        ("client", ""),
+        ("none", " --refresh none"),
+        ("bootstrap", " --refresh bootstrap"),
+        ({"name": "client", "every": 2}, " --refresh client --every 2"),
+        ({"name": "bootstrap", "every": 5}, " --refresh bootstrap --every 5"),
+    ],
+)
+def test_the_command_repeats_the_refresh(refresh: object, words: str) -> None:
+    plain = "hefw generate --labels 0-9,0-5 --steps 10 --seed 0 --backend tenseal --strategy full --model digits"
+    assert Config(refresh=refresh).command() == f"{plain} --scheduler ddim{words}"
+
+
+def test_every_alone_keeps_the_refresh_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("refresh: {name: bootstrap, every: 5}\n")
+    assert load(path).refresh == Refresh("bootstrap", 5)
+    assert merge(path, {"refresh": {"every": 2}}).refresh == Refresh("bootstrap", 2)
+    assert merge(path, {"refresh": "client"}).refresh == Refresh("client", 1)
+    assert merge(path, {"refresh": {"name": "client", "every": 2}}).refresh == Refresh("client", 2)
+    assert merge(None, {"refresh": {"every": 2}}).refresh == Refresh("client", 2)
+    with pytest.raises(ConfigError, match="none does all steps from one message"):
+        merge(Config(refresh="none"), {"refresh": {"every": 2}})
+
+
+def test_refresh_in_toml(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('refresh = {name = "client", every = 2}\n')
+    assert load(path).refresh == Refresh("client", 2)
 
 
 # Round trips

@@ -52,6 +52,9 @@ def test_keys_are_those_promised() -> None:
         "bytes",
         "counts",
         "peak_rss_bytes",
+        "messages",
+        "trace",
+        "processes",
         "ledger",
         "versions",
         "machine",
@@ -59,6 +62,9 @@ def test_keys_are_those_promised() -> None:
     assert set(record["params"]) >= {"ring_dimension", "log_qp", "security_bits", "depth", "scale_bits", "secret"}
     assert set(record["seconds"]) == {"keygen", "encode_weights", "encrypt", "evaluate", "decrypt", "total"}
     assert set(record["bytes"]) == {"evaluation_keys", "upload_per_step", "download_per_step", "encoded_weights"}
+    assert record["messages"] == 3
+    assert set(record["trace"][0]) == {"step", "operation", "level", "scale_bits", "seconds"}
+    assert set(record["processes"][0]) == {"party", "did", "library", "version", "python", "process"}
     assert record["ledger"]["server_plaintext_fraction"] == 0
     assert record["started"] == "2031-05-17T09:30:00Z"
     assert Config(**record["config"]) == Config(labels="0-3", steps=3)
@@ -71,6 +77,11 @@ def test_keys_are_those_promised() -> None:
         (["counts", "rotate"], 1.5),
         (["ledger", "server_plaintext_fraction"], 1.5),
         (["ledger", "entries", 0, "form"], "secret"),
+        (["messages"], 0),
+        (["trace", 0, "level"], -1),
+        (["trace", 0, "seconds"], -0.5),
+        (["processes", 0, "party"], "eavesdropper"),
+        (["params", "fresh_level"], -1),
         (["hefw_record_version"], 2),
         (["labels"], []),
         (["shape"], [1, 8, 8]),
