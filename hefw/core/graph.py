@@ -318,7 +318,8 @@ def _serialise(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
     def store(key: str, array: NDArray[Any]) -> str:
         narrow = array.astype(np.float32) if array.dtype == np.float64 else array.astype(np.int32)
-        tensors[key] = narrow if (narrow == array).all() else array  # float32 only where nothing is lost
+        kept = narrow if (narrow == array).all() else array  # float32 only where nothing is lost
+        tensors[key] = np.ascontiguousarray(kept)  # safetensors writes others in the wrong order
         return key
 
     nodes = []

@@ -107,5 +107,6 @@ class ChildProcess:
 def environment() -> dict[str, str]:
     """The little of this process's environment that another one may have: nothing of the user's."""
     kept = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "OMP_NUM_THREADS")
+    homes = ("HEFW_HOME", "XDG_DATA_HOME", "HOME")  # where managed environments are
     extra = tuple(name for name in os.environ if name.startswith("OPENBLAS_"))
-    return {name: os.environ[name] for name in (*kept, *extra) if name in os.environ}
+    return {name: os.environ[name] for name in (*kept, *homes, *extra) if name in os.environ}

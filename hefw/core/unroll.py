@@ -48,13 +48,14 @@ class _Unroller:
             for node in graph.nodes.values():
                 if not isinstance(node, Input):
                     self.add(node, copy, fed)
+            results = {key: self.value(output.node, copy, fed) for key, output in graph.outputs.items()}
             fed = {
-                output.feedback: (_named(output.node, copy), output.factors[copy::every])
-                for output in graph.outputs.values()
+                output.feedback: (results[key], output.factors[copy::every])
+                for key, output in graph.outputs.items()
                 if output.feedback is not None
             }
         outputs = {
-            key: replace(output, node=_named(output.node, every - 1), factors=output.factors[every - 1 :: every])
+            key: replace(output, node=results[key], factors=output.factors[every - 1 :: every])
             for key, output in graph.outputs.items()
         }
         return replace(graph, nodes=self.nodes, outputs=outputs, timesteps=graph.timesteps[::every])

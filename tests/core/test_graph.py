@@ -35,6 +35,18 @@ def test_a_file_keeps_digest_and_function(tmp_path_factory, seed) -> None:
         assert all(np.array_equal(old[name], new[name]) for name in old)
 
 
+def test_arrays_that_are_not_contiguous_are_kept(tmp_path) -> None:
+    graph = denoiser()
+    region = graph.nodes["z0"]
+    assert isinstance(region, Affine)
+    strided = np.asfortranarray(region.bias)
+    graph = replace(graph, nodes={**graph.nodes, "z0": replace(region, bias=strided)})
+    graph.save(tmp_path / "graph")
+    loaded = Graph.load(tmp_path / "graph").nodes["z0"]
+    assert isinstance(loaded, Affine)
+    assert np.array_equal(loaded.bias, region.bias)
+
+
 def test_a_file_keeps_everything_else(tmp_path) -> None:
     graph = denoiser()
     graph.save(tmp_path / "g")
