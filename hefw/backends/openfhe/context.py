@@ -50,6 +50,7 @@ class Context:
         self.nominal = math.ldexp(1.0, scaling_bits(params.params))
         # Zeros under a key that is thrown away at once: only the bytes around its residues are of use.
         self._sample = encrypt_sample(self.openfhe)
+        self.tag = self._sample.GetKeyTag()  # of all ciphertexts, save while keys are looked for under another
         if found != (*params.primes, *params.special_primes):
             raise ParameterError(f"OpenFHE has other primes than {params.primes} here; both parties need its version")
         self._ciphertexts: dict[int, tuple[Structure, Any]] = {}
@@ -82,17 +83,15 @@ class Context:
             raise EnvelopeError(f"OpenFHE serialised {len(structure.primes)} residues where {len(expected)} belong")
         return _PARTS.pack(parts) + pack(blocks, expected)
 
-    def load(self, payload: bytes, level: int, tag: str) -> Any:
-        """A ciphertext of two parts from its residues, with the tag of who loads it."""
+    def load(self, payload: bytes, level: int) -> Any:
+        """A ciphertext of two parts from its residues."""
         if not payload or payload[0] != 2:
             parts = payload[0] if payload else 0
             raise EnvelopeError(f"a ciphertext of {parts} parts was sent; relinearise it before, 2 parts are taken")
         expected = self.params.primes[: level + 1] * 2
         blocks = unpack(f"ciphertext of level {level}", memoryview(payload)[1:], expected, self.ring_dimension)
         structure, empty = self._ciphertext(level)
-        ciphertext = self._read(structure.fill(blocks), empty)
-        ciphertext.SetKeyTag(tag)
-        return ciphertext
+        return self._read(structure.fill(blocks), empty)
 
     @staticmethod
     def _read(serialised: bytes, empty: Any) -> Any:
@@ -147,7 +146,7 @@ class Context:
         structure, blocks = split(serialised, self.ring_dimension)
         return _INDEX.pack(index) + pack(blocks, structure.primes)
 
-    def key_residues(self, name: str, payload: bytes, index: int, expected: tuple[int, ...]) -> list[Residues]:
+    def _key_residues(self, name: str, payload: bytes, index: int, expected: tuple[int, ...]) -> list[Residues]:
         """The residues of `dump_key`; EnvelopeError if they are of another key."""
         if len(payload) < _INDEX.size or _INDEX.unpack_from(payload) != (index,):
             raise EnvelopeError(f"the bytes sent as {name!r} hold another key")
@@ -156,7 +155,7 @@ class Context:
     def load_relinearisation(self, payload: bytes, tag: str) -> Any:
         """An OpenFHE key from its residues."""
         structure, _ = self._keys
-        blocks = self.key_residues("relinearisation", payload, 0, structure.primes)
+        blocks = self._key_residues("relinearisation", payload, 0, structure.primes)
         key = openfhe.DeserializeEvalKeyString(structure.fill(blocks), openfhe.BINARY)
         key.SetKeyTag(tag)
         return key
@@ -165,7 +164,7 @@ class Context:
         """A map with one OpenFHE key from its residues."""
         _, structure = self._keys
         index = self.automorphism(name)
-        blocks = self.key_residues(name, payload, index, structure.primes)
+        blocks = self._key_residues(name, payload, index, structure.primes)
         first, *rest = structure.gaps
         structure = replace(structure, gaps=(keymap.with_index(first, index), *rest))
         return openfhe.DeserializeEvalKeyMapString(structure.fill(blocks), openfhe.BINARY)
@@ -176,7 +175,7 @@ class Context:
             raise EnvelopeError("a key for bootstrapping was sent, which these parameters have not")
         structure = self._special_keys
         index = bootstrap.special_index(self.ring_dimension)
-        blocks = self.key_residues("bootstrap", payload, index, structure.primes)
+        blocks = self._key_residues("bootstrap", payload, index, structure.primes)
         return openfhe.DeserializeEvalKeyMapString(structure.fill(blocks), openfhe.BINARY)
 
     @cached_property

@@ -40,7 +40,7 @@ class OpenfheEvaluator(Evaluator):
         cache.insert(self._tag, self._context.load_automorphism(name, payload))
 
     def _load(self, payload: bytes, level: int, scale: float) -> Any:
-        return self._context.load(payload, level, self._tag)
+        return self._context.load(payload, level)
 
     def _dump(self, ciphertext: Ciphertext) -> bytes:
         return self._context.dump(ciphertext.handle, ciphertext.level, ciphertext.size)
@@ -117,7 +117,8 @@ class OpenfheEvaluator(Evaluator):
     # -- rotations ---------------------------------------------------------------------------------------------------
 
     def _rotate(self, a: Ciphertext, step: int) -> Any:
-        return self._lowered(self._turned(a, step, self._openfhe.EvalFastRotationPrecompute(a.handle)), a.level)
+        digits = self._openfhe.EvalFastRotationPrecompute(a.handle)
+        return self._lowered(self._turned(self._owned(a.handle.Clone()), step, digits), a.level)
 
     def _conjugate(self, a: Ciphertext) -> Any:
         return self._rotate(a, 2 * self._context.ring_dimension - 1)  # OpenFHE's number for it
@@ -131,16 +132,23 @@ class OpenfheEvaluator(Evaluator):
         self._two_parts("rotate", a)
         self.require_keys(f"rotation/{step}" for step in turned)
         self.counts["rotate"] += len(turned)
-        digits = self._openfhe.EvalFastRotationPrecompute(a.handle)
+        digits, owned = self._openfhe.EvalFastRotationPrecompute(a.handle), self._owned(a.handle.Clone())
         return [
-            Ciphertext(self._lowered(self._turned(a, step, digits), a.level), a.level, a.scale) if step else a
+            Ciphertext(self._lowered(self._turned(owned, step, digits), a.level), a.level, a.scale) if step else a
             for step in steps
         ]
 
-    def _turned(self, a: Ciphertext, step: int, digits: Any) -> Any:
+    def _owned(self, handle: Any) -> Any:
+        """For which OpenFHE finds this evaluator's keys."""
+        handle.SetKeyTag(self._tag)
+        return handle
+
+    def _turned(self, owned: Any, step: int, digits: Any) -> Any:
         """A rotation, still times the special primes."""
         with cache.LOCK:
-            return self._openfhe.EvalFastRotationExt(a.handle, step, digits, True)
+            out = self._openfhe.EvalFastRotationExt(owned, step, digits, True)
+        out.SetKeyTag(self._context.tag)
+        return out
 
     def _lowered(self, lifted: Any, level: int) -> Any:
         """Divided by the special primes."""
@@ -177,7 +185,7 @@ class OpenfheEvaluator(Evaluator):
                 self.require_keys([f"rotation/{giant}"])
                 self.counts["rotate"] += 1
                 digits = self._openfhe.EvalFastRotationPrecompute(inner.handle)
-                lifted = Ciphertext(self._turned(inner, giant, digits), inner.level, inner.scale)
+                lifted = Ciphertext(self._turned(self._owned(inner.handle), giant, digits), inner.level, inner.scale)
                 turned = lifted if turned is None else self.add_into(turned, lifted)
             outputs.append(self._folded(self._joined(still, turned), transform.folds))
         return outputs
@@ -205,7 +213,8 @@ class OpenfheEvaluator(Evaluator):
         bootstrap.prepare(self._context, matrices=True)
         lowest = made.LevelReduce(a.handle, None, a.level - promised.level_in)  # what else there is would be in the way
         with cache.LOCK:
-            out = made.EvalBootstrap(lowest)
+            out = made.EvalBootstrap(self._owned(lowest))
+        out.SetKeyTag(self._context.tag)
         if out.GetNoiseScaleDeg() == 2:
             made.RescaleInPlace(out)
         level = top - out.GetLevel()

@@ -62,7 +62,7 @@ class OpenfheKeyHolder(KeyHolder):
         return found * (self._context.nominal / ciphertext.scale)
 
     def _load(self, payload: bytes, level: int, scale: float) -> Any:
-        return self._context.load(payload, level, self._tag)
+        return self._context.load(payload, level)
 
     def _evaluation_key(self, name: str) -> bytes:
         shared, made = self._context, self._context.openfhe

@@ -77,6 +77,16 @@ def keys_of_an_evaluator_go_with_it_and_those_of_others_stay() -> None:
 
 
 @check
+def what_a_key_holder_has_encrypted_for_itself_is_computed_with_too() -> None:
+    """OpenFHE tells ciphertexts apart by whose keys they need."""
+    x, y, ev = PARTIES.x, PARTIES.y, PARTIES.evaluator
+    a, b = PARTIES.holder.encrypt(x, PARTIES.top, PARTIES.scale), PARTIES.encrypt(y)
+    assert PARTIES.error(ev.sub(a, b), x - y) < 1e-3
+    assert PARTIES.error(ev.mul(b, a), x * y) < 1e-3
+    assert PARTIES.error(ev.sub(ev.rotate(b, 1), ev.rotate(a, 5)), np.roll(y, -1) - np.roll(x, -5)) < 1e-3
+
+
+@check
 def keys_that_are_not_of_hefw_stay() -> None:
     made = context.context(PARTIES.params).openfhe
     secret = made.KeyGen().secretKey
