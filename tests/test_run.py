@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 import toy_model
 
 import hefw
-from hefw import run
+from hefw import plugins, run
+from hefw.backends.openfhe import plugin as openfhe_plugin
 from hefw.config import Config
-from hefw.core.errors import ConfigError, HefwError, LoweringError, ParameterError, ProtocolError
+from hefw.core.errors import CapabilityError, ConfigError, HefwError, LoweringError, ParameterError, ProtocolError
 from hefw.core.program import Interface
 from hefw.protocol.process import ServerProcess
 from hefw.record import INSECURE, SCHEMA_PATH, SIMULATED
@@ -168,6 +170,140 @@ def test_the_record_counts_what_was_done(toys) -> None:
     keys = [e.bytes for e in one.ledger.entries if e.item.startswith("evaluation key")]
     assert one.bytes.evaluation_keys == sum(keys)
     assert {e.form for e in one.ledger.entries if e.party == "server"} == {"public", "ciphertext"}
+
+
+# -- refresh -----------------------------------------------------------------------------------------------------------
+
+COARSE = {**TOY, "backend": "simulator", "params": {"ring_dimension": toy_model.RING, "precision_db": 60}}
+#: What of 60 dB asked for is measured at least: the forecast is that of a usual run.
+COARSE_DB = 55.0
+
+
+@pytest.fixture
+def toys_and_openfhe(toys, monkeypatch) -> None:
+    """The toy model, and a backend that can bootstrap."""
+    found = toy_model.toy_registry(("openfhe", openfhe_plugin))
+    monkeypatch.setattr(plugins, "registry", lambda: found)
+    monkeypatch.setattr(run, "registry", lambda: found)
+
+
+def twins(result: run.Result, steps: int) -> list[np.ndarray]:
+    """The plaintext twin's images after each step."""
+    model, found = toy_model.ToyModel(None), []
+    labels = np.array(result.labels)
+    model.twin(result.trajectory[0], labels, None, steps, lambda step, latents: found.append(latents))
+    return found
+
+
+def test_none_does_all_steps_from_one_message(toys) -> None:
+    result = hefw.generate(**{**COARSE, "refresh": "none"})
+    record = result.record
+    assert record.messages == len(result.server_view) == 1
+    assert result.trajectory.shape == (2, 3, 1, 4, 4)
+    assert np.array_equal(result.trajectory[-1], result.images)
+    assert toy_model.psnr(result.images, result.plain) >= COARSE_DB
+    assert np.array_equal(result.plain, twins(result, toy_model.STEPS)[-1])
+    decrypted = [e for e in record.ledger.entries if e.party == "key holder"]
+    assert [(e.item, e.step, e.entries) for e in decrypted] == [("latent", 0, 3 * toy_model.PIXELS)]
+    assert record.seconds_per_image_step == pytest.approx(record.seconds.evaluate / (3 * toy_model.STEPS))
+    assert {item.step for item in record.trace} == {0}
+    assert [item.operation for item in record.trace if item.operation.startswith("update")] == [
+        "update@1",
+        "update@2",
+        "update@3",
+    ]
+    levels = [item.level for item in record.trace]
+    assert record.params.fresh_level > levels[0] > levels[-1] >= 0
+    valid(result)
+
+
+@pytest.mark.parametrize("backend", ["simulator", "tenseal"])
+def test_every_second_step_is_a_message(toys, backend) -> None:
+    """What is decrypted of each message is the twin's picture after two and after four steps, in both batches."""
+    result = hefw.generate(
+        **{**COARSE, "backend": backend, "refresh": {"name": "client", "every": 2}, "steps": 4, "batch": 2}
+    )
+    record = result.record
+    assert record.messages == len(result.server_view) == 2
+    assert result.trajectory.shape == (3, 3, 1, 4, 4)
+    after = twins(result, 4)
+    for found, expected in zip(result.trajectory[1:], (after[1], after[3]), strict=True):
+        assert toy_model.psnr(found, expected) >= COARSE_DB
+    assert [e.step for e in record.ledger.entries if e.item == "latent" and e.party == "server"] == [0, 1, 0, 1]
+    assert [item.step for item in record.trace if item.operation == "update@2"] == [0, 1, 0, 1]
+    valid(result)
+
+
+def test_every_must_divide_the_steps(toys, servers) -> None:
+    with pytest.raises(LoweringError) as caught:
+        hefw.generate(**{**TOY, "steps": 6, "refresh": {"name": "client", "every": 4}})
+    assert str(caught.value) == "4 steps a message do not divide 6 steps; choose one of 1, 2, 3, 6"
+    assert not servers
+
+
+def test_too_many_steps_for_one_message(toys) -> None:
+    """The toy's ring has room for three steps."""
+    with pytest.raises(
+        LoweringError, match=r"^the server refused: 12 steps a message, .* ask for fewer steps"
+    ) as caught:
+        hefw.generate(**{**COARSE, "refresh": "none", "steps": 12})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "able"),
+    [(None, "openfhe"), ("openfhe not installed", "openfhe (run: hefw backends install openfhe)")],
+)
+def test_a_backend_that_cannot_bootstrap(toys_and_openfhe, servers, monkeypatch, reason, able) -> None:
+    monkeypatch.setattr(run, "unavailable", lambda entry: reason)
+    with pytest.raises(CapabilityError) as caught:
+        hefw.generate(**{**COARSE, "refresh": "bootstrap"})
+    assert str(caught.value) == (
+        f"backend 'simulator' cannot bootstrap; those that can: {able}. Choose one of them, or use refresh: client"
+    )
+    assert not servers
+
+
+def test_no_backend_can_bootstrap(toys) -> None:
+    with pytest.raises(CapabilityError, match="those that can: none"):
+        hefw.generate(**{**COARSE, "refresh": "bootstrap"})
+
+
+@pytest.mark.parametrize("params", [{"ring_dimension": 4096, "modulus_bits": [60, 60]}, {"ring_dimension": 4096}])
+def test_bootstrapping_decides_its_parameters_itself(toys_and_openfhe, servers, params) -> None:
+    changes = {"backend": "openfhe", "refresh": "bootstrap", "params": params}
+    with pytest.raises(ParameterError, match=r"cannot be chosen where the server bootstraps.*leave them out") as caught:
+        hefw.generate(**{**COARSE, **changes})
+    assert "\n" not in str(caught.value)
+    assert not any(psutil.pid_exists(server.pid) for server in servers)
+
+
+@pytest.mark.parametrize(("every", "bootstraps"), [(1, 3), (2, 1)])
+def test_the_server_bootstraps(toys_and_openfhe, every, bootstraps) -> None:
+    refresh = {"name": "bootstrap", "every": every}
+    changes = {"backend": "openfhe", "refresh": refresh, "steps": 4, "params": {"precision_db": 60}}
+    result = hefw.generate(**{**COARSE, **changes})
+    record = result.record
+    assert record.messages == len(result.server_view) == 1
+    assert result.trajectory.shape == (2, 3, 1, 4, 4)
+    assert toy_model.psnr(result.images, result.plain) >= COARSE_DB
+    assert record.counts["bootstrap"] == bootstraps
+    given_back = [item.level for item in record.trace if item.operation == "bootstrap latent"]
+    assert given_back == [record.params.fresh_level] * bootstraps
+    assert record.params.secret == "sparse ternary, encapsulated"
+    assert [e.step for e in record.ledger.entries if e.party == "key holder"] == [4 // every - 1]
+    assert {item.library for item in record.processes} == {"hefw", "openfhe"}
+    valid(result)
+
+
+def test_the_record_says_which_process_did_what(toys, servers) -> None:
+    record = hefw.generate(**COARSE).record
+    assert [(item.party, item.library, item.process) for item in record.processes] == [
+        ("key holder", "hefw", os.getpid()),
+        ("key holder", "numpy", os.getpid()),
+        ("server", "hefw", servers[0].pid),
+        ("server", "numpy", servers[0].pid),
+    ]
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ class ToyPlugin:
         return [Entry("full", "hefw.strategies.full:Full", "all"), Entry("half", "toy_model:HalfStrategy", "half")]
 
 
-def toy_registry() -> Registry:
-    sources = [("simulator", simulator_plugin), ("tenseal", tenseal_plugin), ("toy", ToyPlugin())]
+def toy_registry(*more: tuple[str, Any]) -> Registry:
+    """The toy model with two backends, and the plugins of other (source, plugin) pairs."""
+    sources = [("simulator", simulator_plugin), ("tenseal", tenseal_plugin), ("toy", ToyPlugin()), *more]
     return plugins.build(sources)
