@@ -82,20 +82,23 @@ class Weights:
 
 def _shared(program: Program) -> dict[str, str]:
     """Operations whose weights are those of another one at a higher level."""
-    first: dict[int, LinearOp] = {}
+    own: dict[int, list[LinearOp]] = {}  # of each matrix, operations that cannot do with another's weights
     found = {}
     for op in (*program.prelude, *program.step):
         if not isinstance(op, LinearOp) or op.transform is None:
             continue
-        other = first.setdefault(id(op.transform), op)
-        scales = zip(op.weight_scales, other.weight_scales, strict=True)
-        if other is not op and op.level <= other.level and all(_same_scale(a, b) for a, b in scales):
+        others = own.setdefault(id(op.transform), [])
+        other = next((other for other in others if other.level >= op.level and _same_scales(op, other)), None)
+        if other is None:
+            others.append(op)
+        else:
             found[op.name] = other.name
     return found
 
 
-def _same_scale(a: float, b: float) -> bool:
-    return abs(a - b) <= SCALE_TOLERANCE / 2 * max(a, b)
+def _same_scales(a: LinearOp, b: LinearOp) -> bool:
+    scales = zip(a.weight_scales, b.weight_scales, strict=True)
+    return all(abs(x - y) <= SCALE_TOLERANCE / 2 * max(x, y) for x, y in scales)
 
 
 def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:

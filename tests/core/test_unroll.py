@@ -27,11 +27,11 @@ def results(graph: Graph, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([1, 2, 3, 6]), st.integers(1, 3))
 def test_every_message_brings_back_what_the_steps_do(seed, every, activations) -> None:
-    graph = denoiser(STEPS, seed, activations)
+    inputs = {name: values / 4 for name, values in samples(4, seed).items()}  # squares of more would diverge
+    graph = replace(denoiser(STEPS, seed, activations), calibration=inputs)
     several = unroll(graph, every)
     assert several.steps == STEPS // every
     assert several.timesteps == graph.timesteps[::every]
-    inputs = {name: values / 4 for name, values in samples(4, seed).items()}  # squares of more would diverge
     found, expected = results(several, inputs), results(graph, inputs)[every - 1 :: every]
     assume(np.abs(expected).max() < 100)
     assert np.allclose(found, expected, rtol=1e-9, atol=1e-12)
