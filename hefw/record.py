@@ -154,6 +154,11 @@ class RunRecord(_Part):
         parts = [text for text, wanted in ((SIMULATED, self.simulated), (INSECURE, self.insecure)) if wanted]
         return "; ".join(parts) or None
 
+    @property
+    def batches(self) -> int:
+        """Requests that the images were split into: each of them begins with the first operation of the trace."""
+        return sum(item.step == 0 and item.operation == self.trace[0].operation for item in self.trace)
+
     def to_json(self) -> str:
         """The text of run.json, indented, with a final newline."""
         return self.model_dump_json(indent=2) + "\n"

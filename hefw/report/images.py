@@ -58,52 +58,61 @@ def grid(
 def steps_strip(
     trajectory: NDArray[np.float64],
     *,
+    steps: int | None = None,
     labels: Sequence[int] | None = None,
     title: str = "The denoising, from noise to picture",
     banner: str | None = None,
 ) -> Image.Image:
-    """The denoising of the first 8 images at most: a row an image, a column a step.
+    """The denoising of the first 8 images at most: a row an image, a column for what was decrypted of each message.
 
     Args:
-        trajectory: (steps + 1, count, channels, height, width), x_T first. Beyond 12 columns, some are left out evenly.
+        trajectory: (messages + 1, count, channels, height, width), x_T first. Beyond 12 columns, some are left out
+            evenly.
+        steps: of the schedule, a multiple of the messages; by default there is a message for each. Each column says
+            after which step it was decrypted.
         labels: written before the rows, where given.
     """
     trajectory = _checked(trajectory, 5)
-    steps = len(trajectory) - 1
-    columns = np.unique(np.linspace(0, steps, min(steps + 1, MAX_COLUMNS)).round().astype(int))
+    messages = len(trajectory) - 1
+    every = 1 if steps is None else steps // messages
+    if every > 1:
+        title += f" (decrypted {'once, at the end' if messages == 1 else f'after every {every} steps'})"
+    columns = np.unique(np.linspace(0, messages, min(messages + 1, MAX_COLUMNS)).round().astype(int))
     count = min(trajectory.shape[1], MAX_STRIP_IMAGES)
     rows = [[_rgb(trajectory[column, row]) for column in columns] for row in range(count)]
-    captions = [["noise" if column == 0 else f"step {column}" for column in columns]]
+    captions = [["noise" if column == 0 else f"step {every * column}" for column in columns]]
     heads = None if labels is None else [str(label) for label in labels[:count]]
     return _page(title, _table(rows, captions, heads=heads, captions_first=True), banner)
 
 
 def server_view(payloads: tuple[bytes, ...], count: int, *, banner: str | None = None) -> Image.Image:
-    """What the server held of `count` images: the first bytes of each step's payload, one grey pixel a byte.
+    """What the server held of `count` images: the first bytes of each message's payload, one grey pixel a byte.
 
-    A tile a step, side by side; beyond 48 steps, steps are left out evenly.
+    A tile a message, side by side; beyond 48 messages, some are left out evenly.
     """
     shown = np.unique(np.linspace(0, len(payloads) - 1, min(len(payloads), 4 * MAX_COLUMNS)).round().astype(int))
     tiles, captions = [], []
-    for step in shown:
-        held = np.frombuffer(payloads[step], dtype=np.uint8)[: NOISE_TILE**2]
+    for message in shown:
+        held = np.frombuffer(payloads[message], dtype=np.uint8)[: NOISE_TILE**2]
         tile = np.full(NOISE_TILE**2, 255, dtype=np.uint8)
         tile[: len(held)] = held
         tiles.append(np.repeat(tile.reshape(NOISE_TILE, NOISE_TILE, 1), 3, axis=2))
-        captions.append(f"step {step + 1}")
+        captions.append(f"message {message + 1}")
     width = _columns(len(tiles))
     rows = [tiles[start : start + width] for start in range(0, len(tiles), width)]
     lines = [captions[start : start + width] for start in range(0, len(tiles), width)]
     noun = "image" if count == 1 else f"{count} images"
-    size = max((len(payload) for payload in payloads), default=0)
-    title = f"What the server held of the {noun}: the first {min(NOISE_TILE**2, size):,} bytes of each step"
-    return _page(title, _table(rows, lines), banner)
+    size = min(NOISE_TILE**2, max((len(payload) for payload in payloads), default=0))
+    each = "the one message" if len(payloads) == 1 else "each message"
+    return _page(f"What the server held of the {noun}: the first {size:,} bytes of {each}", _table(rows, lines), banner)
 
 
 def _checked(images: Any, dimensions: int) -> NDArray[np.float64]:
     array = np.asarray(images, dtype=np.float64)
     if array.ndim != dimensions or array.shape[-3] not in (1, 3) or 0 in array.shape:
-        want = "(count, channels, height, width)" if dimensions == 4 else "(steps + 1, count, channels, height, width)"
+        want = (
+            "(count, channels, height, width)" if dimensions == 4 else "(messages + 1, count, channels, height, width)"
+        )
         raise ValueError(f"images of shape {array.shape}: expected {want} with 1 or 3 channels")
     return array
 

@@ -11,6 +11,7 @@ import jinja2
 
 from hefw.config import Config, format_labels
 from hefw.record import RunRecord
+from hefw.report import levels
 
 TEMPLATE = "report.html.jinja"
 FORMS = {"plaintext": "in plaintext", "ciphertext": "only as ciphertext", "public": "as public data"}
@@ -21,7 +22,8 @@ def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
 
     Args:
         record: the run's record.
-        pictures: PNG files by name: images.png, plain.png (where there is a twin), steps.png, server_view.png.
+        pictures: files by name: images.png, plain.png (where there is a twin), steps.png, server_view.png, and
+            levels.svg with levels-dark.svg.
     """
     count = len(record.labels)
     environment = jinja2.Environment(
@@ -41,15 +43,18 @@ def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         backend=_name(record.config["backend"]),
         summary=summary(record),
         seen=seen(record),
+        processes=len({item.process for item in record.processes}),
+        a_message=_a_message(record),
+        about_levels=levels.caption(record),
         command=Config(**record.config).command(),
-        pictures={name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()},
+        pictures={name: _embedded(name, data) for name, data in pictures.items()},
     )
 
 
 def summary(record: RunRecord) -> list[str]:
     """The run in a few sentences."""
     count, steps, backend = len(record.labels), record.config["steps"], _name(record.config["backend"])
-    images = "1 image" if count == 1 else f"{count} images"
+    images = _counted(count, "image")
     share = record.ledger.server_plaintext_fraction
     if record.simulated:
         how = f"The backend {backend!r} simulated the encrypted computation; nothing was encrypted."
@@ -58,7 +63,8 @@ def summary(record: RunRecord) -> list[str]:
     else:
         how = f"The server saw {share:.1%} of the latents' entries in plaintext; the others were ciphertext to it."
     sentences = [
-        f"The model {record.model.name!r} drew {images} in {steps} steps with the backend {backend!r}.",
+        f"The model {record.model.name!r} drew {images} in {_counted(steps, 'step')} with the backend {backend!r}, "
+        f"{round_trips(record)}.",
         how,
         f"It took {duration(record.seconds.total)} in all, {duration(record.seconds_per_image_step)} an image and step,"
         f" and at most {size(record.peak_rss_bytes)} of memory.",
@@ -72,10 +78,19 @@ def summary(record: RunRecord) -> list[str]:
     return sentences
 
 
+def round_trips(record: RunRecord) -> str:
+    """How often the key holder was needed: 'from one message', or after how many steps each there was a round trip."""
+    every = record.config["steps"] // record.messages
+    if record.messages == 1:
+        return "from one message" + (f" for each of {record.batches} batches" if record.batches > 1 else "")
+    return f"with a round trip to the key holder after {'each step' if every == 1 else f'every {every} steps'}"
+
+
 def seen(record: RunRecord) -> list[dict[str, Any]]:
     """The ledger, a row for each party, item and form: what it could see, how often, how many numbers and bytes.
 
-    Items that differ only in what follows a slash (rotation keys by their step) share a row with their number.
+    Items that differ only in what follows a slash (rotation keys by their step) share a row with their number. Messages
+    are those of all batches.
     """
     groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for entry in record.ledger.entries:
@@ -87,7 +102,8 @@ def seen(record: RunRecord) -> list[dict[str, Any]]:
                 "item": item,
                 "alike": 0,
                 "form": FORMS[entry.form],
-                "steps": set(),
+                "times": 0,
+                "messages": 0,
                 "entries": 0,
                 "bytes": 0,
             },
@@ -95,14 +111,16 @@ def seen(record: RunRecord) -> list[dict[str, Any]]:
         row["alike"] += bool(slash)
         row["entries"] += entry.entries
         row["bytes"] += entry.bytes
-        if entry.step is not None:
-            row["steps"].add(entry.step)
+        row["times"] += 1
+        row["messages"] += entry.step is not None
     for row in groups.values():
-        steps = len(row["steps"])
-        alike = row.pop("alike")
+        messages, times, alike = (row.pop(name) for name in ("messages", "times", "alike"))
         if alike:
             row["item"] += f", {alike} of them"
-        row["when"] = "once" if not steps else "in 1 step" if steps == 1 else f"in {steps} steps"
+        if messages:
+            row["when"] = f"in {_counted(messages, 'message')}"
+        else:
+            row["when"] = "once" if alike or times == 1 else f"{times} times"
     return list(groups.values())
 
 
@@ -133,6 +151,23 @@ def number(value: float) -> str:
 def _three(value: float) -> str:
     """Three significant digits, never in exponent form."""
     return f"{float(f'{value:.3g}'):,g}"
+
+
+def _a_message(record: RunRecord) -> str:
+    every = record.config["steps"] // record.messages
+    if every == 1:
+        return "one message a step"
+    return "one message for all steps" if record.messages == 1 else f"one message every {every} steps"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _embedded(name: str, data: bytes) -> str:
+    """A picture as the address that holds it."""
+    kind = "svg+xml" if name.endswith(".svg") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _name(choice: Any) -> str:

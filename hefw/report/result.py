@@ -30,12 +30,12 @@ class RunResult(Protocol):
 
     @property
     def trajectory(self) -> NDArray[np.float64]:
-        """x_T first, the images last: (steps + 1, count, channels, height, width)."""
+        """x_T, then what was decrypted of each message: (messages + 1, count, channels, height, width)."""
         ...
 
     @property
     def server_view(self) -> tuple[bytes, ...]:
-        """What the server was sent at each step: the very bytes."""
+        """The beginning of what the server was sent in each message: the very bytes."""
         ...
 
     @property

@@ -101,6 +101,7 @@ def test_generate_writes_the_files(run: FakeRun, call: Call) -> None:
     assert "wrote pictures/report.html" in result.err
     assert sorted(os.listdir("pictures")) == [
         "images.png",
+        "levels.svg",
         "plain.png",
         "report.html",
         "run.json",
@@ -315,15 +316,16 @@ def test_interrupt_while_writing(run: FakeRun, call: Call, monkeypatch: pytest.M
     assert os.listdir("hefw-run") == []
 
 
-def test_reports_need_their_extra(run: FakeRun, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("library", ["jinja2", "matplotlib", "PIL"])
+def test_reports_need_their_extra(run: FakeRun, call: Call, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     import hefw.report.write
 
-    for name in ("write", "page"):
+    for name in ("write", "page", "levels", "images"):
         monkeypatch.delitem(sys.modules, f"hefw.report.{name}")
         monkeypatch.delattr(hefw.report, name)
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setitem(sys.modules, library, None)
     line = assert_one_error(call("generate"), 2)
-    assert "jinja2" in line
+    assert f"reports need {library}, which is not installed" in line
     assert "pip install 'hefw[report]'" in line
 
 

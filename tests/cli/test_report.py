@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_fakes import fake_record, fake_result
+from cli_fakes import fake_process, fake_record, fake_result
 from PIL import Image
 
 from hefw.config import Config
@@ -89,6 +90,50 @@ def test_steps_strip_bounds_rows_and_columns() -> None:
     assert large.height < 10 * 80 + 80
 
 
+def test_steps_strip_says_after_which_step() -> None:
+    """Three messages: of three steps, of twelve; and one message of twelve."""
+    three, one = np.zeros((4, 1, 1, 8, 8)), np.zeros((2, 1, 1, 8, 8))
+    drawn = [pixels(images.steps_strip(three, steps=steps)) for steps in (None, 3, 12)]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+    assert not np.array_equal(pixels(images.steps_strip(one)), pixels(images.steps_strip(one, steps=12)))
+
+
+def test_captions_of_steps_and_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very words: titles and captions that are drawn."""
+    words: list[str] = []
+    table, page = images._table, images._page
+
+    def drawn_table(rows: Any, captions: list[list[str]], **options: Any) -> Image.Image:
+        words.extend(word for line in captions for word in line)
+        return table(rows, captions, **options)
+
+    def drawn_page(title: str, *arguments: Any) -> Image.Image:
+        words.append(title)
+        return page(title, *arguments)
+
+    monkeypatch.setattr(images, "_table", drawn_table)
+    monkeypatch.setattr(images, "_page", drawn_page)
+    images.steps_strip(np.zeros((4, 1, 1, 8, 8)), steps=6)
+    images.steps_strip(np.zeros((2, 1, 1, 8, 8)), steps=6)
+    images.steps_strip(np.zeros((2, 1, 1, 8, 8)), steps=1)
+    images.server_view((b"x", b"yz"), 4)
+    images.server_view((b"x",), 1)
+    assert words == [
+        *(
+            "noise",
+            "step 2",
+            "step 4",
+            "step 6",
+            "The denoising, from noise to picture (decrypted after every 2 steps)",
+        ),
+        *("noise", "step 6", "The denoising, from noise to picture (decrypted once, at the end)"),
+        *("noise", "step 1", "The denoising, from noise to picture"),
+        *("message 1", "message 2", "What the server held of the 4 images: the first 2 bytes of each message"),
+        *("message 1", "What the server held of the image: the first 1 bytes of the one message"),
+    ]
+
+
 def test_server_view_is_drawn_from_the_bytes() -> None:
     payloads = (b"\x00" * 20_000, b"\x40" * 20_000, b"\xc0" * 100)
     drawn = pixels(images.server_view(payloads, 16))
@@ -118,7 +163,7 @@ def test_banner_is_on_every_picture() -> None:
 class Page(HTMLParser):
     """Collects tags, attributes and text; knows that every tag that opens also closes."""
 
-    VOID = frozenset({"meta", "img"})
+    VOID = frozenset({"meta", "img", "source"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -146,10 +191,9 @@ class Page(HTMLParser):
 
 def page_of(**changes: Any) -> tuple[str, Page]:
     result = fake_result(**changes)
-    png = io.BytesIO()
-    images.grid(result.images, result.labels).save(png, format="PNG")
-    names = ["images.png", "steps.png", "server_view.png"] + (["plain.png"] if result.plain is not None else [])
-    text = render(result.record, dict.fromkeys(names, png.getvalue()))
+    names = ["images.png", "steps.png", "server_view.png", "levels.svg", "levels-dark.svg"]
+    names += ["plain.png"] if result.plain is not None else []
+    text = render(result.record, {name: name.encode() for name in names})
     return text, Page(text)
 
 
@@ -160,7 +204,7 @@ def test_page_is_self_contained() -> None:
     assert "<script" not in text
     for tag, attributes in page.tags:
         assert tag not in {"link", "iframe", "object"}
-        for name in ("src", "href"):
+        for name in ("src", "srcset", "href"):
             assert (attributes.get(name) or "data:").startswith("data:")
     assert "url(" not in text
 
@@ -169,14 +213,14 @@ def test_page_is_readable_by_all() -> None:
     text, page = page_of()
     tags = [tag for tag, _ in page.tags]
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert all(len(attributes["alt"] or "") > 20 for attributes in pictures)
     assert tags.count("h1") == 1
     assert "h3" not in tags
     assert ("html", {"lang": "en"}) in page.tags
     assert "width=device-width" in text
     assert "prefers-color-scheme: dark" in text
-    assert tags.count("table") == tags.count("caption") + 1  # the ledger's stands under its own heading
+    assert tags.count("table") == tags.count("caption") + 2  # processes and ledger stand under their own headings
 
 
 def test_page_says_what_the_record_holds() -> None:
@@ -217,8 +261,54 @@ def test_page_banner(changes: dict[str, Any], banner: str | None) -> None:
 
 def test_page_without_twin() -> None:
     _, page = page_of(twin=False, max_abs_error=None, psnr_db=None)
-    assert [tag for tag, _ in page.tags].count("img") == 3
+    assert [tag for tag, _ in page.tags].count("img") == 4
     assert "PSNR" not in page.text
+
+
+def test_page_has_the_levels_for_light_and_dark() -> None:
+    _, page = page_of()
+    (dark,) = [attributes for tag, attributes in page.tags if tag == "source"]
+    (light,) = [attributes for tag, attributes in page.tags if tag == "img" and attributes.get("class") == "chart"]
+    assert dark["media"] == "(prefers-color-scheme: dark)"
+    assert dark["srcset"] == "data:image/svg+xml;base64," + base64.b64encode(b"levels-dark.svg").decode()
+    assert light["src"] == "data:image/svg+xml;base64," + base64.b64encode(b"levels.svg").decode()
+    assert "A ciphertext's level is the number of times that it can still be rescaled" in page.text
+
+
+def test_page_says_who_did_what() -> None:
+    _, page = page_of()
+    assert "2 processes took part. Rows with the same process id are one process." in page.text
+    assert "The key holder keys, encryption, decryption seal 1.2.3 3.11.7 4242" in page.text
+    assert "The server evaluation on ciphertext seal 1.2.3 3.11.7 4243" in page.text
+    _, page = page_of(processes=[fake_process("server", "all", "hefw", 7)])
+    assert "1 process took part." in page.text
+
+
+ROUND_TRIPS = "with a round trip to the key holder after"
+
+
+@pytest.mark.parametrize(
+    ("config", "batches", "sentence", "message", "when"),
+    [
+        ({"steps": 3}, 1, f"in 3 steps with the backend 'tenseal', {ROUND_TRIPS} each step.", "a step", "3 messages"),
+        ({"steps": 3}, 2, f"in 3 steps with the backend 'tenseal', {ROUND_TRIPS} each step.", "a step", "6 messages"),
+        ({"steps": 1}, 1, "in 1 step with the backend 'tenseal', from one message.", "a step", "1 message"),
+        ({"steps": 4, "refresh": {"every": 2}}, 1, f"{ROUND_TRIPS} every 2 steps.", "every 2 steps", "2 messages"),
+        ({"steps": 4, "refresh": "none"}, 1, "'tenseal', from one message.", "for all steps", "1 message"),
+        ({"steps": 4, "refresh": "none"}, 2, "from one message for each of 2 batches.", "for all steps", "2 messages"),
+        ({"steps": 4, "refresh": "bootstrap"}, 1, "'tenseal', from one message.", "for all steps", "1 message"),
+    ],
+)
+def test_page_says_how_many_messages_were_needed(
+    config: dict[str, Any], batches: int, sentence: str, message: str, when: str
+) -> None:
+    _, page = page_of(config=Config(labels="0-3", **config), batches=batches)
+    assert sentence in page.text
+    assert f"one grey pixel a byte; one message {message}" in page.text
+    rows = seen(fake_record(Config(labels="0-3", **config), batches=batches))
+    latents = [row for row in rows if row["item"] == "latent x_t"]
+    assert [row["when"] for row in latents] == [f"in {when}"] * 2
+    assert next(row["when"] for row in rows if row["item"] == "labels") == ("once" if batches == 1 else "2 times")
 
 
 def test_page_escapes() -> None:
@@ -230,10 +320,10 @@ def test_page_escapes() -> None:
 def test_ledger_rows_are_grouped() -> None:
     rows = seen(fake_record())
     assert [(row["party"], row["item"], row["form"], row["when"]) for row in rows] == [
-        ("server", "latent x_t", "only as ciphertext", "in 3 steps"),
+        ("server", "latent x_t", "only as ciphertext", "in 3 messages"),
         ("server", "labels", "only as ciphertext", "once"),
         ("server", "timesteps", "as public data", "once"),
-        ("key holder", "latent x_t", "in plaintext", "in 3 steps"),
+        ("key holder", "latent x_t", "in plaintext", "in 3 messages"),
     ]
     assert (rows[0]["entries"], rows[0]["bytes"]) == (3 * 1024, 900_000)
 
@@ -265,7 +355,7 @@ def test_units() -> None:
 
 # Files
 
-ALL = ["images.png", "plain.png", "report.html", "run.json", "server_view.png", "steps.png"]
+ALL = ["images.png", "levels.svg", "plain.png", "report.html", "run.json", "server_view.png", "steps.png"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -295,7 +385,7 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["psnr_db"] is None
 
 
-@pytest.mark.parametrize("failing", range(6))
+@pytest.mark.parametrize("failing", range(7))
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_interrupted_writing_leaves_whole_files_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: type[BaseException]
