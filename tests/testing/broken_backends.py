@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hefw.backends.simulator.backend import SimulatorBackend
 from hefw.backends.simulator.evaluator import SimulatorEvaluator
-from hefw.core.backend import Bootstrapping, Capabilities, KeyManifest, load_ciphertext
+from hefw.core.backend import Bootstrapping, Capabilities, Ciphertext, KeyManifest, load_ciphertext
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 
 PLAIN = SimulatorBackend.capabilities
@@ -222,18 +222,37 @@ class ClaimsBootstrapping(Sound):
     capabilities = replace(PLAIN, bootstrap=True)
 
 
+@dataclass
+class Reread(Ciphertext):
+    """Read at another scale, it has other values, as residues have; the simulator's handles are values."""
+
+    read_at: float = 2.0**57
+
+    def __post_init__(self):
+        self.handle = self.handle * (self.read_at / self.scale)
+        self.read_at = self.scale
+
+
 class Bootstraps(Sound):
-    capabilities = replace(PLAIN, bootstrap=True)
+    capabilities = replace(PLAIN, bootstrap=True, packed_slots=True)
 
     class kind(SimulatorEvaluator):  # noqa: N801
+        def __init__(self, params, capabilities):
+            super().__init__(params, capabilities)
+            self._profile = np.ones(params.slots)  # of all slots; these are fewer
+
         def _bootstrapping(self):
-            return Bootstrapping(1, self.params.max_level - 1, 2.0**40, 4.0, 1e-6, (1,))
+            return Bootstrapping(1, self.params.max_level - 1, 2.0**57, 4.0, 1e-6, (1,))
 
         def _bootstrap(self, a):
             return a.handle
 
+        def bootstrap(self, a):
+            return Reread(**vars(super().bootstrap(a)))
+
     def bootstrap_params(self, slots, levels, *, allow_insecure=False):
-        return CkksParams(2048, (60, *([50] * (levels + 1))), (60,), 40.0, allow_insecure, bootstrap=(1, 1))
+        chain = (60, *([59] * (levels + 1)))
+        return CkksParams(2048, chain, (60,), 57.0, allow_insecure, packed_slots=slots, bootstrap=(1, 1))
 
     def bootstrapping(self, params):
         return self.evaluator(params)._bootstrapping()
