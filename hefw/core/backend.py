@@ -24,7 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.envelope import Envelope
-from hefw.core.errors import CapabilityError, EncodingError, KeyMismatchError, LevelError, ParameterError, ScaleError
+from hefw.core.errors import (
+    CapabilityError,
+    EncodingError,
+    EnvelopeError,
+    KeyMismatchError,
+    LevelError,
+    ParameterError,
+    ScaleError,
+)
 from hefw.core.files import write_atomically
 from hefw.core.linear import Transform
 from hefw.core.params import CkksParams, Resolved
@@ -97,6 +105,11 @@ class KeyManifest:
     relinearisation: bool = True
     conjugation: bool = False
     bootstrap: bool = False
+
+    def level(self, name: str, top: int) -> int:
+        """The highest level at which a key is used; `top` for all but rotations."""
+        kind, _, step = name.partition("/")
+        return self.rotations[int(step)] if kind == "rotation" else top
 
     def names(self) -> list[str]:
         """The blobs that `KeyHolder.evaluation_keys` makes, in order."""
@@ -263,7 +276,8 @@ class KeyHolder(ABC):
         for name in self.manifest.names():
             kind, _, step = name.partition("/")
             payload = self._evaluation_key(name)
-            yield name, self._envelope(f"{kind}-key", payload, self.params.max_level, 1.0, int(step or 0))
+            level = self.manifest.level(name, self.params.max_level)
+            yield name, self._envelope(f"{kind}-key", payload, level, 1.0, int(step or 0))
 
     def save(self, path: Path) -> None:
         """Write the secret key to a file that only its owner can read."""
@@ -286,7 +300,7 @@ class Evaluator(ABC):
         self.capabilities = capabilities
         self.counts: Counter[str] = Counter()
         self.key_id: bytes | None = None
-        self.keys: set[str] = set()
+        self.keys: dict[str, int] = {}  # name -> the highest level that the key serves
 
     # -- keys and bytes ------------------------------------------------------------------------------------------
 
@@ -306,16 +320,32 @@ class Evaluator(ABC):
             )
             if envelope.item != int(step or 0):
                 raise KeyMismatchError(f"the blob named {name!r} holds the key of rotation {envelope.item}")
-            self._load_key(name, envelope.payload)
+            if envelope.level > self.params.max_level:
+                raise EnvelopeError(
+                    f"{name!r} is a key for level {envelope.level}; there are 0 to {self.params.max_level}"
+                )
+            before = dict(self.keys)
+            self.keys[name] = envelope.level  # known while the library loads it
+            try:
+                self._load_key(name, envelope.payload)
+            except BaseException:
+                self.keys = before
+                raise
             self.key_id = envelope.key_id
-            self.keys.add(name)
 
-    def require_keys(self, names: Iterable[str]) -> None:
-        """KeyMismatchError that lists the evaluation keys which were not sent."""
+    def require_keys(self, names: Iterable[str], level: int = 0) -> None:
+        """KeyMismatchError that lists the evaluation keys which were not sent, or serve lower levels only."""
+        names = list(names)
         missing = [name for name in names if name not in self.keys]
         if missing:
             shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise KeyMismatchError(f"missing evaluation keys: {shown}; the key holder must send them")
+        for name in names:
+            if level > self.keys[name]:
+                raise KeyMismatchError(
+                    f"the evaluation key {name} serves levels up to {self.keys[name]}, the ciphertext has {level}; the "
+                    "key holder's manifest must name the highest level of its use"
+                )
 
     def load(self, data: bytes) -> Ciphertext:
         """A ciphertext from its envelope; EnvelopeError if it is not of these parameters and this key."""
@@ -466,7 +496,7 @@ class Evaluator(ABC):
         if step == 0:
             return a
         self._two_parts("rotate", a)
-        self.require_keys([f"rotation/{step}"])
+        self.require_keys([f"rotation/{step}"], a.level)
         self.counts["rotate"] += 1
         return Ciphertext(self._rotate(a, step), a.level, a.scale)
 

@@ -125,7 +125,7 @@ class LattigoEvaluator(Evaluator):
         wanted = [step for step in turned if step]
         if wanted:
             self._two_parts("rotate", a)
-            self.require_keys(f"rotation/{step}" for step in wanted)
+            self.require_keys((f"rotation/{step}" for step in wanted), a.level)
             self.counts["rotate"] += len(wanted)
         found = iter(self._turn(a, wanted))
         return [Ciphertext(next(found), a.level, a.scale) if step else a for step in turned]

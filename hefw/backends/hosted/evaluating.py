@@ -43,16 +43,15 @@ class EvaluatorCalls(Calls):
 
     NAMES: ClassVar[tuple[str, ...]] = (
         *Calls.NAMES,
+        "load_keys",
         "program",
         "engine",
-        "load_keys",
         "prepare",
         "begin",
         "run",
         "figures",
         "close",
         "evaluator",
-        "load_key",
         "load",
         "dump",
         "hand_over",
@@ -68,6 +67,11 @@ class EvaluatorCalls(Calls):
         super().__init__(backend, tell)
         backend.drop_secrets()
 
+    def load_keys(self, number: int, blobs: dict[str, bytes]) -> None:
+        """Evaluation keys for an engine or an evaluator."""
+        taker: Engine | Evaluator = self.get(number)
+        taker.load_keys(blobs)
+
     # -- programs ----------------------------------------------------------------------------------------------------
 
     def program(self, program: Program) -> int:
@@ -77,10 +81,6 @@ class EvaluatorCalls(Calls):
     def engine(self, program: int) -> int:
         """The number of a new engine."""
         return self.keep(self.backend.engine(*self.get(program)))
-
-    def load_keys(self, engine: int, blobs: dict[str, bytes]) -> None:
-        """`Engine.load_keys`."""
-        self._engine(engine).load_keys(blobs)
 
     def prepare(self, engine: int) -> None:
         """`Engine.prepare`."""
@@ -107,12 +107,6 @@ class EvaluatorCalls(Calls):
     def evaluator(self, params: Resolved) -> int:
         """The number of a new evaluator."""
         return self.keep(self.backend.evaluator(params))
-
-    def load_key(self, evaluator: int, name: str, payload: bytes) -> None:
-        """Take one evaluation key."""
-        found = self._evaluator(evaluator)
-        found._load_key(name, payload)
-        found.keys.add(name)
 
     def load(self, evaluator: int, payload: bytes, level: int, scale: float) -> int:
         """The number of a ciphertext."""

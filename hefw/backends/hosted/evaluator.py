@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -55,8 +55,14 @@ class HostedEvaluator(Evaluator):
 
     # -- keys and bytes ------------------------------------------------------------------------------------------
 
+    def load_keys(self, blobs: Mapping[str, bytes]) -> None:
+        """Take evaluation keys by name, one after the other: the worker first, which has to parse them."""
+        for name, blob in blobs.items():
+            self._worker.call("load_keys", type(None), self._home.number, {name: blob})
+            super().load_keys({name: blob})
+
     def _load_key(self, name: str, payload: bytes) -> None:
-        self._worker.call("load_key", type(None), self._home.number, name, payload)
+        """Nothing more: the worker has it, envelope and all."""
 
     def _load(self, payload: bytes, level: int, scale: float) -> Handle:
         return self._handle(self._worker.call("load", int, self._home.number, payload, level, scale))

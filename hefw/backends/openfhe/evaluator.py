@@ -130,7 +130,7 @@ class OpenfheEvaluator(Evaluator):
         if not turned:
             return [a for _ in steps]
         self._two_parts("rotate", a)
-        self.require_keys(f"rotation/{step}" for step in turned)
+        self.require_keys((f"rotation/{step}" for step in turned), a.level)
         self.counts["rotate"] += len(turned)
         digits, owned = self._openfhe.EvalFastRotationPrecompute(a.handle), self._owned(a.handle.Clone())
         return [
@@ -182,7 +182,7 @@ class OpenfheEvaluator(Evaluator):
                 if giant == 0:
                     still = inner if still is None else self.add_into(still, inner)
                     continue
-                self.require_keys([f"rotation/{giant}"])
+                self.require_keys([f"rotation/{giant}"], inner.level)
                 self.counts["rotate"] += 1
                 digits = self._openfhe.EvalFastRotationPrecompute(inner.handle)
                 lifted = Ciphertext(self._turned(self._owned(inner.handle), giant, digits), inner.level, inner.scale)

@@ -74,6 +74,22 @@ class Keys:
         turned = fresh.rotate(fresh.load(parties.send(parties.x)), 5)
         assert parties.error(turned, np.roll(parties.x, -5)) < parties.precision.worst
 
+    def test_a_key_serves_the_levels_that_the_manifest_names(self, parties: Parties) -> None:
+        """Up to its level a rotation is right; above it, it is refused, whatever the library would do."""
+        backend, top = parties.backend, parties.top
+        holder = backend.keygen(parties.params, KeyManifest({5: 1}))
+        evaluator = backend.evaluator(parties.params)
+        evaluator.load_keys(dict(holder.evaluation_keys()))
+        for level in (0, 1):
+            scale = parties.scale
+            low = evaluator.load(holder.encrypt_bytes(parties.x, level, scale))
+            turned = holder.decrypt(evaluator.rotate(low, 5))
+            assert np.abs(turned - np.roll(parties.x, -5)).max() < parties.precision.worst
+        high = evaluator.load(holder.encrypt_bytes(parties.x, top, parties.scale))
+        for turn in (lambda: evaluator.rotate(high, 5), lambda: evaluator.rotate_many(high, [5])):
+            with pytest.raises(KeyMismatchError, match=f"rotation/5 serves levels up to 1, the ciphertext has {top}"):
+                turn()
+
     def test_only_what_the_manifest_asks_for_is_made(self, parties: Parties) -> None:
         holder = parties.backend.keygen(parties.params, KeyManifest({3: 1}, relinearisation=False))
         assert [name for name, _ in holder.evaluation_keys()] == ["rotation/3"]
@@ -88,7 +104,7 @@ class Keys:
         for name in ("rotation", "rotation/", "rotation/x", "rotation/-1", "rotation/1/2", "secret", "ciphertext", ""):
             with pytest.raises(KeyMismatchError, match="is not an evaluation key; known"):
                 fresh.load_keys({name: blobs["rotation/1"]})
-        assert fresh.keys == set()
+        assert not fresh.keys
         assert fresh.key_id is None
 
     def test_a_key_whose_content_is_another_is_refused(self, parties: Parties) -> None:
