@@ -73,7 +73,7 @@ def test_bootstrapping_at_small_rings_is_refused_unless_insecure() -> None:
 )
 def test_more_special_primes_make_fewer_digits(chain, special, digits) -> None:
     params = chosen().resolve(CkksParams(2048, chain, (60,) * special, 30.0, allow_insecure=True))
-    holder = chosen().keygen(params, KeyManifest({1: 1}, relinearisation=False))
+    holder = chosen().keygen(params, KeyManifest({1: params.max_level}, relinearisation=False))
     ((_, blob),) = holder.evaluation_keys()
     width = sum((prime.bit_length() + 7) // 8 for prime in (*params.primes, *params.special_primes))
     assert len(Envelope.unpack(blob).payload) == 4 + 2 * digits * 2048 * width
