@@ -7,6 +7,7 @@ import struct
 import weakref
 from dataclasses import replace
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -141,30 +142,58 @@ class Context:
         kind, _, step = name.partition("/")
         return 2 * self.ring_dimension - 1 if kind == "conjugation" else pow(5, int(step), 2 * self.ring_dimension)
 
-    def dump_key(self, serialised: bytes, index: int) -> bytes:
-        """Which automorphism it is for (0: relinearisation), and the residues of a serialised key or map of keys."""
-        structure, blocks = split(serialised, self.ring_dimension)
-        return _INDEX.pack(index) + pack(blocks, structure.primes)
+    def dump_key(self, serialised: bytes, index: int, level: int) -> bytes:
+        """Which automorphism it is for (0: relinearisation), and the residues of a serialised key or map of keys.
 
-    def _key_residues(self, name: str, payload: bytes, index: int, expected: tuple[int, ...]) -> list[Residues]:
-        """The residues of `dump_key`; EnvelopeError if they are of another key."""
+        Of a key that serves ciphertexts up to a level only, what they do not meet is left out.
+        """
+        structure, blocks = split(serialised, self.ring_dimension)
+        met = self._met(len(blocks), level)
+        return _INDEX.pack(index) + pack(compress(blocks, met), list(compress(structure.primes, met)))
+
+    def _met(self, blocks: int, level: int) -> list[bool]:
+        """Which residues of keys take part in key switches at a level: those of its digits, its primes and P.
+
+        A key has two parts, each with a polynomial a digit, each with residues modulo all primes.
+        """
+        if level == self.params.max_level:
+            return [True] * blocks
+        count, special = len(self.params.primes), len(self.params.special_primes)
+        digits = self._digits
+        used = -(-(level + 1) // -(-count // digits))
+        places = [tower <= level or tower >= count for tower in range(count + special)]
+        one = [met and digit < used for digit in range(digits) for met in places]
+        return one * (blocks // len(one))
+
+    @cached_property
+    def _digits(self) -> int:
+        structure, _ = self._keys
+        return len(structure.primes) // (2 * (len(self.params.primes) + len(self.params.special_primes)))
+
+    def _key_residues(
+        self, name: str, payload: bytes, index: int, primes: tuple[int, ...], level: int
+    ) -> list[Residues | None]:
+        """The residues of `dump_key`, None where they were left out; EnvelopeError if they are of another key."""
         if len(payload) < _INDEX.size or _INDEX.unpack_from(payload) != (index,):
             raise EnvelopeError(f"the bytes sent as {name!r} hold another key")
-        return unpack(f"{name} key", memoryview(payload)[_INDEX.size :], expected, self.ring_dimension)
+        met = self._met(len(primes), level)
+        expected = list(compress(primes, met))
+        found = iter(unpack(f"{name} key", memoryview(payload)[_INDEX.size :], expected, self.ring_dimension))
+        return [next(found) if there else None for there in met]
 
     def load_relinearisation(self, payload: bytes, tag: str) -> Any:
         """An OpenFHE key from its residues."""
         structure, _ = self._keys
-        blocks = self._key_residues("relinearisation", payload, 0, structure.primes)
+        blocks = self._key_residues("relinearisation", payload, 0, structure.primes, self.params.max_level)
         key = openfhe.DeserializeEvalKeyString(structure.fill(blocks), openfhe.BINARY)
         key.SetKeyTag(tag)
         return key
 
-    def load_automorphism(self, name: str, payload: bytes) -> Any:
-        """A map with one OpenFHE key from its residues."""
+    def load_automorphism(self, name: str, payload: bytes, level: int) -> Any:
+        """A map with one OpenFHE key, which serves ciphertexts up to a level, from its residues."""
         _, structure = self._keys
         index = self.automorphism(name)
-        blocks = self._key_residues(name, payload, index, structure.primes)
+        blocks = self._key_residues(name, payload, index, structure.primes, level)
         first, *rest = structure.gaps
         structure = replace(structure, gaps=(keymap.with_index(first, index), *rest))
         return openfhe.DeserializeEvalKeyMapString(structure.fill(blocks), openfhe.BINARY)
@@ -175,7 +204,7 @@ class Context:
             raise EnvelopeError("a key for bootstrapping was sent, which these parameters have not")
         structure = self._special_keys
         index = bootstrap.special_index(self.ring_dimension)
-        blocks = self._key_residues("bootstrap", payload, index, structure.primes)
+        blocks = self._key_residues("bootstrap", payload, index, structure.primes, self.params.max_level)
         return openfhe.DeserializeEvalKeyMapString(structure.fill(blocks), openfhe.BINARY)
 
     @cached_property

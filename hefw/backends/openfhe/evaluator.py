@@ -37,7 +37,7 @@ class OpenfheEvaluator(Evaluator):
         if name == "bootstrap":
             cache.insert(self._tag, self._context.load_bootstrap(payload))
             return
-        cache.insert(self._tag, self._context.load_automorphism(name, payload))
+        cache.insert(self._tag, self._context.load_automorphism(name, payload, self.keys[name]))
 
     def _load(self, payload: bytes, level: int, scale: float) -> Any:
         return self._context.load(payload, level)

@@ -66,17 +66,18 @@ class OpenfheKeyHolder(KeyHolder):
 
     def _evaluation_key(self, name: str) -> bytes:
         shared, made = self._context, self._context.openfhe
+        level = self.manifest.level(name, self.params.max_level)
         try:
             if name == "relinearisation":
                 made.EvalMultKeyGen(self._secret)
                 (key,) = made.GetEvalMultKeyVector(self._tag)
-                return shared.dump_key(openfhe.Serialize(key, openfhe.BINARY), 0)
+                return shared.dump_key(openfhe.Serialize(key, openfhe.BINARY), 0, level)
             if name == "bootstrap":
                 keys = bootstrap.special_keys(shared, self._secret)
-                return shared.dump_key(keys, bootstrap.special_index(shared.ring_dimension))
+                return shared.dump_key(keys, bootstrap.special_index(shared.ring_dimension), level)
             index = shared.automorphism(name)
             made_keys = made.EvalAutomorphismKeyGen(self._secret, [index])
-            return shared.dump_key(openfhe.Serialize(made_keys, openfhe.BINARY), index)
+            return shared.dump_key(openfhe.Serialize(made_keys, openfhe.BINARY), index, level)
         finally:
             cache.forget(self._tag)
 

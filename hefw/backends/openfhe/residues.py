@@ -27,11 +27,14 @@ class Structure:
     gaps: tuple[bytes, ...]  # one more than primes
     primes: tuple[int, ...]
 
-    def fill(self, blocks: Sequence[Residues]) -> bytes:
-        """OpenFHE's bytes with these residues, one block of (N,) a prime."""
+    def fill(self, blocks: Sequence[Residues | None]) -> bytes:
+        """OpenFHE's bytes with these residues, one block of (N,) a prime; of None it reads an empty vector."""
         pieces: list[bytes | memoryview] = [self.gaps[0]]
         for block, gap in zip(blocks, self.gaps[1:], strict=True):
-            pieces += [block.data, gap]
+            if block is None:
+                pieces += [pieces.pop()[: -_WORD.size], _WORD.pack(0), gap]  # the number before the block is its length
+            else:
+                pieces += [block.data, gap]
         return b"".join(pieces)
 
 
