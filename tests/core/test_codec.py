@@ -34,7 +34,7 @@ plain: dict[Any, st.SearchStrategy[Any]] = {
     bytes: st.binary(max_size=8),
     bool: st.booleans(),
     type(None): st.none(),
-    Any: st.integers() | st.none() | arrays,
+    Any: st.integers(-9, 9) | st.none() | arrays,
 }
 PARAMS = [SMALL, CkksParams(16384, (60, 40), (60,), 40.0, False, 64, (2, 3))]
 
@@ -96,8 +96,12 @@ def back(value: Any, kind: Any = None) -> Any:
 # -- whatever the classes hold ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("long", [codec.LONG, 5])
 @pytest.mark.parametrize("kind", codec.CLASSES.values(), ids=codec.CLASSES.keys())
-def test_every_class_comes_back(kind) -> None:
+def test_every_class_comes_back(kind, long, monkeypatch) -> None:
+    """Also where a few bytes count as long, and stand behind the msgpack."""
+    monkeypatch.setattr(codec, "LONG", long)
+
     @settings(max_examples=15, deadline=None)
     @given(values(kind))
     def comes_back(value: Any) -> None:
@@ -129,6 +133,22 @@ def test_arrays_in_any_order_of_memory_come_back() -> None:
         found = back(np.asarray(view), np.ndarray)
         assert np.array_equal(found, view)
         assert found.shape == view.shape
+
+
+def test_what_is_long_is_not_copied_on_the_way_out_and_is_aligned_on_the_way_in() -> None:
+    array, blob = np.arange(10_000.0), bytes(range(256)) * 300
+    value = (b"x", array, blob, array[::2], array, blob[: codec.LONG])
+    found = codec.parts(value)
+    assert any(part is blob for part in found)
+    assert any(isinstance(part, memoryview) and part.obj is array for part in found)
+    assert sum(map(len, found)) < array.nbytes + array[::2].nbytes + len(blob) + codec.LONG + 1000
+    data = bytearray(codec.encode(value))
+    decoded = codec.decode(data, tuple[bytes, np.ndarray, bytes, np.ndarray, np.ndarray, bytes])
+    assert same(value, decoded)
+    for item in (decoded[1], decoded[3]):
+        assert item.ctypes.data % 16 == 0
+        assert item.flags.aligned
+        assert not item.flags.writeable
 
 
 def test_numpy_scalars_become_numbers() -> None:
@@ -212,55 +232,77 @@ def test_unknown_kinds_are_not_written(value, words) -> None:
 GOOD = codec.encode(small_program())
 
 
+def framed(packed: Any, behind: bytes = b"") -> bytes:
+    head = bytes(msgpack.packb(packed))
+    return len(head).to_bytes(8, "big") + head + bytes(-(8 + len(head)) % 16) + behind
+
+
 @pytest.mark.parametrize(
-    "packed",
+    ("packed", "behind"),
     [
-        None,
-        7,
-        [],
-        [1],
-        [2, [], None],
-        [1, [], None, 0],
-        [1, 5, None],
-        [1, {}, None],
-        [1, [], [3, 0]],
-        [1, [], [3, -1]],
-        [1, [[3, 0]], [3, 0]],
-        [1, [], [3, 0, 0]],
-        [1, [], [3]],
-        [1, [], [9]],
-        [1, [], []],
-        [1, [], {"a": 1}],
-        [1, [], [2, [1]]],
-        [1, [], [2, [[1, 1], 2]]],
-        [1, [["<f8", [2], b"short"]], [3, 0]],
-        [1, [["<f8", [-1], b"12345678"]], [3, 0]],
-        [1, [["|O", [1], b"12345678"]], [3, 0]],
-        [1, [["<M8[s]", [1], b"12345678"]], [3, 0]],
-        [1, [["<f8", "x", b""]], [3, 0]],
-        [1, [[1, 2, 3]], [3, 0]],
-        [1, ["abc"], [3, 0]],
-        [1, [["os.system", {"command": "true"}]], [3, 0]],
-        [1, [["Term", {"source": 1, "baby": 2}]], [3, 0]],
-        [1, [["Term", {"source": 1, "baby": 2, "weight": "x"}]], [3, 0]],
-        [1, [["Term", {"source": 1, "baby": 2, "weight": True}]], [3, 0]],
-        [1, [["Term", {"source": 1, "baby": 2, "weight": 1, "more": 1}]], [3, 0]],
-        [1, [["Term", {"source": 1, "baby": 2, "weight": 1}]], [3, 0]],
-        [1, [["Term", 3]], [3, 0]],
-        [1, [["CkksParams", {"ring_dimension": 3}]], [3, 0]],
+        (None, b""),
+        (7, b""),
+        ([], b""),
+        ([1], b""),
+        ([1, [], None], b""),
+        ([2, [], None, []], b""),
+        ([1, [], None, [], 0], b""),
+        ([1, 5, None, []], b""),
+        ([1, {}, None, []], b""),
+        ([1, [], None, 5], b""),
+        ([1, [], None, [1]], b""),
+        ([1, [], None, [-1]], b""),
+        ([1, [], None, [True]], bytes(16)),
+        ([1, [], None, [1.0]], bytes(16)),
+        ([1, [], None, [2**63]], b""),
+        ([1, [], None, [16]], bytes(15)),
+        ([1, [], None, [16]], bytes(17)),
+        ([1, [], [4, 0], [16]], bytes(16)),
+        ([1, [], [4, 1], [16]], bytes(16)),
+        ([1, [], [4, -1], [16]], bytes(16)),
+        ([1, [["<f8", [2], [3, 0]]], [3, 0], [16]], bytes(16)),
+        ([1, [["<f8", [2], [4, 1]]], [3, 0], [16]], bytes(16)),
+        ([1, [["<f8", [3], [4, 0]]], [3, 0], [16]], bytes(16)),
+        ([1, [["<f8", [2], [4, 0]]], [3, 0], [16]], bytes(16)),
+        ([1, [], [3, 0], []], b""),
+        ([1, [], [3, -1], []], b""),
+        ([1, [[3, 0]], [3, 0], []], b""),
+        ([1, [], [3, 0, 0], []], b""),
+        ([1, [], [3], []], b""),
+        ([1, [], [9], []], b""),
+        ([1, [], [], []], b""),
+        ([1, [], {"a": 1}, []], b""),
+        ([1, [], [2, [1]], []], b""),
+        ([1, [], [2, [[1, 1], 2]], []], b""),
+        ([1, [["<f8", [2], b"short"]], [3, 0], []], b""),
+        ([1, [["<f8", [-1], b"12345678"]], [3, 0], []], b""),
+        ([1, [["|O", [1], b"12345678"]], [3, 0], []], b""),
+        ([1, [["<M8[s]", [1], b"12345678"]], [3, 0], []], b""),
+        ([1, [["<f8", "x", b""]], [3, 0], []], b""),
+        ([1, [[1, 2, 3]], [3, 0], []], b""),
+        ([1, ["abc"], [3, 0], []], b""),
+        ([1, [["os.system", {"command": "true"}]], [3, 0], []], b""),
+        ([1, [["Term", {"source": 1, "baby": 2}]], [3, 0], []], b""),
+        ([1, [["Term", {"source": 1, "baby": 2, "weight": "x"}]], [3, 0], []], b""),
+        ([1, [["Term", {"source": 1, "baby": 2, "weight": True}]], [3, 0], []], b""),
+        ([1, [["Term", {"source": 1, "baby": 2, "weight": 1, "more": 1}]], [3, 0], []], b""),
+        ([1, [["Term", {"source": 1, "baby": 2, "weight": 1}]], [3, 0], []], b""),
+        ([1, [["Term", 3]], [3, 0], []], b""),
+        ([1, [["CkksParams", {"ring_dimension": 3}]], [3, 0], []], b""),
     ],
     ids=str,
 )
-def test_nonsense_is_refused(packed) -> None:
+def test_nonsense_is_refused(packed, behind) -> None:
     with pytest.raises(LoweringError, match="bytes that are no Program"):
-        codec.decode(bytes(msgpack.packb(packed)), Program)
+        codec.decode(framed(packed, behind), Program)
 
 
 @pytest.mark.parametrize("depth", [400, 1000, 5000])
 def test_deep_nesting_is_refused(depth) -> None:
-    data = b"\x93\x01\x90" + b"\x92\x01" * depth + b"\xc0"
+    head = b"\x94\x01\x90" + b"\x92\x01" * depth + b"\xc0\x90"
+    data = len(head).to_bytes(8, "big") + head
     with pytest.raises(LoweringError):
-        codec.decode(data, Program)
+        codec.decode(data + bytes(-len(data) % 16), Program)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
+from hefw.core import codec
 from hefw.core.errors import EnvelopeError, ProtocolError
 from hefw.core.stream import ByteStream
 
@@ -30,16 +32,15 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._stream = ByteStream(connection)
 
-    def send(self, kind: str, payload: bytes) -> None:
-        """Send one message."""
-        header = _HEADER.pack(MAGIC, KINDS.index(kind), len(payload))
-        if len(payload) < MEBIBYTE:
-            self._stream.send(header + payload)
-        else:  # spares a copy
-            self._stream.send(header)
-            self._stream.send(payload)
+    def send(self, kind: str, parts: Sequence[codec.Buffer]) -> None:
+        """Send one message, `codec.parts` of a value."""
+        first, *rest = parts
+        header = _HEADER.pack(MAGIC, KINDS.index(kind), sum(map(len, parts)))
+        self._stream.send(header + first)
+        for part in rest:
+            self._stream.send(part)
 
-    def receive(self, most: int, deadline: float | None = None) -> tuple[str, bytes] | None:
+    def receive(self, most: int, deadline: float | None = None) -> tuple[str, bytearray] | None:
         """The kind and the bytes of the next message; None at the end. TimeoutError at the deadline.
 
         EnvelopeError if what comes is no message, or one of more than `most` bytes.
@@ -50,7 +51,7 @@ class Channel:
         magic, kind, length = _HEADER.unpack(header)
         if magic != MAGIC or kind >= len(KINDS) or length > most:
             raise EnvelopeError(f"no message of at most {most} bytes begins with {header!r}")
-        payload = self._stream.read(length, deadline)
+        payload = self._stream.read_buffer(length, deadline)
         if payload is None:
             raise ProtocolError("the other side went away in the middle of a message")
         return KINDS[kind], payload

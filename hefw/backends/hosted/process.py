@@ -193,7 +193,7 @@ class Worker:
     ) -> tuple[Any, Failure | None]:
         """The answer or the failure that was told. Anything else that happens on the way is the worker's end."""
         deadline = None if patience is None else time.monotonic() + patience
-        message = codec.encode((name, [self._released.popleft() for _ in range(len(self._released))], arguments))
+        message = codec.parts((name, [self._released.popleft() for _ in range(len(self._released))], arguments))
         try:
             self._send(message)
             while True:
@@ -210,13 +210,13 @@ class Worker:
             self.end(f"was ended when its call {name!r} was interrupted")
             raise
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: list[codec.Buffer]) -> None:
         try:
             self._channel.send("call", message)
         except ProtocolError:
             raise self._died() from None
 
-    def _receive(self, name: str, most: int, deadline: float | None) -> tuple[str, bytes]:
+    def _receive(self, name: str, most: int, deadline: float | None) -> tuple[str, bytearray]:
         try:
             received = self._channel.receive(most, deadline)
         except TimeoutError:
@@ -230,7 +230,7 @@ class Worker:
             raise self._died()
         return received
 
-    def _decode(self, name: str, payload: bytes, kind: Any) -> Any:
+    def _decode(self, name: str, payload: bytearray, kind: Any) -> Any:
         try:
             return codec.decode(payload, kind)
         except LoweringError as error:
@@ -288,7 +288,8 @@ def places(*targets: str) -> dict[str, list[str]]:
 
 def _environment() -> dict[str, str]:
     """PYTHONPATH may lead to what was compiled for another Python; more than one thread makes libraries slower."""
-    kept = {name: value for name, value in environment().items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    left_out = ("PYTHONPATH", "VIRTUAL_ENV", "HEFW_HOME", "XDG_DATA_HOME", "HOME")
+    kept = {name: value for name, value in environment().items() if name not in left_out}
     return kept | {"OMP_NUM_THREADS": "1"}
 
 

@@ -68,7 +68,7 @@ class Worker:
         self._send("progress", progress)
 
     def _send(self, kind: str, value: Any) -> None:
-        self.channel.send(kind, codec.encode(value))
+        self.channel.send(kind, codec.parts(value))
 
 
 def begin(side: str, target: str, options: dict[str, Any] | None, tell: Callable[[Progress], None]) -> Calls:

@@ -230,9 +230,9 @@ def test_an_evaluators_worker_killed_twenty_times_in_the_middle_of_a_step() -> N
 
 def test_a_key_holders_worker_killed_twenty_times_in_the_middle_of_its_work(tmp_path: Path) -> None:
     """Its saved key is whole after each, or the one before."""
-    hosted = hosted_backends.tenseal()
+    hosted, before = hosted_backends.tenseal(), workers()
     program = lower(GRAPH, hosted, REQUEST)
-    interface, path, before = program.interface, tmp_path / "key", set[int]()
+    interface, path = program.interface, tmp_path / "key"
     hosted.keygen(interface.params, interface.keys).save(path)
     x = np.linspace(-1, 1, interface.params.slots)
     for _ in range(KILLS):

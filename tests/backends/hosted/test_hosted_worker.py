@@ -23,8 +23,10 @@ from hosted_backends import faulty
 
 import hefw
 from hefw.backends.hosted.backend import HostedBackend
+from hefw.backends.hosted.evaluating import OPERATIONS
+from hefw.backends.hosted.evaluator import HostedEvaluator
 from hefw.backends.tenseal.backend import TensealBackend
-from hefw.core.backend import Backend, Ciphertext, KeyManifest
+from hefw.core.backend import Backend, Ciphertext, Evaluator, KeyManifest
 from hefw.core.errors import (
     CapabilityError,
     HefwError,
@@ -201,6 +203,15 @@ def test_ciphertexts_of_this_process_are_refused() -> None:
             assert "key holder's worker" in line_of(lambda ct=ct: hosted.holder.decrypt(ct))
     other = both(hosted_backends.tenseal())
     assert "does not live in" in line_of(lambda: other.evaluator.negate(hosted.encrypt(hosted.x)))
+
+
+def test_whatever_a_library_may_do_its_own_way_is_asked_of_it() -> None:
+    """An operation that is added to `Evaluator` must be forwarded; else the worker would never see the library's."""
+    checks = {"_agree", "_product", "_two_parts"}
+    own = {name for name, value in vars(Evaluator).items() if name.startswith("_") and callable(value)}
+    forwarded = {name for name in vars(HostedEvaluator) if name.startswith("_")}
+    assert {name for name in own if not name.startswith("__")} - checks <= forwarded
+    assert {f"_{name}" for name in OPERATIONS} <= forwarded & own
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def throw(error: BaseException) -> None:
 
 def garbage(data: bytes) -> None:
     """Writes to every socket that is open: one of them leads to the process that calls."""
-    for number in range(3, 20):
+    for number in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 os.write(number, data)
