@@ -1,27 +1,32 @@
-"""The README's measured figures, written from the results files in this folder.
+"""The measured figures of README and docs, written from the results files in this folder.
 
-    python -m benchmarks.figures          # rewrites the section between the markers
-    python -m benchmarks.figures --check  # exit code 1 if it is not what the files say
+    python -m benchmarks.figures          # rewrites the sections between the markers
+    python -m benchmarks.figures --check  # exit code 1 if one is not what the files say
 
-The files are: `demo.json` and `demo-40db.json` (run.json of `make demo`, and of the same at --precision-db 40),
-`quality.json` (`make quality`), `sweep.json` (`hefw quality --samples 5000 --steps 5,10,20,50 --encrypted 0`) and
-`step.json` (`make bench`).
+Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo`, and of the same at --precision-db
+40), `quality.json` (`make quality`), `sweep.json` (`hefw quality --samples 5000 --steps 5,10,20,50 --encrypted 0`) and
+`step.json` (`make bench`); those of docs/how-to/no-round-trip.md are `refresh-*.json`, run.json of one run each, in the
+order of their names.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hefw.config import Config
+from hefw.report.page import duration, size
+
 RESULTS = Path(__file__).with_name("results")
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
-def section() -> str:
-    """The text between the markers."""
+def readme() -> str:
+    """The section of the README."""
     demo, coarse, quality, sweep, step = (_read(name) for name in ("demo", "demo-40db", "quality", "sweep", "step"))
     params, machine, encrypted = demo["params"], demo["machine"], quality["encrypted"]
     plain = quality["plaintext"][0]
@@ -77,21 +82,70 @@ def section() -> str:
     return "\n".join(lines)
 
 
-def filled(readme: str) -> str:
-    """The README with the section replaced."""
-    before, rest = readme.split(BEGIN)
+def no_round_trip() -> str:
+    """The section of the guide to refreshes: a row for each run, and the commands that repeat them."""
+    runs = [dict(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob("refresh-*.json"))]
+    if not runs:
+        return "No run has been measured here yet."
+    machines = dict.fromkeys(f"{run['machine']['cores']} cores of an {run['machine']['cpu']}" for run in runs)
+    lines = [
+        f"On {' and on '.join(machines)}:",
+        "",
+        "| backend | refresh | steps | images | messages | N | log2(QP) | evaluation, an image and step | whole run | "
+        "evaluation keys | sent both ways, a batch | peak memory | PSNR |",
+        "| --- " * 13 + "|",
+        *map(_refresh_row, runs),
+        "",
+        "```bash",
+        *(Config(**{key: value for key, value in run["config"].items() if key != "out"}).command() for run in runs),
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+#: What writes the section of each page.
+SECTIONS: Mapping[Path, Callable[[], str]] = {
+    ROOT / "README.md": readme,
+    ROOT / "docs" / "how-to" / "no-round-trip.md": no_round_trip,
+}
+
+
+def filled(page: Path) -> str:
+    """The text of a page with its section replaced."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{section()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{SECTIONS[page]()}\n\n{END}{after}"
 
 
 def main() -> int:
-    """Rewrite or check the README."""
-    text = README.read_text(encoding="utf-8")
-    wanted = filled(text)
+    """Rewrite or check the pages."""
+    wanted = {page: filled(page) for page in SECTIONS}
     if "--check" in sys.argv[1:]:
-        return int(text != wanted)
-    README.write_text(wanted, encoding="utf-8")
+        return int(any(page.read_text(encoding="utf-8") != text for page, text in wanted.items()))
+    for page, text in wanted.items():
+        page.write_text(text, encoding="utf-8")
     return 0
+
+
+def _refresh_row(run: dict[str, Any]) -> str:
+    config, params, sizes = Config(**run["config"]), run["params"], run["bytes"]
+    every = "" if config.refresh.every == 1 else f", every {config.refresh.every} steps"
+    cells = [
+        f"`{config.backend.name}`" + (" SIMULATED" if run["simulated"] else ""),
+        f"`{config.refresh.name}`{every}" + (" INSECURE" if run["insecure"] else ""),
+        config.steps,
+        len(run["labels"]),
+        run["messages"],
+        params["ring_dimension"],
+        f"{params['log_qp']:.0f}",
+        duration(run["seconds_per_image_step"]),
+        duration(run["seconds"]["total"]),
+        size(sizes["evaluation_keys"]),
+        size(run["messages"] * (sizes["upload_per_step"] + sizes["download_per_step"])),
+        size(run["peak_rss_bytes"]),
+        "equal" if run["psnr_db"] is None else f"{run['psnr_db']:.0f} dB",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _read(name: str) -> dict[str, Any]:
