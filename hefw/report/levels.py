@@ -84,13 +84,18 @@ def course(record: RunRecord) -> Course:
     return found
 
 
+def bootstrapped(record: RunRecord) -> bool:
+    """Whether the server gave levels back."""
+    return any(map(_bootstraps, record.trace))
+
+
 def caption(record: RunRecord) -> str:
     """What the chart shows, and what a level is."""
     text = (
         "A ciphertext's level is the number of times that it can still be rescaled. Products use levels up; where none "
         "are left, the ciphertext cannot go on. "
     )
-    if any(map(_bootstraps, record.trace)):
+    if bootstrapped(record):
         text += "The server gave them back itself, by bootstrapping, on ciphertext."
     elif record.messages > 1:
         text += "The key holder gave them back: it decrypted the answer, and sent a fresh ciphertext."

@@ -79,10 +79,12 @@ def summary(record: RunRecord) -> list[str]:
 
 
 def round_trips(record: RunRecord) -> str:
-    """How often the key holder was needed: 'from one message', or after how many steps each there was a round trip."""
+    """How often the key holder was needed: once ('from one message'), or after how many steps each for a round trip."""
     every = record.config["steps"] // record.messages
     if record.messages == 1:
-        return "from one message" + (f" for each of {record.batches} batches" if record.batches > 1 else "")
+        several = f" for each of {record.batches} batches" if record.batches > 1 else ""
+        way = ": the server gave levels back by bootstrapping" if levels.bootstrapped(record) else ""
+        return f"from one message{several}{way}"
     return f"with a round trip to the key holder after {'each step' if every == 1 else f'every {every} steps'}"
 
 

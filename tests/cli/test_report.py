@@ -296,7 +296,20 @@ ROUND_TRIPS = "with a round trip to the key holder after"
         ({"steps": 4, "refresh": {"every": 2}}, 1, f"{ROUND_TRIPS} every 2 steps.", "every 2 steps", "2 messages"),
         ({"steps": 4, "refresh": "none"}, 1, "'tenseal', from one message.", "for all steps", "1 message"),
         ({"steps": 4, "refresh": "none"}, 2, "from one message for each of 2 batches.", "for all steps", "2 messages"),
-        ({"steps": 4, "refresh": "bootstrap"}, 1, "'tenseal', from one message.", "for all steps", "1 message"),
+        (
+            {"steps": 4, "refresh": "bootstrap"},
+            1,
+            "from one message: the server gave levels back by bootstrapping.",
+            "for all steps",
+            "1 message",
+        ),
+        (
+            {"steps": 4, "refresh": {"name": "bootstrap", "every": 4}},
+            1,
+            "'tenseal', from one message.",
+            "for all steps",
+            "1 message",
+        ),
     ],
 )
 def test_page_says_how_many_messages_were_needed(
