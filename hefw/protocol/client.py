@@ -31,7 +31,7 @@ VIEW_BYTES = 1 << 16
 #: A manifest that asks for more evaluation keys than this is refused before any is made, in bytes.
 LARGEST_KEYS = 24 * 2**30
 #: Evaluation keys that are kept here until the server has encoded its weights, in bytes.
-WAITING_BYTES = 2**30
+WAITING_BYTES = 2**28
 
 
 class Transport(Protocol):
@@ -197,31 +197,32 @@ class Client:
     def _send_keys(self, interface: Interface) -> None:
         """Make the keys and send the evaluation keys one by one: all of them may be more than memory holds.
 
-        The server encodes its weights while the first are made here: two processes, two cores.
+        The server encodes its weights while the first are made here, and loads a key while the next one is made: two
+        processes, two cores.
         """
         self.transport.send(wire.encode("prepare"))
         started = time.perf_counter()
         self._keys = self.backend.keygen(interface.params, interface.keys)
         total = len(interface.keys.names())
-        made, waiting, preparing = 0, [], True
-        for name, blob in self._keys.evaluation_keys():
-            made += 1
+        waiting: list[tuple[str, bytes]] = []
+        preparing = True
+        for made, (name, blob) in enumerate(self._keys.evaluation_keys(), 1):
             self.progress(Progress("keygen", made, total, name))
             waiting.append((name, blob))
-            if preparing and made < total and sum(len(blob) for _, blob in waiting) < WAITING_BYTES:
+            if preparing and made < total and sum(len(key) for _, key in waiting) < WAITING_BYTES:
                 continue
             if preparing:
                 self.figures.seconds["keygen"] += time.perf_counter() - started
-                self._answer("done")
-                preparing, started = False, time.perf_counter()
             for sent, key in waiting:
-                self._ask("key", "done", name=sent, blob=key)
+                self._answer("done")  # to what was sent before: the weights, or a key
+                if preparing:
+                    preparing, started = False, time.perf_counter()
+                self.transport.send(wire.encode("key", name=sent, blob=key))
                 self.ledger.add("server", None, f"evaluation key {sent}", "public", 0, len(key))
                 self.figures.evaluation_keys += len(key)
             waiting.clear()
+        self._answer("done")
         self.figures.seconds["keygen"] += time.perf_counter() - started
-        if preparing:  # there was no key to send
-            self._answer("done")
 
     def _encrypt(
         self, ports: Mapping[str, Port], values: Mapping[str, Array], step: int | None, images: int
