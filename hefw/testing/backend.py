@@ -8,6 +8,7 @@ from hefw.core.backend import Backend, Ciphertext
 from hefw.core.params import CkksParams
 from hefw.testing import parties as parts
 from hefw.testing.parties import Parties, Precision
+from hefw.testing.suites.concurrency import Concurrency
 from hefw.testing.suites.declarations import Declarations
 from hefw.testing.suites.engines import Engines
 from hefw.testing.suites.isolation import Isolation
@@ -22,7 +23,7 @@ _MADE = pytest.StashKey[dict[object, Parties]]()
 
 
 class BackendConformance(
-    Operations, Refusals, Keys, Payloads, Isolation, Declarations, Accuracy, Engines, Resources
+    Operations, Refusals, Keys, Payloads, Isolation, Declarations, Accuracy, Engines, Concurrency, Resources
 ):
     """Subclass it with a fixture `backend`; nothing else is needed.
 

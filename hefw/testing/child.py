@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import pickle
+import select
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +26,7 @@ from hefw.core.params import CkksParams, Resolved
 
 #: Rounds of operations in a window; memory also grows by chance, but a leak grows in every window.
 ROUNDS, WARM_UP, WINDOWS = 200, 50, 3
+FORK_SECONDS = 60
 
 
 class Child:
@@ -59,6 +63,36 @@ class Child:
         ct = evaluator.rescale(evaluator.square(evaluator.rotate(ct, 1)))
         (self.folder / "result").write_bytes(evaluator.dump(ct))
         return sorted(sys.modules)
+
+    def fork(self) -> object:
+        """Computes, forks, and computes on in the child: 'done', or how the child failed."""
+        evaluator = self.evaluator()
+        sent = (self.folder / "sent").read_bytes()
+
+        def compute(name: str) -> None:
+            ct = evaluator.load(sent)
+            ct = evaluator.rescale(evaluator.square(evaluator.rotate(ct, 1)))
+            (self.folder / name).write_bytes(evaluator.dump(ct))
+
+        compute("parent")
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                compute("child")
+                outcome = "done"
+            except BaseException as error:
+                outcome = f"{type(error).__name__}: {error}"
+            os.write(write, outcome.encode()[:4000])
+            os._exit(0)  # nothing of the parent's is to be cleaned up twice
+        os.close(write)  # so that the end of the child is the end of the pipe
+        ready, _, _ = select.select([read], [], [], FORK_SECONDS)
+        if not ready:
+            os.kill(child, signal.SIGKILL)
+        outcome = os.read(read, 4000).decode() if ready else "the child hangs"
+        _, status = os.waitpid(child, 0)
+        compute("parent")  # the parent goes on as well
+        return outcome or f"the child died with status {status}"
 
     def hold(self) -> object:
         """A client that goes on: decrypts `sent`, encrypts its double."""
@@ -123,9 +157,13 @@ def _memory() -> int:
 def main() -> None:
     """Runs the command and prints its answer as one line of JSON."""
     command, folder = sys.argv[1:]
-    answer = {"serve": Child.serve, "hold": Child.hold, "parse": Child.parse, "repeat": Child.repeat}[command](
-        Child(Path(folder))
-    )
+    answer = {
+        "serve": Child.serve,
+        "hold": Child.hold,
+        "fork": Child.fork,
+        "parse": Child.parse,
+        "repeat": Child.repeat,
+    }[command](Child(Path(folder)))
     print(json.dumps(answer))
 
 
