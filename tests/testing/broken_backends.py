@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +12,7 @@ import numpy as np
 from hefw.backends.simulator.backend import SimulatorBackend
 from hefw.backends.simulator.evaluator import SimulatorEvaluator
 from hefw.core.backend import Bootstrapping, Capabilities, Ciphertext, KeyManifest, load_ciphertext
+from hefw.core.errors import CapabilityError
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 
 PLAIN = SimulatorBackend.capabilities
@@ -302,6 +306,72 @@ class OtherPrimes(Sound):
         found = super().resolve(params)
         OtherPrimes.turn += 2
         return Resolved(params, found.backend, tuple(p - OtherPrimes.turn for p in found.primes), found.special_primes)
+
+
+class MixesThreads(Sound):
+    """Operands wait in one place for all threads."""
+
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _rotate(self, a, step):
+            self.waiting = a.handle
+            time.sleep(0.005)
+            return super()._rotate(replace(a, handle=self.waiting), step)
+
+
+class ClaimsNoThreads(Sound):
+    """Declares that threads are refused, and refuses none."""
+
+    capabilities = replace(PLAIN, threads=False)
+
+
+class _OneProcess(SimulatorEvaluator):
+    """Of use in the process that made it only."""
+
+    def __init__(self, params, capabilities):
+        super().__init__(params, capabilities)
+        self.home = os.getpid()
+
+    def in_child(self):
+        raise NotImplementedError
+
+    def _rotate(self, a, step):
+        if os.getpid() != self.home:
+            self.in_child()
+        return super()._rotate(a, step)
+
+
+class RefusesForks(Sound):
+    """No fault: declared, and refused by name."""
+
+    capabilities = replace(PLAIN, fork=False)
+
+    class kind(_OneProcess):  # noqa: N801
+        def in_child(self):
+            raise CapabilityError("backend 'simulator' cannot go on in a forked child; start a process of its own")
+
+
+class ClaimsForks(Sound):
+    class kind(_OneProcess):  # noqa: N801
+        def in_child(self):
+            raise CapabilityError("backend 'simulator' cannot go on in a forked child; start a process of its own")
+
+
+class DiesOfForks(Sound):
+    class kind(_OneProcess):  # noqa: N801
+        def in_child(self):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SilentAboutForks(Sound):
+    capabilities = replace(PLAIN, fork=False)
+
+
+class TurnsByAnyKey(Sound):
+    """Takes a rotation key above the levels that it was made for."""
+
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def require_keys(self, names, level=0):
+            super().require_keys(names)
 
 
 class Leaks(Sound):

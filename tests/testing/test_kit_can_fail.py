@@ -25,6 +25,7 @@ BACKENDS = {
         "a_saved_key_holder_goes_on_in_another_process",
         "noise_is_that_of_the_model",
         "a_small_unet_gives_its_twins_result",
+        "steps_from_one_message_give_the_twins_result",
     },
     "TurnsHalves": {  # as BFV's rows: cyclic over half of the slots
         "rotation_by_k_moves_slot_i_plus_k_to_slot_i",
@@ -85,7 +86,7 @@ BACKENDS = {
     "ClaimsHoisting": {"hoisted_rotations"},
     "ClaimsBootstrapping": {"bootstrapping"},
     "Bootstraps": set(),
-    "BootstrapsWrongly": {"bootstrapping"},
+    "BootstrapsWrongly": {"bootstrapping", "bootstrapped_steps_give_the_twins_result"},
     "BootstrapsTooLow": {"bootstrapping"},
     "HidesConjugation": set(),
     "ClaimsConjugation": {"conjugation"},
@@ -96,6 +97,13 @@ BACKENDS = {
         "every_operation_is_counted",
         "a_program_costs_what_was_counted",
     },
+    "MixesThreads": {"threads"},
+    "ClaimsNoThreads": {"threads"},
+    "RefusesForks": set(),
+    "ClaimsForks": {"fork"},
+    "DiesOfForks": {"fork"},
+    "SilentAboutForks": {"fork"},
+    "TurnsByAnyKey": {"a_key_serves_the_levels_that_the_manifest_names"},
     "Leaks": {"two_hundred_operations_leak_no_ciphertext"},
 }
 
