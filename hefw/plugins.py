@@ -172,11 +172,15 @@ def version(entry: Entry) -> str:
 
 
 def importable(name: str) -> bool:
-    """Whether a module can be found; it is not imported, so that it may be broken all the same."""
+    """Whether a module can be found; it is not imported, so that it may be broken all the same.
+
+    A folder that only has the module's name, which Python takes for a namespace package, is none.
+    """
     try:
-        return importlib.util.find_spec(name) is not None
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False
+    return spec is not None and spec.origin is not None
 
 
 def build(plugins: Iterable[tuple[str, Any]]) -> Registry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -173,3 +174,10 @@ def test_listing_order_and_versions() -> None:
 def test_options_refuse_what_is_not_declared() -> None:
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
         WidthOptions(height=3)  # type: ignore[call-arg]
+
+
+def test_a_folder_of_a_librarys_name_is_not_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some_he_library").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = Entry("mine", "json:loads", "x", requires=("some_he_library",))
+    assert unavailable(entry) == "some_he_library not installed"
