@@ -34,7 +34,7 @@ class Weights:
         self.program = program
         self._encoded: dict[str, list[Plaintext]] = {}
         self._sources = _shared(program)
-        room = weights_budget() if budget is None else budget
+        self.budget = room = weights_budget() if budget is None else budget
         self._kept: set[str] = set()
         # What others can be made from comes first.
         ops = (*program.prelude, *program.step)

@@ -111,7 +111,8 @@ class HostedBackend(Backend):
         with self._lock:
             number = None if weights is None else worker.shared.get(weights)
             if number is None:
-                number = Handle(worker, worker.call("program", int, program))
+                budget = None if weights is None else weights.budget
+                number = Handle(worker, worker.call("program", int, program, budget))
                 if weights is not None:
                     worker.shared[weights] = number
         return HostedEngine(worker, number)

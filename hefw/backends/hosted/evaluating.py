@@ -74,9 +74,9 @@ class EvaluatorCalls(Calls):
 
     # -- programs ----------------------------------------------------------------------------------------------------
 
-    def program(self, program: Program) -> int:
-        """The number of a program, whose encoded weights all its engines share."""
-        return self.keep((program, Weights(program)))
+    def program(self, program: Program, budget: float | None) -> int:
+        """The number of a program, whose encoded weights, at most `budget` bytes, all its engines share."""
+        return self.keep((program, Weights(program, budget)))
 
     def engine(self, program: int) -> int:
         """The number of a new engine."""

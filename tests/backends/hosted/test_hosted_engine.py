@@ -92,6 +92,16 @@ def test_a_program_is_sent_once_and_its_memory_given_back() -> None:
     assert len(worker.shared) == 0
 
 
+def test_weights_are_kept_as_far_as_this_process_says() -> None:
+    local = SimulatorBackend()
+    program = lower(GRAPH, local, REQUEST)
+    running = Running(faulty(), local, Weights(program, 0.5 * program.weight_bytes))
+    running.engine.prepare()
+    assert 0 < running.engine.figures().encoded_weights <= 0.5 * program.weight_bytes
+    running.begin()
+    running.step()
+
+
 def test_a_closed_engine_says_so() -> None:
     running = Running(faulty(), SimulatorBackend())
     running.engine.close()
