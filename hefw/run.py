@@ -236,7 +236,7 @@ class _Run:
                 encoded_weights=figures.encoded_weights,
             ),
             counts=figures.counts,
-            peak_rss_bytes=peak_rss_bytes() + figures.server_peak_rss,
+            peak_rss_bytes=peak_rss_bytes() + self.backend.worker_memory() + figures.server_peak_rss,
             messages=interface.messages,
             trace=tuple(TraceRecord(**vars(item)) for item in figures.trace),
             processes=_processes(figures, server),

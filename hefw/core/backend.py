@@ -196,6 +196,10 @@ class Backend(ABC):
     def provenance(self) -> Provenance:
         """The library that does the work, its version, the interpreter and the process."""
 
+    def worker_memory(self) -> int:
+        """Peak resident memory of processes that the backend has besides this one, in bytes."""
+        return 0
+
     def drop_secrets(self) -> None:  # noqa: B027 (most libraries have nothing to drop)
         """Called once in a server's process: take away what the library offers there for decrypting, if it can."""
 

@@ -122,6 +122,12 @@ class HostedBackend(Backend):
         found: Provenance = self._ask("provenance", Provenance)
         return found
 
+    def worker_memory(self) -> int:
+        """That of all workers that are there, added."""
+        with self._lock:
+            there = [worker for worker in self._workers.values() if worker.alive]
+        return sum(worker.call("memory", int, patience=self.patience) for worker in there)
+
     def drop_secrets(self) -> None:
         """From now on this is a server's: there is no key holder's worker any more."""
         with self._lock:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from hefw.core.backend import Backend, Bootstrapping, Capabilities, Ciphertext, Plaintext, Provenance
+from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import CkksParams, Resolved
 from hefw.core.progress import Progress
 
@@ -20,6 +21,7 @@ class Calls:
         "resolve",
         "bootstrap_params",
         "bootstrapping",
+        "memory",
         "release",
     )
 
@@ -77,6 +79,10 @@ class Calls:
     def bootstrapping(self, params: Resolved) -> Bootstrapping:
         """What bootstrapping takes and gives."""
         return self.backend.bootstrapping(params)
+
+    def memory(self) -> int:
+        """Peak resident memory of this process, in bytes."""
+        return peak_rss_bytes()
 
     def release(self) -> None:
         """Nothing: every call brings the numbers of objects to let go of."""

@@ -44,6 +44,7 @@ def test_pictures_are_the_twins(toys) -> None:
     plain = hefw.generate(**{**RUN, "backend": "tenseal"})
     assert plain.record.counts == result.record.counts
     assert plain.record.bytes == result.record.bytes
+    assert result.record.peak_rss_bytes > plain.record.peak_rss_bytes  # both workers are counted
     assert result.record.config["backend"] == {"name": "tenseal", "hosted": True}
     assert "backend.hosted=true" in hefw.config.Config(**result.record.config).command()
 

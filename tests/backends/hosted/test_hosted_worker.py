@@ -171,6 +171,16 @@ def test_two_sides_are_two_processes_and_a_server_has_no_other() -> None:
     assert "was ended by this process" in line_of(lambda: parties.send(parties.x))
 
 
+def test_the_memory_of_its_workers_is_told() -> None:
+    assert TensealBackend().worker_memory() == 0
+    backend = hosted_backends.tenseal()
+    assert backend.worker_memory() == 0
+    one = backend.provenance() and backend.worker_memory()
+    parties = both(backend)
+    assert 2**24 < one < backend.worker_memory() < 2**30
+    assert psutil.Process(parties.evaluator._worker.pid).memory_info().rss < backend.worker_memory()
+
+
 def test_the_secret_stays_in_its_worker(tmp_path) -> None:
     parties = both(hosted_backends.tenseal())
     assert "stays in its worker; use save" in line_of(parties.holder._secret_bytes, CapabilityError)
