@@ -7,7 +7,7 @@ import resource
 import sys
 
 #: Share of the machine's memory that encoded weights may take: keys and ciphertexts need the rest, in two processes.
-WEIGHTS_SHARE = 1 / 6
+WEIGHTS_SHARE = 1 / 12
 
 
 def peak_rss_bytes() -> int:
