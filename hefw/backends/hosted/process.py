@@ -76,10 +76,10 @@ class Worker:
         self._started = False
         self._over: str | None = None  # how it ended
         self._released: deque[int] = deque()
+        command = [*python, str(START), json.dumps(places("hefw", target)), "--lifeline"]
         self._lifeline, theirs = socket.socketpair()
-        command = [*python, str(START), json.dumps(places("hefw", target)), "--lifeline", str(theirs.fileno())]
         try:
-            self._child = ChildProcess(self.name, command, _environment(), [theirs.fileno()])
+            self._child = ChildProcess(self.name, [*command, str(theirs.fileno())], _environment(), [theirs.fileno()])
         except ProtocolError:
             self._lifeline.close()
             raise
@@ -193,7 +193,12 @@ class Worker:
     ) -> tuple[Any, Failure | None]:
         """The answer or the failure that was told. Anything else that happens on the way is the worker's end."""
         deadline = None if patience is None else time.monotonic() + patience
-        message = codec.parts((name, [self._released.popleft() for _ in range(len(self._released))], arguments))
+        released = [self._released.popleft() for _ in range(len(self._released))]
+        try:
+            message = codec.parts((name, released, arguments))
+        except LoweringError:
+            self._released.extend(released)  # nothing was sent
+            raise
         try:
             self._send(message)
             while True:

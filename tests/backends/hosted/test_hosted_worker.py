@@ -171,6 +171,20 @@ def test_two_sides_are_two_processes_and_a_server_has_no_other() -> None:
     assert "was ended by this process" in line_of(lambda: parties.send(parties.x))
 
 
+def test_what_cannot_be_sent_is_refused_and_nothing_is_forgotten() -> None:
+    parties = both(faulty())
+    worker = parties.evaluator._worker
+    ct = parties.encrypt(parties.x)
+    del ct
+    waiting = list(worker._released)
+    assert waiting
+    line_of(lambda: worker.call("release", type(None), object()), LoweringError)
+    assert list(worker._released) == waiting
+    worker.flush()
+    assert not worker._released
+    assert parties.error(parties.encrypt(parties.x), parties.x) < 1e-3
+
+
 def test_the_memory_of_its_workers_is_told() -> None:
     assert TensealBackend().worker_memory() == 0
     backend = hosted_backends.tenseal()
