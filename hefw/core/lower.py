@@ -171,7 +171,8 @@ class _Lowering:
                 "ring_dimension and modulus_bits cannot be chosen where the server bootstraps: its own parameters "
                 "decide; leave them out, or use refresh: client"
             )
-        slots = _smallest_period(self.flat) * next_power_of_two(request.images)
+        wanted = _smallest_period(self.flat) * next_power_of_two(request.images)
+        slots = min(wanted, LARGEST_PLANNED // 2)  # more images are sent in several requests
         peak = self.peak()
         for levels in BOOTSTRAP_LEVELS:
             params = self.backend.bootstrap_params(slots, levels, allow_insecure=request.allow_insecure)

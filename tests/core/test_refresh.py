@@ -176,6 +176,12 @@ def test_a_bootstrapped_program_begins_and_ends_where_bootstrapping_does() -> No
     assert largest * 2 <= promised.magnitude * refresh.magnitude
 
 
+def test_more_images_than_a_ciphertext_holds_are_sent_in_several_requests() -> None:
+    program = lower(denoiser(STEPS), Bootstrappable(), Request(precision_db=40, bootstrap=True, images=5000))
+    assert program.params.slots == 32768
+    assert program.interface.batch < 5000
+
+
 def test_parameters_of_bootstrapping_are_its_own() -> None:
     for wrong in ({"ring_dimension": 65536}, {"params": SMALL}):
         with pytest.raises(ParameterError, match="cannot be chosen where the server bootstraps"):
