@@ -4,9 +4,10 @@
     python -m benchmarks.figures --check  # exit code 1 if one is not what the files say
 
 Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo`, and of the same at --precision-db
-40), `quality.json` (`make quality`), `sweep.json` (`hefw quality --samples 5000 --steps 5,10,20,50 --encrypted 0`) and
-`step.json` (`make bench`); those of docs/how-to/no-round-trip.md are `refresh-*.json`, run.json of one run each, in the
-order of their names.
+40), `quality.json` (`make quality`), `sweep.json` (`hefw quality --samples 5000 --steps 5,10,20,50 --encrypted 0`),
+`step.json` (`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
+run.json of one run each, in the order of their names, and docs/how-to/install-backends.md `backends.json`
+(`python -m benchmarks.backends`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 def readme() -> str:
     """The section of the README."""
-    demo, coarse, quality, sweep, step = (_read(name) for name in ("demo", "demo-40db", "quality", "sweep", "step"))
+    names = ("demo", "demo-40db", "quality", "sweep", "step", "backends")
+    demo, coarse, quality, sweep, step, backends = map(_read, names)
     params, machine, encrypted = demo["params"], demo["machine"], quality["encrypted"]
     plain = quality["plaintext"][0]
     rows = [
@@ -78,13 +80,29 @@ def readme() -> str:
         f"takes {step['speedup_over_raw_loop']:.1f} times as long as hefw; hefw's own transforms with a rescale after "
         f"every layer take {step['speedup_over_plain_chain']:.1f} times as long. hefw adds "
         f"{step['framework_overhead']:.1%} to a flat loop of the very library calls that it makes.",
+        "",
+        f"The same digits by other libraries, {backends['what']}: evaluation takes "
+        + ", ".join(f"{row['evaluation_over_tenseal']:.2f} ({row['backend']})" for row in backends["rows"][1:])
+        + " times as long as by tenseal; the pictures differ by at most "
+        f"{backends['largest_grey_difference']} of 255 grey levels. "
+        "[How to install backends](docs/how-to/install-backends.md) has the table.",
+        "",
+        "All steps of 16 digits [from one message](docs/how-to/no-round-trip.md), 128 bits:",
+        "",
+        "| backend | refresh | steps | whole run | peak memory | PSNR |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| `{run['config']['backend']}` | `{Config(**run['config']).refresh.name}` | {run['config']['steps']} | "
+            f"{duration(run['seconds']['total'])} | {size(run['peak_rss_bytes'])} | {run['psnr_db']:.0f} dB |"
+            for run in _refreshes()
+        ),
     ]
     return "\n".join(lines)
 
 
 def no_round_trip() -> str:
     """The section of the guide to refreshes: a row for each run, and the commands that repeat them."""
-    runs = [dict(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob("refresh-*.json"))]
+    runs = _refreshes()
     if not runs:
         return "No run has been measured here yet."
     machines = dict.fromkeys(f"{run['machine']['cores']} cores of an {run['machine']['cpu']}" for run in runs)
@@ -103,10 +121,39 @@ def no_round_trip() -> str:
     return "\n".join(lines)
 
 
+def backends() -> str:
+    """The section of the guide to backends: what one configuration costs on each."""
+    found = _read("backends")
+    machine = found["machine"]
+    lines = [
+        f"{found['what']}, 128-bit security, on {machine['cores']} cores of an {machine['cpu']}. Their pictures differ "
+        f"by at most {found['largest_grey_difference']} of 255 grey levels.",
+        "",
+        "| backend | evaluation | over tenseal | whole run | over tenseal | log2(QP) | evaluation keys | peak memory | "
+        "largest error |",
+        "| --- " * 9 + "|",
+    ]
+    for row in found["rows"]:
+        cells = [
+            row["backend"],
+            duration(row["seconds"]["evaluate"]),
+            f"{row['evaluation_over_tenseal']:.2f}",
+            duration(row["seconds"]["total"]),
+            f"{row['whole_over_tenseal']:.2f}",
+            f"{row['params']['log_qp']:.0f}",
+            size(row["evaluation_keys"]),
+            size(row["peak_rss_bytes"]),
+            f"{row['max_abs_error']:.1e}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 #: What writes the section of each page.
 SECTIONS: Mapping[Path, Callable[[], str]] = {
     ROOT / "README.md": readme,
     ROOT / "docs" / "how-to" / "no-round-trip.md": no_round_trip,
+    ROOT / "docs" / "how-to" / "install-backends.md": backends,
 }
 
 
@@ -146,6 +193,10 @@ def _refresh_row(run: dict[str, Any]) -> str:
         "equal" if run["psnr_db"] is None else f"{run['psnr_db']:.0f} dB",
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _refreshes() -> list[dict[str, Any]]:
+    return [dict(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob("refresh-*.json"))]
 
 
 def _read(name: str) -> dict[str, Any]:
