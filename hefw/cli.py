@@ -40,6 +40,7 @@ BAD_INPUT_ERRORS = (
     SchedulerError,
 )
 PLUGIN_KEYS = ("backend", "strategy", "model", "scheduler")
+EXAMPLES = {"--param": "ring_dimension=16384", "--option": "backend.hosted=true"}
 
 app = typer.Typer(
     name="hefw",
@@ -203,28 +204,28 @@ def list_plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
 
 @app.command()
 def quality(
-    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="A YAML or TOML file.")] = None,
-    samples: Annotated[int, typer.Option(help="Plaintext images for each number of steps.")] = 500,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML or TOML file.")] = None,
+    samples: Annotated[str, typer.Option(metavar="N", help="Plaintext images for each number of steps.")] = "500",
     steps: Annotated[str, typer.Option(metavar="LIST", help="Numbers of steps of the plaintext images.")] = "10",
-    encrypted: Annotated[int, typer.Option(help="Images drawn on ciphertext; 0 for none.")] = 32,
-    backend: Annotated[str | None, typer.Option(help="HE library of the encrypted images.")] = None,
+    encrypted: Annotated[str, typer.Option(metavar="N", help="Images drawn on ciphertext; 0 for none.")] = "32",
+    backend: Annotated[str | None, typer.Option(metavar="NAME", help="HE library of the encrypted images.")] = None,
     out: Annotated[str, typer.Option(metavar="FILE", help="Where the figures go.")] = "quality.json",
 ) -> None:
     """Judge a model's pictures, in plaintext and on ciphertext."""
     from pathlib import Path
 
-    from hefw.config import merge, parse_labels
+    from hefw.config import MAX_LABELS, MAX_STEPS, merge
     from hefw.report.files import check_writable, put
     from hefw.report.terminal import show_progress
 
     settings = merge(config, {"backend": backend})
     settings.resolve()
-    counts = parse_labels(steps)  # the same syntax: numbers and ranges
-    if samples < 2 or encrypted < 0 or min(counts) < 1:
-        raise ConfigError(
-            f"--samples {samples} --encrypted {encrypted} --steps {steps} is not allowed; allowed: at least 2 "
-            "samples, 0 or more encrypted images, steps from 1"
-        )
+    wanted = _whole("--samples", samples, 2)
+    drawn = _whole("--encrypted", encrypted, 0, MAX_LABELS)
+    try:
+        counts = tuple(_whole("--steps", part.strip(), 1, MAX_STEPS) for part in steps.split(","))
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or several of them, separated by commas; for example --steps 5,10,20") from None
     path = Path(out)
     check_writable(path.parent)
     try:
@@ -234,7 +235,7 @@ def quality(
             f"judging pictures needs {error.name}, which is not installed; run: pip install 'hefw[models]'"
         ) from error
     with show_progress(sys.stderr) as progress:
-        figures = measure(settings, samples=samples, steps=counts, encrypted=encrypted, progress=progress)
+        figures = measure(settings, samples=wanted, steps=counts, encrypted=drawn, progress=progress)
     text = json.dumps(figures, indent=2) + "\n"
     put(path.parent, {path.name: text.encode()}, [path.name])
     typer.echo(text, nl=False)
@@ -249,16 +250,16 @@ def train() -> None:
 @train_app.command("digits")
 def train_digits(
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the weights.")] = "digits",
-    seed: Annotated[int, typer.Option(help="Seeds weights, batches and noise.")] = 0,
-    iterations: Annotated[int | None, typer.Option(help="Optimiser steps; the model's own number by default.")] = None,
+    seed: Annotated[str, typer.Option(metavar="N", help="Seeds weights, batches and noise.")] = "0",
+    iterations: Annotated[
+        str | None, typer.Option(metavar="N", help="Optimiser steps; the model's own number by default.")
+    ] = None,
 ) -> None:
     """Train the model `digits` and save its weights."""
     from hefw.config import MAX_SEED
 
-    if iterations is not None and iterations < 1:
-        raise ConfigError(f"--iterations {iterations} is not allowed; allowed: an integer from 1")
-    if not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"--seed {seed} is not allowed; allowed: an integer from 0 to 2^63 - 1")
+    asked = None if iterations is None else _whole("--iterations", iterations, 1)
+    start = _whole("--seed", seed, 0, MAX_SEED)
     from hefw.report.files import check_writable
 
     check_writable(out)
@@ -271,11 +272,11 @@ def train_digits(
     from hefw.core.progress import Progress
     from hefw.report.terminal import show_progress
 
-    total = iterations or train.DEFAULT_ITERATIONS
+    total = asked or train.DEFAULT_ITERATIONS
     with show_progress(sys.stderr) as show:
         train.train(
             total,
-            seed=seed,
+            seed=start,
             out=out,
             progress=lambda done, _, loss: show(Progress("train", done, total, f"loss {loss:.4f}")),
         )
@@ -292,13 +293,23 @@ def _number(text: str | None) -> int | float | str | None:
     return text
 
 
+def _whole(name: str, text: str, least: int, most: int | None = None) -> int:
+    """An option's text as an integer within bounds, for commands that have no Config; ConfigError otherwise."""
+    with contextlib.suppress(ValueError):
+        if least <= (value := int(text)) <= (value if most is None else most):
+            return value
+    allowed = f"an integer from {least}" + ("" if most is None else f" to {'2^63 - 1' if most == 2**63 - 1 else most}")
+    raise ConfigError(f"{name} {_number(text)!r} is not allowed; allowed: {allowed}")
+
+
 def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, Any]:
     """KEY=VALUE texts as a mapping; a value is JSON where it can be read so, else text."""
     pairs: dict[str, Any] = {}
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise ConfigError(f"{name} {text!r} is not allowed; allowed: KEY=VALUE; for example {name} width=32")
+            example = EXAMPLES[name]
+            raise ConfigError(f"{name} {text!r} is not allowed; allowed: KEY=VALUE; for example {name} {example}")
         try:
             pairs[key] = json.loads(value, parse_constant=_no_number)
         except ValueError:
@@ -317,6 +328,8 @@ def _plugin_options(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
         kind, dot, name = key.partition(".")
         if dot and kind not in options:
             raise ConfigError(f"--option {key!r}: {kind!r} has no options; allowed: {', '.join(options)}")
+        if not dot and kind in options:
+            raise ConfigError(f"--option {key!r} names no option; write --option {kind}.KEY=VALUE, or --{kind} NAME")
         kind, name = (kind, name) if dot else ("model", key)
         if name == "name":
             raise ConfigError(f"--option {key!r} is not an option of a plugin; choose the {kind} by --{kind} NAME")

@@ -32,6 +32,7 @@ from pydantic import (
 
 from hefw import plugins
 from hefw.core.errors import ConfigError, suggest
+from hefw.core.params import MAXIMUM_PRIME_BITS, MINIMUM_PRIME_BITS
 from hefw.hookspecs import Entry, Options
 from hefw.plugins import KINDS, Kind, Registry
 
@@ -175,7 +176,10 @@ class Refresh:
         if name not in REFRESHES or set(given) - {"name", "every"}:
             raise ValueError(f"{_show(value)} is not allowed; allowed: {_REFRESH_ALLOWED}; for example refresh: client")
         if isinstance(every, bool) or not isinstance(every, int) or not 1 <= every <= MAX_STEPS:
-            raise ValueError(f"every {_show(every)} is not allowed; allowed: steps from 1 to {MAX_STEPS}")
+            raise ValueError(
+                f"every {_show(every)} is not allowed; allowed: an integer from 1 to {MAX_STEPS} that divides "
+                "the steps; for example {name: client, every: 2}"
+            )
         if name == "none" and "every" in given:
             raise ValueError("none does all steps from one message; leave every out, or use {name: client, every: 2}")
         return cls(name, every)
@@ -196,7 +200,7 @@ ChoiceField = Annotated[
     Choice, PlainValidator(Choice.parse), PlainSerializer(Choice.to_json, return_type=str | dict[str, Any])
 ]
 LabelsField = Annotated[tuple[int, ...], PlainValidator(_labels), PlainSerializer(format_labels, return_type=str)]
-Bits = Annotated[StrictInt, Field(ge=2, le=60)]
+Bits = Annotated[StrictInt, Field(ge=MINIMUM_PRIME_BITS, le=MAXIMUM_PRIME_BITS)]
 BitList = Annotated[tuple[Bits, ...], Field(min_length=1, max_length=64)]
 
 
@@ -218,10 +222,10 @@ class Params(BaseModel):
         default=None, description="a power of two from 1024 to 131072, or null", examples=[16384]
     )
     modulus_bits: BitList | None = Field(
-        default=None, description="a list of prime sizes from 2 to 60 (bits), or null", examples=["[60, 40, 40]"]
+        default=None, description="a list of prime sizes from 20 to 60 (bits), or null", examples=["[60, 40, 40]"]
     )
     special_bits: BitList | None = Field(
-        default=None, description="a list of prime sizes from 2 to 60 (bits), or null", examples=["[60]"]
+        default=None, description="a list of prime sizes from 20 to 60 (bits), or null", examples=["[60]"]
     )
 
 

@@ -31,8 +31,9 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "part"),
     [
         (["--samples", "1"], "--samples 1"),
-        (["--steps", "0"], "--steps 0"),
-        (["--steps", "x"], "'x'"),
+        (["--steps", "0"], "--steps 0 is not allowed"),
+        (["--samples", "ten"], "--samples 'ten' is not allowed; allowed: an integer from 2"),
+        (["--steps", "5,x"], "--steps 'x' is not allowed; allowed: an integer from 1 to 1000"),
         (["--encrypted", "-1"], "--encrypted -1"),
         (["--backend", "tensela"], "did you mean 'tenseal'"),
         (["missing.yaml"], "does not exist"),
