@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw import plugins
-from hefw.backends.choose import make
+from hefw.backends.choose import make, with_capability
 from hefw.core.backend import Backend, Ciphertext, Evaluator, KeyHolder, KeyManifest, Provenance
-from hefw.core.errors import HefwError, ParameterError
+from hefw.core.errors import CapabilityError, HefwError, ParameterError
 from hefw.core.params import CkksParams, Resolved
 
 Values = NDArray[Any]
@@ -94,8 +94,12 @@ class _Doctor:
         backend = self.check("load the library", (), self._load, tell=self._who)
         if backend is None:
             return self.diagnosis
-        if bootstrap:
-            backend.require("bootstrap")
+        if bootstrap and not backend.capabilities.bootstrap:
+            able = ", ".join(with_capability("bootstrap")) or "none"
+            raise CapabilityError(
+                f"backend {backend.name!r} cannot bootstrap; those that can: {able}. Choose one of them, or leave "
+                "--bootstrap out"
+            )
         self.diagnosis.simulated = backend.capabilities.simulated
         params: Resolved | None = self.check("choose parameters", (), lambda: _choose(backend), tell=_size)
         if params is not None:

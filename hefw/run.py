@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw import __version__
-from hefw.backends.choose import make
+from hefw.backends.choose import make, with_capability
 from hefw.config import Config, Resolved, check_labels, merge
 from hefw.core.backend import Backend, Provenance
 from hefw.core.errors import CapabilityError, ConfigError, ParameterError, ProtocolError
@@ -29,7 +29,7 @@ from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import unroll
 from hefw.models.base import Model
-from hefw.plugins import imported, registry, unavailable
+from hefw.plugins import registry
 from hefw.protocol.client import Client, Figures
 from hefw.protocol.process import ServerProcess
 from hefw.record import (
@@ -58,7 +58,7 @@ OWN_WORK: dict[Party, str] = {
     "server": "model, plan, messages",
 }
 LIBRARY_WORK: dict[Party, str] = {"key holder": "keys, encryption, decryption", "server": "evaluation on ciphertext"}
-VERSIONS = ("hefw", "numpy", "torch", "diffusers", "tenseal")
+VERSIONS = ("hefw", "numpy", "torch", "diffusers")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Run:
 
     def _check_refresh(self) -> None:
         if self.config.refresh.name == "bootstrap" and not self.backend.capabilities.bootstrap:
-            able = ", ".join(_with_capability("bootstrap")) or "none"
+            able = ", ".join(with_capability("bootstrap")) or "none"
             raise CapabilityError(
                 f"backend {self.backend.name!r} cannot bootstrap; those that can: {able}. Choose one of them, or use "
                 "refresh: client"
@@ -244,7 +244,7 @@ class _Run:
                 server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
                 entries=tuple(_entry(entry) for entry in client.ledger.entries),
             ),
-            versions=versions_info(VERSIONS),
+            versions=versions_info(VERSIONS) | _library_versions(figures),
             machine=machine_info(),
         )
 
@@ -289,14 +289,9 @@ def _processes(figures: Figures, server: int) -> tuple[ProcessRecord, ...]:
     return tuple(found)
 
 
-def _with_capability(name: str) -> list[str]:
-    """Names of the backends that declare a capability; with the next step for those that are not installed."""
-    known, found = registry(), []
-    for backend in known.names("backend"):
-        entry = known.entry("backend", backend)
-        if getattr(imported("backend", entry).capabilities, name):
-            found.append(backend if unavailable(entry) is None else f"{backend} (run: {entry.advice})")
-    return found
+def _library_versions(figures: Figures) -> dict[str, str]:
+    """The HE library of the run as both parties had it, wherever it was installed."""
+    return {found.library: found.version for found in (figures.key_holder, figures.evaluator) if found is not None}
 
 
 def _load(chosen: Resolved) -> Any:

@@ -228,7 +228,7 @@ def test_bootstrapping_only_if_it_is_asked_for(
 
 
 def test_bootstrapping_that_is_not_declared_is_refused() -> None:
-    with pytest.raises(CapabilityError, match="backend 'simulator' has no bootstrap"):
+    with pytest.raises(CapabilityError, match="backend 'simulator' cannot bootstrap; those that can: openfhe"):
         diagnose("simulator", bootstrap=True)
 
 

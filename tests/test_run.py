@@ -76,6 +76,10 @@ def test_pictures_are_the_twins(toy) -> None:
     valid(toy)
 
 
+def test_versions_are_those_of_the_library_that_ran(toy) -> None:
+    assert set(toy.record.versions) == {"hefw", "numpy", "torch", "diffusers", "tenseal"}
+
+
 def test_an_insecure_run_says_so(toy) -> None:
     record = toy.record
     assert record.insecure
@@ -96,6 +100,7 @@ def test_a_simulated_run_says_so(toys) -> None:
     assert record.simulated
     assert record.params.secret == "none"
     assert record.banner.startswith(SIMULATED)
+    assert set(record.versions) == {"hefw", "numpy", "torch", "diffusers"}  # and no HE library that was not used
 
 
 def test_overrides_win_over_a_config_and_a_file(toys, tmp_path) -> None:
@@ -255,7 +260,7 @@ def test_too_many_steps_for_one_message(toys) -> None:
     [(None, "openfhe"), ("openfhe not installed", "openfhe (run: hefw backends install openfhe)")],
 )
 def test_a_backend_that_cannot_bootstrap(toys_and_openfhe, servers, monkeypatch, reason, able) -> None:
-    monkeypatch.setattr(run, "unavailable", lambda entry: reason)
+    monkeypatch.setattr(plugins, "unavailable", lambda entry: reason if entry.name == "openfhe" else None)
     with pytest.raises(CapabilityError) as caught:
         hefw.generate(**{**COARSE, "refresh": "bootstrap"})
     assert str(caught.value) == (
@@ -334,7 +339,7 @@ def test_a_strategy_that_leaves_entries_in_plaintext(toys, servers) -> None:
             LoweringError,
             "the modulus chain .60. is too short",
         ),
-        ({"params": {"ring_dimension": 4096, "modulus_bits": [10, 10]}}, ParameterError, "a prime of 10 bits"),
+        ({"params": {"ring_dimension": 4096, "modulus_bits": [10, 10]}}, ConfigError, "params.modulus_bits: 10 is not"),
         (
             {"params": {"ring_dimension": 4096, "modulus_bits": [60, 60]}, "allow_insecure": False},
             ParameterError,

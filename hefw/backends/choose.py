@@ -29,3 +29,17 @@ def make(entry: Entry, options: Options) -> Backend:
     from hefw.backends.hosted.backend import HostedBackend  # a server without it needs nothing of it
 
     return HostedBackend(entry.name, entry.target, options.model_dump(mode="json", exclude={"hosted"}), (python,))
+
+
+def with_capability(name: str) -> list[str]:
+    """Names of the backends that declare a capability; with the next step for those that are not installed."""
+    known, found = plugins.registry(), []
+    for backend in known.names("backend"):
+        entry = known.entry("backend", backend)
+        try:
+            able = getattr(plugins.imported("backend", entry).capabilities, name)
+        except PluginError:
+            continue  # a broken one helps nobody
+        if able:
+            found.append(backend if plugins.unavailable(entry) is None else f"{backend} (run: {entry.advice})")
+    return found

@@ -67,6 +67,8 @@ def install(entry: Entry, *, python: str | None = None, force: bool = False, rep
     given = None if python is None else _given(python, entry)
     if not force and (there := _there(entry, given)):
         return there
+    if not entry.install and not entry.requires:
+        raise InstallError(f"backend {entry.name!r} needs no library; there is nothing to install")
     if not entry.install:
         raise InstallError(
             f"backend {entry.name!r} does not say how it is installed; "

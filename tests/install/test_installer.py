@@ -269,6 +269,8 @@ def test_a_backend_that_needs_nothing_or_says_nothing(place: Path) -> None:
         install(entry(install=(), advice="conda install toy"))
     with pytest.raises(InstallError, match="does not say how it is installed; see its own documentation"):
         install(entry(install=()))
+    with pytest.raises(InstallError, match="needs no library; there is nothing to install"):
+        install(entry(requires=(), install=()), force=True)
     assert not place.exists()
 
 
