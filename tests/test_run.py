@@ -242,7 +242,7 @@ def test_every_second_step_is_a_message(toys, backend) -> None:
 def test_every_must_divide_the_steps(toys, servers) -> None:
     with pytest.raises(LoweringError) as caught:
         hefw.generate(**{**TOY, "steps": 6, "refresh": {"name": "client", "every": 4}})
-    assert str(caught.value) == "4 steps a message do not divide 6 steps; choose one of 1, 2, 3, 6"
+    assert str(caught.value) == "every 4 does not divide 6 steps; choose one of 1, 2, 3, 6"
     assert not servers
 
 

@@ -64,7 +64,7 @@ def test_weights_are_the_same_objects_in_all_steps() -> None:
 
 @pytest.mark.parametrize("every", [4, 5, 7, 0, -1])
 def test_steps_that_are_not_divided_are_refused_with_those_that_are(every) -> None:
-    with pytest.raises(LoweringError, match=rf"{every} steps a message do not divide 6 steps.*1, 2, 3, 6"):
+    with pytest.raises(LoweringError, match=rf"every {every} does not divide 6 steps.*1, 2, 3, 6"):
         unroll(denoiser(STEPS), every)
 
 
