@@ -22,9 +22,7 @@ def unroll(graph: Graph, every: int) -> Graph:
     """
     if every < 1 or graph.steps % every:
         divisors = [str(k) for k in range(1, graph.steps + 1) if graph.steps % k == 0]
-        raise LoweringError(
-            f"every {every} does not divide {graph.steps} steps; choose one of {', '.join(divisors)}"
-        )
+        raise LoweringError(f"every {every} does not divide {graph.steps} steps; choose one of {', '.join(divisors)}")
     return graph if every == 1 else _Unroller(graph, every).run()
 
 
