@@ -74,11 +74,15 @@ class Context:
     def _plaintext(self, values: NDArray[Any], level: int) -> Any:
         return self.openfhe.MakeCKKSPackedPlaintext(values, 1, self.params.max_level - level, None, self.slots)
 
+    def split(self, serialised: bytes) -> tuple[Structure, list[Residues]]:
+        """A serialised object of these parameters, and its residues."""
+        return split(serialised, self.ring_dimension, (*self.params.primes, *self.params.special_primes))
+
     # -- ciphertexts -------------------------------------------------------------------------------------------------
 
     def dump(self, ciphertext: Any, level: int, parts: int) -> bytes:
         """The number of parts and their residues; as long as the level and the parts say, whatever it holds."""
-        structure, blocks = split(openfhe.Serialize(ciphertext, openfhe.BINARY), self.ring_dimension)
+        structure, blocks = self.split(openfhe.Serialize(ciphertext, openfhe.BINARY))
         expected = self.params.primes[: level + 1] * parts
         if structure.primes != expected:
             raise EnvelopeError(f"OpenFHE serialised {len(structure.primes)} residues where {len(expected)} belong")
@@ -106,7 +110,7 @@ class Context:
         if level not in self._ciphertexts:
             below = self.params.max_level - level
             sample = self.openfhe.LevelReduce(self._sample, None, below) if below else self._sample
-            structure, _ = split(openfhe.Serialize(sample, openfhe.BINARY), self.ring_dimension)
+            structure, _ = self.split(openfhe.Serialize(sample, openfhe.BINARY))
             self._ciphertexts[level] = structure, sample.CloneEmpty()
         return self._ciphertexts[level]
 
@@ -130,7 +134,7 @@ class Context:
             structure, empty = self._ciphertext(level)
             zeros = [np.zeros(n, np.uint64)] * len(structure.primes)
             blank = self._read(structure.fill(zeros), empty)
-            _, blocks = split(openfhe.Serialize(self.openfhe.EvalAdd(blank, plaintext), openfhe.BINARY), n)
+            _, blocks = self.split(openfhe.Serialize(self.openfhe.EvalAdd(blank, plaintext), openfhe.BINARY))
             first = blocks[: level + 1]
             self._centres[level] = self._read(structure.fill([*first, *first]), empty)
         return self._centres[level]
@@ -147,7 +151,7 @@ class Context:
 
         Of a key that serves ciphertexts up to a level only, what they do not meet is left out.
         """
-        structure, blocks = split(serialised, self.ring_dimension)
+        structure, blocks = self.split(serialised)
         met = self._met(len(blocks), level)
         return _INDEX.pack(index) + pack(compress(blocks, met), list(compress(structure.primes, met)))
 
@@ -209,7 +213,7 @@ class Context:
 
     @cached_property
     def _special_keys(self) -> Structure:
-        structure, _ = split(bootstrap.special_keys(self, self.openfhe.KeyGen().secretKey), self.ring_dimension)
+        structure, _ = self.split(bootstrap.special_keys(self, self.openfhe.KeyGen().secretKey))
         return structure
 
     @cached_property
@@ -217,10 +221,10 @@ class Context:
         """How one key, and a map with one key, are serialised: learned from a secret that is thrown away at once."""
         made = self.openfhe.KeyGen().secretKey
         one = openfhe.Serialize(self.openfhe.KeySwitchGen(made, made), openfhe.BINARY)
-        single, _ = split(one, self.ring_dimension)
+        single, _ = self.split(one)
         try:
             keys = self.openfhe.EvalAutomorphismKeyGen(made, [self.automorphism("rotation/1")])
         finally:
             cache.forget(made.GetKeyTag())
-        several, _ = split(openfhe.Serialize(keys, openfhe.BINARY), self.ring_dimension)
+        several, _ = self.split(openfhe.Serialize(keys, openfhe.BINARY))
         return single, several

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hefw.backends.openfhe import bootstrap, cache
 from hefw.backends.openfhe.context import Context, context
 from hefw.backends.openfhe.library import openfhe
-from hefw.backends.openfhe.residues import pack, split, unpack
+from hefw.backends.openfhe.residues import pack, unpack
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
 from hefw.core.errors import CapabilityError
@@ -47,7 +47,7 @@ class OpenfheKeyHolder(KeyHolder):
         shared = context(params)
         blocks = unpack("secret key", memoryview(envelope.payload), params.primes, shared.ring_dimension)
         other = openfhe.Serialize(shared.openfhe.KeyGen().secretKey, openfhe.BINARY)  # for its structure only
-        structure, _ = split(other, shared.ring_dimension)
+        structure, _ = shared.split(other)
         secret = openfhe.DeserializePrivateKeyString(structure.fill(blocks), openfhe.BINARY)
         return OpenfheKeyHolder(params, manifest, shared, secret, envelope.key_id)
 
@@ -83,5 +83,5 @@ class OpenfheKeyHolder(KeyHolder):
 
     def _secret_bytes(self) -> bytes:
         serialised = openfhe.Serialize(self._secret, openfhe.BINARY)
-        structure, blocks = split(serialised, self._context.ring_dimension)
+        structure, blocks = self._context.split(serialised)
         return pack(blocks, structure.primes)

@@ -7,7 +7,7 @@ comes from outside: only residues travel, and they are put into a structure that
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +38,12 @@ class Structure:
         return b"".join(pieces)
 
 
-def split(data: bytes, ring_dimension: int) -> tuple[Structure, list[Residues]]:
-    """What OpenFHE has serialised, taken apart: each block of N residues lies between their number and their prime."""
+def split(data: bytes, ring_dimension: int, known: Collection[int] | None = None) -> tuple[Structure, list[Residues]]:
+    """What OpenFHE has serialised, taken apart: each block of N residues lies between their number and their prime.
+
+    N also stands elsewhere, a little before some blocks, and what lies N words behind it looks like a prime once in a
+    hundred thousand times: only `known` primes are taken, unless they are what is looked for (None).
+    """
     marker, size = _WORD.pack(ring_dimension), 8 * ring_dimension
     gaps: list[bytes] = []
     primes: list[int] = []
@@ -52,7 +56,8 @@ def split(data: bytes, ring_dimension: int) -> tuple[Structure, list[Residues]]:
             return Structure((*gaps, data[done:]), tuple(primes)), blocks
         (prime,) = _WORD.unpack_from(data, end)
         block = np.frombuffer(data, np.uint64, ring_dimension, start)
-        if prime > _SMALLEST_PRIME and prime % (2 * ring_dimension) == 1 and block.max() < prime:
+        alike = prime > _SMALLEST_PRIME and prime % (2 * ring_dimension) == 1
+        if alike and (known is None or prime in known) and block.max() < prime:
             gaps.append(data[done:start])
             primes.append(prime)
             blocks.append(block)
