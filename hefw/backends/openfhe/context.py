@@ -151,7 +151,9 @@ class Context:
 
         Of a key that serves ciphertexts up to a level only, what they do not meet is left out.
         """
-        structure, blocks = self.split(serialised)
+        special = self.params.params.bootstrap is not None and index == bootstrap.special_index(self.ring_dimension)
+        known = self._special_keys.primes if special else (*self.params.primes, *self.params.special_primes)
+        structure, blocks = split(serialised, self.ring_dimension, known)
         met = self._met(len(blocks), level)
         return _INDEX.pack(index) + pack(compress(blocks, met), list(compress(structure.primes, met)))
 
@@ -213,7 +215,8 @@ class Context:
 
     @cached_property
     def _special_keys(self) -> Structure:
-        structure, _ = self.split(bootstrap.special_keys(self, self.openfhe.KeyGen().secretKey))
+        # Their modulus is one of their own: primes that the parameters do not name.
+        structure, _ = split(bootstrap.special_keys(self, self.openfhe.KeyGen().secretKey), self.ring_dimension)
         return structure
 
     @cached_property
