@@ -22,14 +22,7 @@ from hefw.core.program import Interface
 from hefw.protocol.process import ServerProcess
 from hefw.record import INSECURE, SCHEMA_PATH, SIMULATED
 
-TOY = {
-    "model": "toy",
-    "scheduler": "toy",
-    "steps": toy_model.STEPS,
-    "labels": "0-2",
-    "params": {"ring_dimension": toy_model.RING, "precision_db": toy_model.FORECAST_DB},
-    "allow_insecure": True,
-}
+TOY = toy_model.CONFIG
 GREY = 2 / 255
 
 

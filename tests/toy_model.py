@@ -27,6 +27,15 @@ RING = 4096
 FORECAST_DB, PRECISION_DB = 100.0, 60.0
 REQUEST = Request(FORECAST_DB, RING, None, True)
 LABELS, PIXELS, STEPS = 3, 16, 3
+#: A whole run of it.
+CONFIG: dict[str, Any] = {
+    "model": "toy",
+    "scheduler": "toy",
+    "steps": STEPS,
+    "labels": "0-2",
+    "params": {"ring_dimension": RING, "precision_db": FORECAST_DB},
+    "allow_insecure": True,
+}
 BATCH = RING // 2 // 32  # the widest value has 32 features
 
 

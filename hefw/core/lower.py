@@ -131,7 +131,6 @@ class _Lowering:
         if found is None:
             assert error is not None
             raise error
-        self.adopt(found.layouts, found.regions)
         params = self.backend.resolve(found.plan.params)
         return _emit(self.graph, self.flat, found.layouts, found.regions, found.plan, self.planner, params, None)
 
@@ -214,15 +213,11 @@ class _Lowering:
     def layouts(
         self, slots: int, keys: Iterable[int] = (), images: int = 1
     ) -> tuple[dict[str, Layout], dict[str, _Region]]:
+        """Those of the graph in so many slots, for the planner too."""
         layouts, regions = _layouts(self.flat, slots, self.costs, keys, images)
-        self.adopt(layouts, regions)
-        return layouts, regions
-
-    def adopt(self, layouts: dict[str, Layout], regions: dict[str, _Region]) -> None:
-        """Plan with these."""
-        slots = next(iter(layouts.values())).width * next(iter(layouts.values())).batch
         self.planner.layouts = layouts
         self.planner.work = {name: _work(region, slots) for name, region in regions.items()}
+        return layouts, regions
 
     def accepts(self, params: CkksParams) -> bool:
         """Whether the library takes parameters that the table allows."""

@@ -83,7 +83,7 @@ def install(entry: Entry, *, python: str | None = None, force: bool = False, rep
 
 
 def _tell_nobody(stage: str, line: str) -> None:
-    pass
+    """For who does not ask what goes on."""
 
 
 class _Installer:
@@ -320,8 +320,7 @@ def _writable_home() -> Path:
     home = environments.home()
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
+        tempfile.TemporaryFile(dir=home).close()
     except OSError as error:
         raise ConfigError(
             f"HEFW_HOME: cannot write into {str(home)!r}: {error.strerror}; set HEFW_HOME to a folder you may write to"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import venv
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +43,6 @@ def fresh(tmp_path: Path) -> Run:
 
 
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="the bindings of Lattigo need Python 3.11")
 def test_the_lattigo_plugin_passes_the_kit_in_a_fresh_environment(fresh: Run, tmp_path: Path) -> None:
     listed = next(line for line in fresh("hefw", "plugins").splitlines() if "lattigo" in line)
     assert "not installed" not in listed

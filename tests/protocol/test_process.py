@@ -7,19 +7,17 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import toy_model
+from processes import PATIENCE, gone
 
 from hefw.core.errors import ProtocolError
 from hefw.protocol import wire
 from hefw.protocol.client import Client
 from hefw.protocol.process import ServerProcess
-
-PATIENCE = 20.0  # seconds, for what happens within one: a failed test, not a hang
 
 CLIENT = """
     import signal, sys, time
@@ -32,19 +30,6 @@ CLIENT = """
         server.receive()
         print(server.pid, flush=True)
 """
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended within PATIENCE; one that nobody has waited for counts as ended."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def start_client(model_file: Path, then: str) -> tuple[subprocess.Popen[str], int]:

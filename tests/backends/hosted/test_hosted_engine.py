@@ -15,7 +15,8 @@ import hosted_backends
 import numpy as np
 import pytest
 from hosted_backends import faulty
-from test_hosted_worker import gone, line_of, no_worker_is_left, workers
+from processes import gone
+from test_hosted_worker import line_of, no_worker_is_left, workers
 
 from hefw.backends.hosted.backend import HostedBackend
 from hefw.backends.simulator.backend import SimulatorBackend

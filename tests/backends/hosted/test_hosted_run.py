@@ -12,20 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 import toy_model
-from test_hosted_worker import PATIENCE, gone
+from processes import PATIENCE, gone
 
 import hefw
 from hefw.core.errors import ProtocolError
 
-RUN = {
-    "model": "toy",
-    "scheduler": "toy",
-    "steps": toy_model.STEPS,
-    "labels": "0-2",
-    "params": {"ring_dimension": toy_model.RING, "precision_db": toy_model.FORECAST_DB},
-    "allow_insecure": True,
-    "backend": {"name": "tenseal", "hosted": True},
-}
+RUN = {**toy_model.CONFIG, "backend": {"name": "tenseal", "hosted": True}}
 
 
 def tree() -> list[psutil.Process]:

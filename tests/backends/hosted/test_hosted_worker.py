@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 from hosted_backends import faulty
+from processes import PATIENCE, gone
 
 import hefw
 from hefw.backends.hosted.backend import HostedBackend
@@ -39,21 +40,8 @@ from hefw.core.errors import (
 from hefw.core.params import CkksParams
 from hefw.testing.parties import Parties, Precision, make_parties
 
-PATIENCE = 20.0  # seconds, for what happens within one: a failed test, not a hang
+HERE = Path(__file__).parent
 PARAMS = CkksParams(2048, (40, 30, 30, 30), (60,), 30.0, allow_insecure=True)
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended within PATIENCE; one that nobody has waited for counts as ended."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def workers() -> set[int]:
@@ -430,7 +418,7 @@ def start_client(then: str, fault: str = "") -> tuple[subprocess.Popen[str], lis
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parents[1])))},
     )
     assert client.stdout is not None
     pids = [int(pid) for pid in client.stdout.readline().split()]
