@@ -138,6 +138,8 @@ class ToyModel:
 class HalfStrategy:
     """Leaves the upper half of every latent in plaintext."""
 
+    packed = False
+
     def __init__(self, options: Options) -> None: ...
 
     def select(self, latent: Array) -> NDArray[np.bool_]:

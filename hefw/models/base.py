@@ -1,9 +1,11 @@
-"""The interface of a model: a graph for the server, a plaintext twin for the key holder's comparison."""
+"""The interfaces of models: those whose network a server can evaluate, and those that draw from a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,11 @@ Watch = Callable[[int, Array], None]
 
 
 class Model(Protocol):
-    """Made from its declared options. Images and latents are (count, channels, height, width), float64."""
+    """A model that takes labels, in either protocol. Made from its declared options.
+
+    Images and latents are (count, channels, height, width), float64. In the protocol `update-only` the key holder runs
+    `twin` with a scheduler whose `step` has its update computed on ciphertext.
+    """
 
     name: str
     #: Number of labels; label l is one-hot in the graph's input `label`.
@@ -45,4 +51,45 @@ class Model(Protocol):
 
     def twin(self, latents: Array, labels: NDArray[np.int64], scheduler: Any, steps: int, watch: Watch) -> Array:
         """Final latents by the original network and scheduler in plaintext; `watch(step, latents)` after each step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a prompt model is to draw: one image a prompt.
+
+    The seed fixes the noise and nothing else. `init_image` is a picture to start from instead of noise alone, of which
+    `strength` (0 to 1) is changed. None stands for the model's own value.
+    """
+
+    prompts: tuple[str, ...]
+    steps: int
+    seed: int = 0
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
+    init_image: Path | None = None
+    strength: float | None = None
+
+
+@runtime_checkable
+class PromptModel(Protocol):
+    """A model that takes prompts, in the protocol `update-only`: its network runs at the key holder.
+
+    Made from its declared options. Images and latents are (count, channels, height, width), float64.
+    """
+
+    name: str
+    #: (channels, height, width) of a latent.
+    latent_shape: tuple[int, int, int]
+
+    def scheduler(self, kind: Any, options: Mapping[str, Any]) -> Any:
+        """A scheduler of class `kind` as this model was trained for, with some options replaced."""
+        ...
+
+    def draw(self, wish: Wish, scheduler: Any, watch: Watch) -> Array:
+        """Final latents; every update is `scheduler.step`'s. `watch(step, latents)` after each step."""
+        ...
+
+    def decode(self, latents: Array) -> Array:
+        """Images from final latents, black -1 and white 1."""
         ...

@@ -11,6 +11,8 @@ from hefw.hookspecs import Options
 class Full:
     """Encrypts everything. The baseline of HE-Diffusion (section 4), here with packed slots."""
 
+    packed = False
+
     def __init__(self, options: Options) -> None:
         self.options = options
 
