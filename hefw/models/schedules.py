@@ -31,19 +31,21 @@ Feed = Callable[[int], torch.Tensor]
 
 @dataclass(frozen=True)
 class LinearUpdate:
-    """One step: the model is given `model_input_scale * x_t`, then `x_{t-1} = c x_t + d prediction`.
+    """One step: the model is given `model_input_scale * x_t`; then x_{t-1} = f x_t + sum_i a_i eps_{t+i} [+ noise].
 
     Attributes:
-        timestep: what the model is given as t.
+        timestep: what the model is given as t, whole or fractional.
         model_input_scale: the factor that `scale_model_input` applies.
-        sample_coefficient: c.
-        prediction_coefficient: d.
+        sample: f.
+        predictions: a_0 (of this step's prediction), a_1 (of the one before), ...; at least one, no trailing zeros.
+        noise: whether the scheduler adds random noise at this step. The key holder gives it.
     """
 
-    timestep: int
+    timestep: float
     model_input_scale: float
-    sample_coefficient: float
-    prediction_coefficient: float
+    sample: float
+    predictions: tuple[float, ...]
+    noise: bool = False
 
 
 def linear_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdate]:
@@ -95,10 +97,10 @@ def linear_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdat
                 )
             updates.append(
                 LinearUpdate(
-                    timestep=int(t),
+                    timestep=float(t),
                     model_input_scale=float(scaled[k].flatten()[2 * k]),
-                    sample_coefficient=float(own[0]),
-                    prediction_coefficient=float(own[1]),
+                    sample=float(own[0]),
+                    predictions=(float(own[1]),),
                 )
             )
         for magnitude in PROBE_MAGNITUDES:
@@ -162,7 +164,7 @@ def _probe(scheduler: Any, num_inference_steps: int, updates: list[LinearUpdate]
     v = magnitude * torch.randn(shape, generator=generator, dtype=torch.float64)
     scaled, stepped = _run(scheduler, num_inference_steps, lambda k: x[k], lambda k: v[k])
     for k, update in enumerate(updates):
-        c, d = update.sample_coefficient, update.prediction_coefficient
+        c, d = update.sample, update.predictions[0]
         allowed = 10 * TOLERANCE * magnitude * max(1.0, abs(c) + abs(d))
         step_error = float((stepped[k] - c * x[k] - d * v[k]).abs().max())
         scale_error = float((scaled[k] - update.model_input_scale * x[k]).abs().max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_a_step_is_the_schedulers_update_of_the_twins_prediction(step, passes) -
     latent = torch.tensor(values["latent"], dtype=torch.float32).reshape(-1, 1, 8, 8)
     with torch.no_grad():
         v = model(latent, update.timestep, torch.arange(10)).sample.reshape(10, 64).numpy()
-    expected = update.sample_coefficient * values["latent"] + update.prediction_coefficient * v
+    expected = update.sample * values["latent"] + update.predictions[0] * v
     output = graph.outputs["latent"]
     found = graph.evaluate(step, values)[output.node] * output.factors[step]
     assert np.abs(found - expected).max() < 1e-5
@@ -105,6 +106,20 @@ def test_the_program_is_shallow_and_carries_sixteen_images() -> None:
 
 def test_a_schedule_that_ignores_the_prediction_is_refused() -> None:
     model, updates, _ = bundled()
-    idle = LinearUpdate(**{**vars(updates[0]), "prediction_coefficient": 0.0})
+    idle = dataclasses.replace(updates[0], predictions=(0.0,))
     with pytest.raises(SchedulerError, match="use fewer steps"):
         digits_graph(model, [idle])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"noise": True}, "stochastic"),
+        ({"predictions": (0.5, 0.1)}, "multistep"),
+        ({"timestep": 10.5}, r"fractional timestep 10\.5"),
+    ],
+)
+def test_updates_that_the_graph_cannot_do_are_refused(change: dict[str, object], named: str) -> None:
+    model, updates, _ = bundled()
+    with pytest.raises(SchedulerError, match=named):
+        digits_graph(model, [dataclasses.replace(updates[0], **change)])  # type: ignore[arg-type]

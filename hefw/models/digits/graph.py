@@ -45,8 +45,7 @@ def digits_graph(model: DigitsUNet, updates: Sequence[LinearUpdate]) -> Graph:
 class _Builder:
     def __init__(self, model: DigitsUNet, updates: Sequence[LinearUpdate]) -> None:
         for update in updates:
-            if not update.prediction_coefficient:
-                raise SchedulerError(f"the prediction has no effect at timestep {update.timestep}: use fewer steps")
+            _check(update)
         self.model = model
         self.updates = updates
         size = model.config.sample_size
@@ -54,7 +53,7 @@ class _Builder:
         self.grid = (size // PATCH, size // PATCH)
         self.nodes: dict[str, Node] = {}
         with torch.no_grad():
-            self.time = [[b.numpy() for b in model.time_biases(u.timestep)] for u in updates]
+            self.time = [[b.numpy() for b in model.time_biases(int(u.timestep))] for u in updates]
             self.tables = [table.detach().numpy() for table in model.label_tables()]
 
     def graph(self) -> Graph:
@@ -77,14 +76,14 @@ class _Builder:
         last = matrix_of(lambda a: functional.pixel_shuffle(_linear(m.out)(a), PATCH), high)
         bias = functional.pixel_shuffle(_bias(m.out)[None, :, None, None].expand(1, -1, rows, columns), PATCH)
         pixels = SparseMatrix.diagonal(np.ones(int(np.prod(self.image))))
-        ratio = np.array([u.sample_coefficient * 1.0 / u.prediction_coefficient for u in self.updates])
+        ratio = np.array([u.sample / u.predictions[0] for u in self.updates])
         terms = (LinearTerm("a3", last), LinearTerm("latent", pixels, ratio))
         self.nodes["update"] = Affine("update", self.image, terms, bias.reshape(1, -1).numpy())
-        factors = np.array([u.prediction_coefficient for u in self.updates])
+        factors = np.array([u.predictions[0] for u in self.updates])
         return Graph(
             self.nodes,
             {"latent": Output("update", factors, feedback="latent")},
-            tuple(u.timestep for u in self.updates),
+            tuple(int(u.timestep) for u in self.updates),
             self.calibration(classes),
             {"model": "digits"},
         )
@@ -106,6 +105,25 @@ class _Builder:
         rng = np.random.default_rng(0)
         labels = np.eye(classes)[np.arange(CALIBRATION_IMAGES) % classes]
         return {"latent": rng.normal(size=(CALIBRATION_IMAGES, int(np.prod(self.image)))), "label": labels}
+
+
+def _check(update: LinearUpdate) -> None:
+    """This graph takes one latent and one prediction at a whole timestep."""
+    at = f"at timestep {update.timestep:g}"
+    if update.noise:
+        raise SchedulerError(f"the scheduler is stochastic: its step {at} adds random noise, so it is no linear update")
+    if len(update.predictions) > 1:
+        raise SchedulerError(
+            f"the scheduler is a multistep method: its step {at} uses earlier predictions or samples, which is not "
+            "supported; use a deterministic one-step scheduler such as DDIMScheduler with clip_sample=False"
+        )
+    if not update.predictions[0]:
+        raise SchedulerError(f"the prediction has no effect {at}: use fewer steps")
+    if not float(update.timestep).is_integer():
+        raise SchedulerError(
+            f"the scheduler gives the model the fractional timestep {update.timestep:g}: expected whole numbers; try "
+            "timestep_spacing='trailing' without Karras sigmas"
+        )
 
 
 def _linear(layer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
