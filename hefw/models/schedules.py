@@ -31,7 +31,12 @@ Feed = Callable[[int], torch.Tensor]
 
 @dataclass(frozen=True)
 class LinearUpdate:
-    """One step: the model is given `model_input_scale * x_t`; then x_{t-1} = f x_t + sum_i a_i eps_{t+i} [+ noise].
+    """One step: the model is given `model_input_scale * x_t`, and the scheduler computes
+
+        x_{t-1} = f x_t + sum_{i>=0} a_i eps_{t+i} + sum_{i>=1} f_i x_{t+i} [+ noise].
+
+    Methods that turn a prediction into another quantity by the latent of its step (DPM-Solver++ keeps predictions of
+    x_0, which are combinations of x and eps) need earlier latents too: no finite number of eps replaces them.
 
     Attributes:
         timestep: what the model is given as t, whole or fractional.
@@ -39,6 +44,7 @@ class LinearUpdate:
         sample: f.
         predictions: a_0 (of this step's prediction), a_1 (of the one before), ...; at least one, no trailing zeros.
         noise: whether the scheduler adds random noise at this step. The key holder gives it.
+        earlier_samples: f_1 (of the latent of the step before), f_2, ...; no trailing zeros, empty for most methods.
     """
 
     timestep: float
@@ -46,6 +52,7 @@ class LinearUpdate:
     sample: float
     predictions: tuple[float, ...]
     noise: bool = False
+    earlier_samples: tuple[float, ...] = ()
 
 
 def linear_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdate]:

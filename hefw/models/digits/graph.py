@@ -112,7 +112,7 @@ def _check(update: LinearUpdate) -> None:
     at = f"at timestep {update.timestep:g}"
     if update.noise:
         raise SchedulerError(f"the scheduler is stochastic: its step {at} adds random noise, so it is no linear update")
-    if len(update.predictions) > 1:
+    if len(update.predictions) > 1 or update.earlier_samples:
         raise SchedulerError(
             f"the scheduler is a multistep method: its step {at} uses earlier predictions or samples, which is not "
             "supported; use a deterministic one-step scheduler such as DDIMScheduler with clip_sample=False"
