@@ -456,7 +456,7 @@ def _option_line(error: ValidationError, model: type[Options]) -> str:
     """The first failure of a plugin's options, as one line; a union's alternatives are all named."""
     errors = error.errors(include_url=False)
     first = errors[0]
-    name = str(first["loc"][0]) if first["loc"] else "options"
+    name = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         return f"unknown option {name!r}; {suggest(name, model.model_fields)}"
     if first["type"] == "missing":
@@ -465,4 +465,6 @@ def _option_line(error: ValidationError, model: type[Options]) -> str:
         _one_line(item["msg"].removeprefix("Value error, ")) for item in errors if item["loc"][:1] == first["loc"][:1]
     )
     reason = " or ".join(text[:1].lower() + text[1:] for text in reasons)
+    if not first["loc"]:  # a rule about several options
+        return f"options {_show(first['input'])} are not allowed: {reason}"
     return f"option {name!r} = {_show(first['input'])} is not allowed: {reason}"
