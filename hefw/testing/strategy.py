@@ -20,14 +20,28 @@ def latents(shape: tuple[int, int, int]) -> dict[str, Array]:
 
 
 class StrategyConformance:
-    """Subclass it with a fixture `strategy`. `shapes` are the latents' shapes that the strategy is for."""
+    """Subclass it with a fixture `strategy`.
 
-    shapes: tuple[tuple[int, int, int], ...] = ((1, 8, 8), (4, 8, 8), (3, 16, 12), (4, 64, 64))
+    `shapes` are latents' shapes (channels, height, width): any, unless the strategy is for some of them only.
+    """
+
+    shapes: tuple[tuple[int, int, int], ...] = (
+        (1, 1, 1),
+        (2, 1, 9),
+        (3, 5, 7),
+        (1, 8, 8),
+        (4, 8, 8),
+        (3, 16, 12),
+        (4, 64, 64),
+    )
 
     @pytest.fixture
     def strategy(self) -> Strategy:
         """The strategy under test."""
         raise NotImplementedError("a subclass of StrategyConformance needs a fixture 'strategy' that returns one")
+
+    def test_it_says_how_its_entries_are_sent(self, strategy: Strategy) -> None:
+        assert isinstance(strategy.packed, bool)
 
     def test_a_selection_is_a_mask_of_the_latents_shape(self, strategy: Strategy) -> None:
         for shape in self.shapes:
@@ -44,6 +58,16 @@ class StrategyConformance:
             first = {kind: strategy.select(latent).copy() for kind, latent in given.items()}
             for kind, latent in reversed(given.items()):
                 assert np.array_equal(strategy.select(latent), first[kind]), f"{kind} of shape {shape}"
+
+    def test_a_selection_outlives_the_next(self, strategy: Strategy) -> None:
+        """A run keeps those of all steps."""
+        for shape in self.shapes:
+            given = latents(shape)
+            found = strategy.select(given["noise"])
+            before = found.copy()
+            for latent in given.values():
+                strategy.select(latent)
+            assert np.array_equal(found, before), f"shape {shape}"
 
     def test_the_latent_is_left_as_it_was(self, strategy: Strategy) -> None:
         for shape in self.shapes:

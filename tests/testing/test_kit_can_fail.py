@@ -109,6 +109,11 @@ BACKENDS = {
 
 
 STRATEGIES = {
+    "SaysNothing": {"it_says_how_its_entries_are_sent"},
+    "SaysOne": {"it_says_how_its_entries_are_sent"},
+    "OnlyEvenSides": {"a_selection_is_a_mask_of_the_latents_shape"},
+    "OnlySquares": {"a_selection_is_a_mask_of_the_latents_shape"},
+    "ReusesItsMask": {"a_selection_outlives_the_next"},
     "WrongShape": {"a_selection_is_a_mask_of_the_latents_shape"},
     "Integers": {"a_selection_is_a_mask_of_the_latents_shape"},
     "Random": {"the_same_latent_gives_the_same_selection"},
