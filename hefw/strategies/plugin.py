@@ -87,7 +87,7 @@ def hefw_strategies() -> list[Entry]:
         Entry(
             "sparse",
             "hefw.strategies.sparse:Sparse",
-            "the same selection, its encrypted entries sent as a list",
+            "the selection of min_distortion, its encrypted entries sent as a list",
             options=MinDistortionOptions,
         ),
         Entry(
