@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from hefw.hookspecs import Entry, Options, hookimpl
 
 NEEDS = ("torch", "diffusers")
@@ -15,6 +17,23 @@ class DigitsOptions(Options):
 
     #: A folder that `hefw train digits` wrote; the bundled weights if None.
     pretrained: str | None = None
+
+
+class StableDiffusionOptions(Options):
+    """Options of the model `stable-diffusion`; None stands for diffusers' own value."""
+
+    #: The path of a pipeline's folder, or an id of the Hugging Face hub: what from_pretrained takes.
+    pretrained: str = Field(min_length=1)
+    #: Of the networks; None: float16 on CUDA, else float32.
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    #: Where the networks run, as torch names it; None: CUDA where there is one, else the CPU.
+    device: str | None = None
+    #: Which version of a hub id, and which of the files that a folder has twice ("fp16").
+    revision: str | None = None
+    variant: str | None = None
+    #: Of a picture in pixels; None: what the UNet was made for.
+    height: int | None = Field(default=None, ge=8, le=4096)
+    width: int | None = Field(default=None, ge=8, le=4096)
 
 
 class DdimOptions(Options):
@@ -36,7 +55,15 @@ def hefw_models() -> list[Entry]:
             options=DigitsOptions,
             requires=NEEDS,
             advice=ADVICE,
-        )
+        ),
+        Entry(
+            "stable-diffusion",
+            "hefw.models.stable_diffusion.model:StableDiffusion",
+            "Stable Diffusion 1.x, 2.x and XL as diffusers has them, from prompts; networks at the key holder",
+            options=StableDiffusionOptions,
+            requires=(*NEEDS, "transformers", "PIL"),
+            advice=ADVICE,
+        ),
     ]
 
 
