@@ -1,32 +1,46 @@
 """Reads the linear update of every step off an unmodified diffusers scheduler.
 
-Without clipping, thresholding and noise, a scheduler's `step` is linear in the sample and the predictions. So running
-it once on basis vectors gives its coefficients, and running it on random numbers tells whether it was linear.
+Without clipping and thresholding, a scheduler's `step` is linear in the latents and predictions given to it, random
+noise aside. So running it once on basis vectors gives its coefficients, and running it on random numbers tells whether
+it was linear.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hefw.core.errors import SchedulerError
 
+Array = NDArray[np.float64]
+
 # schedulers that keep float32 tables reproduce their own coefficients to about 3e-7
 TOLERANCE = 1e-5
-# the larger magnitude finds clipping to any range a picture could meet
+# coefficients below this, beside the others of a step, are what rounding in float64 leaves
+NEGLIGIBLE = 1e-9
+# steps back to which an update may reach: PNDM's Runge-Kutta phase, the longest, needs 12
+LONGEST_HISTORY = 16
+# an internal latent is eliminated only where that does not make coefficients, and with them errors, much larger
+LARGEST_GROWTH = 100.0
+# of one image each: the larger magnitude finds clipping to any range a picture could meet
 PROBE_MAGNITUDES = (1.0, 1e3)
-PROBE_CHANNELS = 4
+# several channels and pixels: a step that mixes them is no scalar update
+PROBE_IMAGE = (4, 3, 3)
 # named in messages when a scheduler's config has them switched on
 NONLINEAR_OPTIONS = ("clip_sample", "thresholding")
-STOCHASTIC_OPTIONS = ("eta", "variance_type", "algorithm_type", "stochastic_sampling")
+STOCHASTIC_OPTIONS = ("variance_type", "algorithm_type", "stochastic_sampling")
 SINGULAR_OPTIONS = ("rescale_betas_zero_snr", "prediction_type")
-WHAT_WORKS = "use a deterministic one-step scheduler such as DDIMScheduler with clip_sample=False"
+WHAT_WORKS = "use a deterministic scheduler such as DDIMScheduler with clip_sample=False"
+WHERE_NOISE_WORKS = "or protocol 'update-only', where the key holder gives the noise"
 
-Feed = Callable[[int], torch.Tensor]
+SampleFeed = Callable[[int, "torch.Tensor | None"], torch.Tensor]
+PredictionFeed = Callable[[int], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,138 +68,249 @@ class LinearUpdate:
     noise: bool = False
     earlier_samples: tuple[float, ...] = ()
 
+    def terms(self, samples: Sequence[Array], predictions: Sequence[Array]) -> Iterator[Array]:
+        """The terms of x_{t-1} without noise, from all latents and predictions up to this step, the newest first."""
+        for factor, x in zip((self.sample, *self.earlier_samples), samples, strict=False):
+            yield factor * x
+        for factor, eps in zip(self.predictions, predictions, strict=False):
+            yield factor * eps
 
-def linear_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdate]:
+
+def linear_updates(scheduler: Any, num_inference_steps: int, *, stochastic: bool = False) -> list[LinearUpdate]:
     """The linear updates of all steps, in the order of sampling.
 
     Args:
         scheduler: a diffusers scheduler, of any prediction type. It is copied, not changed.
         num_inference_steps: number of steps asked of `set_timesteps`.
+        stochastic: whether steps may add random noise; such updates have `noise` set.
 
     Returns:
-        one LinearUpdate per model evaluation; coefficients in float64, as exact as the scheduler's own tables. They
-        apply to x_T = scheduler.init_noise_sigma * N(0, 1).
+        one LinearUpdate per model evaluation, of which a method may need more or fewer than `num_inference_steps`;
+        coefficients in float64, as exact as the scheduler's own tables. They apply to x_T = `initial_noise` * N(0, 1).
 
     Raises:
-        SchedulerError: the scheduler adds noise, uses earlier predictions or samples, is not linear, or has
-            fractional timesteps; the message names the scheduler and the option.
+        SchedulerError: the scheduler is not linear, adds noise that is not allowed, or needs a history without end; the
+            message names the scheduler and the option.
     """
-    name = type(scheduler).__name__
-    _check_interface(scheduler, num_inference_steps)
-    with torch.random.fork_rng(devices=[]):
-        timesteps = _fresh(scheduler, num_inference_steps).timesteps
-        calls = len(timesteps)
-        fractional = next((t for t in timesteps.tolist() if not float(t).is_integer()), None)
-        if fractional is not None:
-            raise SchedulerError(
-                f"{name} gives the model the fractional timestep {fractional:g} at num_inference_steps="
-                f"{num_inference_steps}: expected whole numbers; try timestep_spacing='trailing' without Karras sigmas"
-            )
-        _refuse_noise(scheduler, num_inference_steps, calls)
+    return read_updates(_with_timesteps(scheduler, num_inference_steps), stochastic=stochastic)
 
-        # a basis vector of its own for every sample and every prediction: what leaks between steps is seen
-        basis = torch.eye(2 * calls, dtype=torch.float64)[:, None, :, None, None]
-        scaled, stepped = _run(scheduler, num_inference_steps, lambda k: basis[2 * k], lambda k: basis[2 * k + 1])
-        updates = []
-        for k, t in enumerate(timesteps.tolist()):
-            result = stepped[k].flatten()
-            if not bool(torch.isfinite(result).all()):
+
+def initial_noise(scheduler: Any, num_inference_steps: int) -> float:
+    """The standard deviation of x_T, which most schedulers know only once their timesteps are set."""
+    return float(getattr(_with_timesteps(scheduler, num_inference_steps), "init_noise_sigma", 1.0))
+
+
+def read_updates(
+    scheduler: Any, begin: int = 0, *, stochastic: bool = False, arguments: Mapping[str, Any] | None = None
+) -> list[LinearUpdate]:
+    """The linear updates of a scheduler whose timesteps are set already, be they its own or a user's.
+
+    Args:
+        scheduler: a diffusers scheduler after `set_timesteps`, with no step done. It is copied, not changed.
+        begin: index in `scheduler.timesteps` of the first step: image-to-image begins later. As pipelines do, it is
+            given to `set_begin_index` where a scheduler has that, unless one is set already.
+        stochastic: whether steps may add random noise.
+        arguments: further arguments of every `step`, such as DDIM's eta.
+
+    Raises:
+        SchedulerError: as for `linear_updates`.
+    """
+    _check_interface(scheduler, ("step",))
+    if not 0 <= begin < len(scheduler.timesteps):
+        raise SchedulerError(f"begin={begin}: expected an index of the schedule's {len(scheduler.timesteps)} timesteps")
+    with torch.random.fork_rng(devices=[]):
+        return _Reader(scheduler, begin, dict(arguments or {})).read(stochastic)
+
+
+class _Reader:
+    """Runs copies of one scheduler, each from the same state and with the same random numbers."""
+
+    def __init__(self, scheduler: Any, begin: int, arguments: dict[str, Any]) -> None:
+        self.scheduler, self.begin, self.arguments = scheduler, begin, arguments
+        self.name = type(scheduler).__name__
+        self.timesteps = [float(t) for t in scheduler.timesteps[begin:]]
+        self.calls = len(self.timesteps)
+
+    def read(self, stochastic: bool) -> list[LinearUpdate]:
+        # a basis vector of its own for every latent and every prediction
+        width = 2 * self.calls
+        basis = torch.eye(width, dtype=torch.float64)[:, None, :, None, None]
+        # a linear map takes zero to zero: what else comes out was added, and the same is added to the basis
+        noise = self.zero_run((1, width, 1, 1))
+        if not stochastic and any(float(added.abs().max()) > 0 for added in noise):
+            raise SchedulerError(
+                f"{self.name} is stochastic{self.named(STOCHASTIC_OPTIONS, self.arguments)}: its step adds random "
+                f"noise, so it is no linear update; {WHAT_WORKS} and eta=0, {WHERE_NOISE_WORKS}"
+            )
+        scaled, stepped = self.run(lambda k, _: basis[2 * k], lambda k: basis[2 * k + 1])
+        rows = [(step - added).flatten().numpy() for step, added in zip(stepped, noise, strict=True)]
+        updates, eliminated = [], []
+        for k, row in enumerate(rows):
+            if not np.isfinite(row).all():
                 raise SchedulerError(
-                    f"{name} is not finite at timestep {t}{_options(scheduler, SINGULAR_OPTIONS)}: choose "
-                    "prediction_type='v_prediction', or noise levels that stay below pure noise"
+                    f"{self.name} is not finite at timestep {self.timesteps[k]:g}{self.named(SINGULAR_OPTIONS)}: "
+                    "choose prediction_type='v_prediction', or noise levels that stay below pure noise"
                 )
-            own = result[2 * k : 2 * k + 2]
-            others = result.clone()
-            others[2 * k : 2 * k + 2] = 0
-            if float(others.abs().max()) > TOLERANCE * max(1.0, float(own.abs().max())):
-                raise SchedulerError(
-                    f"{name} is a multistep method: its step at timestep {t} uses earlier predictions or samples, "
-                    f"which is not supported; {WHAT_WORKS}"
-                )
+            row, factor = self.shortest(k, row, rows[k - 1])
+            own_noise = noise[k] - factor * noise[k - 1]
             updates.append(
                 LinearUpdate(
-                    timestep=float(t),
+                    timestep=self.timesteps[k],
                     model_input_scale=float(scaled[k].flatten()[2 * k]),
-                    sample=float(own[0]),
-                    predictions=(float(own[1]),),
+                    sample=float(row[2 * k]),
+                    predictions=(float(row[2 * k + 1]), *_trimmed(row[2 * k - 1 :: -2] if k else row[:0])),
+                    noise=bool(own_noise.abs().max() > NEGLIGIBLE),
+                    earlier_samples=_trimmed(row[2 * k - 2 :: -2] if k else row[:0]),
                 )
             )
-        for magnitude in PROBE_MAGNITUDES:
-            _probe(scheduler, num_inference_steps, updates, magnitude)
-    return updates
+            eliminated.append(factor)
+        self.probe(updates, eliminated)
+        return updates
+
+    def shortest(self, k: int, row: Array, previous: Array) -> tuple[Array, float]:
+        """The coefficients of step k on (x_T, eps_T, ..., x_t, eps_t) with the shortest history, and how they came.
+
+        `row` may reach back without end, where a scheduler keeps a latent of its own, such as the one that UniPC
+        corrects. But x_t, which the step is given, is what the step before returned: x_t - previous = 0, so that any
+        multiple of it may be added. The multiple that cancels one coefficient cancels all that came by that latent.
+        """
+        best, factor, length = row, 0.0, _history(row, k)
+        if length[1]:
+            identity = -previous
+            identity[2 * k] = 1.0
+            found = []
+            recent = np.arange(max(0, 2 * (k - LONGEST_HISTORY)), 2 * k)
+            for place in recent[np.argsort(-np.abs(previous[recent]), kind="stable")]:
+                if row[place] and abs(row[place]) < LARGEST_GROWTH * abs(previous[place]):
+                    multiple = float(row[place] / previous[place])
+                    candidate = row + multiple * identity
+                    found.append((_history(candidate, k), multiple, candidate))
+            shortest = min(found, key=lambda candidate: candidate[0], default=None)
+            if shortest and shortest[0][0] < length[0]:
+                length, factor, best = shortest
+        if length[0] > LONGEST_HISTORY:
+            raise SchedulerError(
+                f"{self.name} uses predictions or latents of more than {LONGEST_HISTORY} steps before timestep "
+                f"{self.timesteps[k]:g}: too many to keep; {WHAT_WORKS}"
+            )
+        return np.where(_counts(best), best, 0.0), factor
+
+    def probe(self, updates: list[LinearUpdate], eliminated: list[float]) -> None:
+        """Compare the updates with the scheduler's own trajectory from random numbers."""
+        shape = (len(PROBE_MAGNITUDES), *PROBE_IMAGE)
+        noise = [added.numpy() for added in self.zero_run(shape)]
+        magnitudes = torch.tensor(PROBE_MAGNITUDES, dtype=torch.float64)[:, None, None, None]
+        generator = torch.Generator().manual_seed(0)
+        start, *eps = magnitudes * torch.randn((self.calls + 1, *shape), generator=generator, dtype=torch.float64)
+        scaled, stepped = self.run(lambda k, previous: start if previous is None else previous, lambda k: eps[k])
+        samples = [x.numpy() for x in (start, *stepped)]
+        predictions = [e.numpy() for e in eps]
+        for k, update in enumerate(updates):
+            added = noise[k] - eliminated[k] * noise[k - 1]
+            terms = [*update.terms(samples[k::-1], predictions[k::-1]), added]
+            step_error = _largest(samples[k + 1] - sum(terms))
+            scale_error = _largest(scaled[k].numpy() - update.model_input_scale * samples[k])
+            step_allowed = TOLERANCE * sum(_largest(term) for term in terms)
+            # written so that nan fails too
+            if not ((step_error <= step_allowed) & (scale_error <= TOLERANCE * _largest(samples[k]))).all():
+                raise SchedulerError(
+                    f"{self.name} is not linear at timestep {update.timestep:g}{self.named(NONLINEAR_OPTIONS)}: its "
+                    f"step is off the linear update by {step_error.max():.3g}; {WHAT_WORKS} and thresholding=False"
+                )
+
+    def zero_run(self, shape: tuple[int, ...]) -> list[torch.Tensor]:
+        zero = torch.zeros(shape, dtype=torch.float64)
+        return self.run(lambda k, _: zero, lambda k: zero)[1]
+
+    def run(self, sample: SampleFeed, prediction: PredictionFeed) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What `scale_model_input` and `step` return at each call, in float64.
+
+        `sample(k, previous)` is the latent given to step k, where `previous` is what the step before returned.
+        """
+        scheduler = _on_cpu(copy.deepcopy(self.scheduler))
+        if self.begin and getattr(scheduler, "begin_index", None) is None and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(self.begin)
+        torch.default_generator.manual_seed(0)
+        # flow matching schedulers have no scale_model_input: their models take the latent as it is
+        scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
+        scaled: list[torch.Tensor] = []
+        stepped: list[torch.Tensor] = []
+        for k, t in enumerate(scheduler.timesteps[self.begin :]):
+            x = sample(k, stepped[-1] if stepped else None)
+            try:
+                scaled.append(scale(x, t).double())
+                result = scheduler.step(prediction(k), t, x, **self.arguments, return_dict=False)[0].double()
+            except Exception as error:  # a scheduler may be anyone's, and raise anything
+                raise SchedulerError(
+                    f"{self.name} cannot do its step at timestep {float(t):g}: {str(error) or type(error).__name__}; "
+                    f"{WHAT_WORKS}"
+                ) from error
+            if result.shape != x.shape:
+                raise SchedulerError(
+                    f"{self.name} makes {tuple(result.shape)} of a latent of {tuple(x.shape)}"
+                    f"{self.named(STOCHASTIC_OPTIONS)}: expected the same shape; {WHAT_WORKS}"
+                )
+            stepped.append(result)
+        return scaled, stepped
+
+    def named(self, suspects: tuple[str, ...], more: Mapping[str, Any] | None = None) -> str:
+        """Those of the suspect options that the scheduler's config has switched on, ready to stand in a message."""
+        config = dict(getattr(self.scheduler, "config", {}))
+        found = {key: config[key] for key in suspects if config.get(key) not in (None, False)} | dict(more or {})
+        return f" ({', '.join(f'{key}={value!r}' for key, value in found.items())})" if found else ""
 
 
-def _check_interface(scheduler: Any, num_inference_steps: int) -> None:
-    for method in ("set_timesteps", "step"):
+def _counts(row: Array) -> NDArray[np.bool_]:
+    """Which coefficients are more than rounding."""
+    return np.asarray(np.abs(row) > NEGLIGIBLE * np.abs(row).max())
+
+
+def _history(row: Array, k: int) -> tuple[int, int]:
+    """How many earlier values step k needs, by the oldest that counts: predictions and latents together; latents."""
+    used = np.flatnonzero(_counts(row[: 2 * k + 2]))
+    latents, predictions = (
+        int(k - kind[0] // 2) if len(kind) else 0 for kind in (used[used % 2 == 0], used[used % 2 == 1])
+    )
+    return latents + predictions, latents
+
+
+def _largest(x: Array) -> Array:
+    """The largest absolute value in each image."""
+    return np.asarray(np.abs(x).max(axis=(1, 2, 3)))
+
+
+def _trimmed(row: Array) -> tuple[float, ...]:
+    """Without trailing zeros."""
+    used = np.flatnonzero(row)
+    return tuple(float(value) for value in row[: used[-1] + 1]) if len(used) else ()
+
+
+def _check_interface(scheduler: Any, methods: tuple[str, ...]) -> None:
+    for method in methods:
         if not callable(getattr(scheduler, method, None)):
             raise SchedulerError(
                 f"{type(scheduler).__name__} has no method {method!r}: expected a diffusers scheduler; {WHAT_WORKS}"
             )
+
+
+def _with_timesteps(scheduler: Any, num_inference_steps: int) -> Any:
+    """A copy with its timesteps set: schedulers keep counters and history, the caller's must not change."""
+    _check_interface(scheduler, ("set_timesteps", "step"))
     if num_inference_steps < 1:
         raise SchedulerError(f"num_inference_steps={num_inference_steps}: expected at least 1")
-
-
-def _fresh(scheduler: Any, num_inference_steps: int) -> Any:
-    """A copy with its timesteps set: schedulers keep counters and history, the caller's must not change."""
     scheduler = copy.deepcopy(scheduler)
     try:
         scheduler.set_timesteps(num_inference_steps)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a scheduler may be anyone's, and raise anything
         raise SchedulerError(
             f"{type(scheduler).__name__} refuses num_inference_steps={num_inference_steps}: {error}"
         ) from error
     return scheduler
 
 
-def _run(
-    scheduler: Any, num_inference_steps: int, sample: Feed, prediction: Feed
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What `scale_model_input` and `step` return at each call for the k-th sample and prediction fed to it."""
-    scheduler = _fresh(scheduler, num_inference_steps)
-    # flow matching schedulers have no scale_model_input: their models take the sample as it is
-    scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
-    scaled, stepped = [], []
-    for k, t in enumerate(scheduler.timesteps):
-        x = sample(k)
-        scaled.append(scale(x, t).double())
-        stepped.append(scheduler.step(prediction(k), t, x, return_dict=False)[0].double())
-    return scaled, stepped
-
-
-def _refuse_noise(scheduler: Any, num_inference_steps: int, calls: int) -> None:
-    """A linear map takes zero to zero; whatever else comes out was added."""
-    zero = torch.zeros(1, PROBE_CHANNELS, 1, 1, dtype=torch.float64)
-    _, stepped = _run(scheduler, num_inference_steps, lambda k: zero, lambda k: zero)
-    if any(float(result.abs().max()) > 0 for result in stepped):
-        raise SchedulerError(
-            f"{type(scheduler).__name__} is stochastic{_options(scheduler, STOCHASTIC_OPTIONS)}: its step adds random "
-            f"noise, so it is no linear update; {WHAT_WORKS} and eta=0"
-        )
-
-
-def _probe(scheduler: Any, num_inference_steps: int, updates: list[LinearUpdate], magnitude: float) -> None:
-    """Compare the coefficients with a fresh copy's own steps on random numbers of the given magnitude."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (len(updates), 1, PROBE_CHANNELS, 1, 1)
-    x = magnitude * torch.randn(shape, generator=generator, dtype=torch.float64)
-    v = magnitude * torch.randn(shape, generator=generator, dtype=torch.float64)
-    scaled, stepped = _run(scheduler, num_inference_steps, lambda k: x[k], lambda k: v[k])
-    for k, update in enumerate(updates):
-        c, d = update.sample, update.predictions[0]
-        allowed = 10 * TOLERANCE * magnitude * max(1.0, abs(c) + abs(d))
-        step_error = float((stepped[k] - c * x[k] - d * v[k]).abs().max())
-        scale_error = float((scaled[k] - update.model_input_scale * x[k]).abs().max())
-        # written so that nan fails too
-        if not (step_error <= allowed and scale_error <= allowed):
-            raise SchedulerError(
-                f"{type(scheduler).__name__} is not linear at timestep {update.timestep}"
-                f"{_options(scheduler, NONLINEAR_OPTIONS)}: its step is off c x + d prediction by {step_error:.3g}; "
-                f"{WHAT_WORKS} and thresholding=False"
-            )
-
-
-def _options(scheduler: Any, suspects: tuple[str, ...]) -> str:
-    """Those of the suspect options that the scheduler's config has switched on, ready to stand in a message."""
-    config = dict(getattr(scheduler, "config", {}))
-    found = [f"{key}={config[key]!r}" for key in suspects if config.get(key) not in (None, False)]
-    return f" ({', '.join(found)})" if found else ""
+def _on_cpu(scheduler: Any) -> Any:
+    """With its tables where float64 exists; pipelines put them on their device."""
+    for name, value in vars(scheduler).items():
+        if isinstance(value, torch.Tensor):
+            setattr(scheduler, name, value.cpu())
+    return scheduler
