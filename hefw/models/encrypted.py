@@ -20,17 +20,22 @@ import torch
 from numpy.typing import NDArray
 
 from hefw.core.errors import SchedulerError
-from hefw.models.schedules import TOLERANCE, WHAT_WORKS, LinearUpdate, read_updates
+from hefw.models.schedules import (
+    LARGEST_GROWTH,
+    TOLERANCE,
+    WHAT_WORKS,
+    LinearUpdate,
+    check_interface,
+    read_updates,
+)
 
 Array = NDArray[np.float64]
 
 # rounding of a step in the latents' own precision, in units of that precision
 ROUNDINGS = 50
-# how much of the error of the latent before, from the updater, a multistep method's own step may differ from the update
-CARRIED = 10
 # arguments of `step` that do not change its coefficients: they give the noise, or the form of the result
 FREE_ARGUMENTS = ("generator", "variance_noise", "return_dict")
-STATE = "_hefw_updates"
+STATE, BASE = "_hefw_updates", "_hefw_base"
 
 
 class Updater(Protocol):
@@ -43,8 +48,8 @@ class Updater(Protocol):
     def step(self, index: int, sample: Array, prediction: Array, noise: Array | None, own: Array) -> Array:
         """The next latent by `updates[index]`, from this step's latent and prediction; earlier ones were given before.
 
-        `noise` is the scheduler's random noise where `updates[index].noise`, else None. `own` is the next latent by the
-        scheduler's own plaintext arithmetic, noise included.
+        `noise` is the scheduler's random noise where `updates[index].noise`, else None. `own` is the next latent by
+        plaintext arithmetic, noise included.
         """
         ...
 
@@ -56,6 +61,7 @@ def encrypted(scheduler: Any, updater: Updater) -> Any:
     encrypted already gets another updater. Its `step` raises SchedulerError for what is not linear (when a trajectory
     begins), and for latents or arguments that a linear update does not know.
     """
+    check_interface(scheduler, ("set_timesteps", "step"))
     made = plain(scheduler)
     base: Any = type(made)
     made.__class__ = _encrypted_class(base)
@@ -65,8 +71,8 @@ def encrypted(scheduler: Any, updater: Updater) -> Any:
 
 def plain(scheduler: Any) -> Any:
     """A copy of a scheduler in its present state, without its updater if it has one."""
-    encrypting = STATE in vars(scheduler)
-    made: Any = object.__new__(type(scheduler).__mro__[1] if encrypting else type(scheduler))
+    # by the class: one that a user made by its own from_config has no updater yet
+    made: Any = object.__new__(getattr(type(scheduler), BASE, type(scheduler)))
     vars(made).update(copy.deepcopy({name: value for name, value in vars(scheduler).items() if name != STATE}))
     return made
 
@@ -121,7 +127,7 @@ def _encrypted_class(base: Any) -> Any:
 
     members = {"set_timesteps": set_timesteps, "set_begin_index": set_begin_index, "step": step}
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    return type(base.__name__, (base,), members | names)
+    return type(base.__name__, (base,), members | names | {BASE: base})
 
 
 def _step(scheduler: Any, base: Any, call: inspect.BoundArguments) -> Any:
@@ -152,7 +158,9 @@ def _step(scheduler: Any, base: Any, call: inspect.BoundArguments) -> Any:
     rest = own - sum(terms)
     if not update.noise:
         _check_linear(name, trajectory, rest, terms, _precision(latent, model_output, theirs))
-    result = state.updater.step(index, sample, prediction, rest if update.noise else None, own)
+    # not `own` where the latents' precision is low: its rounding is no error of the updater's
+    exact = np.asarray(own if update.noise else sum(terms))
+    result = state.updater.step(index, sample, prediction, rest if update.noise else None, exact)
     result = torch.as_tensor(result).to(theirs.dtype).to(theirs.device)
     trajectory.index += 1
     trajectory.returned = _array(result)
@@ -212,7 +220,8 @@ def _check_linear(name: str, trajectory: _Trajectory, rest: Array, terms: list[A
     update, off = trajectory.updates[trajectory.index], float(np.abs(rest).max())
     # a step may cancel most of its latent: it rounds what it was given, not only what comes out
     size = sum(float(np.abs(x).max()) for x in (*terms, *trajectory.samples, *trajectory.predictions))
-    allowed = (TOLERANCE + ROUNDINGS * precision) * size + CARRIED * trajectory.error
+    # where a multistep method keeps what it returned itself, the updater's error is in one of the two only
+    allowed = (TOLERANCE + ROUNDINGS * precision) * size + LARGEST_GROWTH * trajectory.error
     if off <= allowed:
         return
     sample, returned = trajectory.samples[0], trajectory.returned

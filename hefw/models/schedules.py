@@ -115,7 +115,7 @@ def read_updates(
     Raises:
         SchedulerError: as for `linear_updates`.
     """
-    _check_interface(scheduler, ("step",))
+    check_interface(scheduler, ("step",))
     if not 0 <= begin < len(scheduler.timesteps):
         raise SchedulerError(f"begin={begin}: expected an index of the schedule's {len(scheduler.timesteps)} timesteps")
     with torch.random.fork_rng(devices=[]):
@@ -144,15 +144,17 @@ class _Reader:
             )
         scaled, stepped = self.run(lambda k, _: basis[2 * k], lambda k: basis[2 * k + 1])
         rows = [(step - added).flatten().numpy() for step, added in zip(stepped, noise, strict=True)]
-        updates, eliminated = [], []
         for k, row in enumerate(rows):
             if not np.isfinite(row).all():
                 raise SchedulerError(
                     f"{self.name} is not finite at timestep {self.timesteps[k]:g}{self.named(SINGULAR_OPTIONS)}: "
                     "choose prediction_type='v_prediction', or noise levels that stay below pure noise"
                 )
-            row, factor = self.shortest(k, row, rows[k - 1])
-            own_noise = noise[k] - factor * noise[k - 1]
+        rows, multiples = self.finite(rows)
+        updates = []
+        for k, row in enumerate(rows):
+            row = np.where(_counts(row), row, 0.0)
+            own_noise = noise[k] - multiples[k] * noise[k - 1]
             updates.append(
                 LinearUpdate(
                     timestep=self.timesteps[k],
@@ -163,39 +165,48 @@ class _Reader:
                     earlier_samples=_trimmed(row[2 * k - 2 :: -2] if k else row[:0]),
                 )
             )
-            eliminated.append(factor)
-        self.probe(updates, eliminated)
+        self.probe(updates, multiples)
         return updates
 
-    def shortest(self, k: int, row: Array, previous: Array) -> tuple[Array, float]:
-        """The coefficients of step k on (x_T, eps_T, ..., x_t, eps_t) with the shortest history, and how they came.
+    def finite(self, rows: list[Array]) -> tuple[list[Array], list[float]]:
+        """Coefficients on (x_T, eps_T, ..., x_t, eps_t) that do not reach back without end; multiples: see below.
 
-        `row` may reach back without end, where a scheduler keeps a latent of its own, such as the one that UniPC
-        corrects. But x_t, which the step is given, is what the step before returned: x_t - previous = 0, so that any
-        multiple of it may be added. The multiple that cancels one coefficient cancels all that came by that latent.
+        A scheduler may keep a latent of its own: the one that UniPC corrects depends on all steps so far. But x_t,
+        which a step is given, is what the step before returned: x_t - (its row) = 0, and any multiple of that may be
+        added. The multiple that cancels one coefficient cancels all that came by the latent kept.
+
+        It is added where that shortens the history, or where no step needs earlier latents then (PLMS, Heun). Otherwise
+        rows stay as they are, and hold for any latents, also for those that a pipeline changes between steps.
         """
-        best, factor, length = row, 0.0, _history(row, k)
-        if length[1]:
+        shortest = [self.shortest(k, row, rows[k - 1]) for k, row in enumerate(rows)]
+        lengths = [_history(row, k) for k, (row, _) in enumerate(shortest)]
+        for k, (history, _) in enumerate(lengths):
+            if history > LONGEST_HISTORY:
+                raise SchedulerError(
+                    f"{self.name} uses predictions or latents of more than {LONGEST_HISTORY} steps before timestep "
+                    f"{self.timesteps[k]:g}: too many to keep; {WHAT_WORKS}"
+                )
+        shorter = max(lengths)[0] < max(_history(row, k)[0] for k, row in enumerate(rows))
+        if not shorter and any(latents for _, latents in lengths):
+            return rows, [0.0] * self.calls
+        return [row for row, _ in shortest], [multiple for _, multiple in shortest]
+
+    def shortest(self, k: int, row: Array, previous: Array) -> tuple[Array, float]:
+        """The row of step k with the shortest history, and the multiple of the identity that was added."""
+        found = [(_history(row, k), 0.0, row)]
+        if found[0][0][1]:
             identity = -previous
             identity[2 * k] = 1.0
-            found = []
             recent = np.arange(max(0, 2 * (k - LONGEST_HISTORY)), 2 * k)
             for place in recent[np.argsort(-np.abs(previous[recent]), kind="stable")]:
                 if row[place] and abs(row[place]) < LARGEST_GROWTH * abs(previous[place]):
                     multiple = float(row[place] / previous[place])
                     candidate = row + multiple * identity
                     found.append((_history(candidate, k), multiple, candidate))
-            shortest = min(found, key=lambda candidate: candidate[0], default=None)
-            if shortest and shortest[0][0] < length[0]:
-                length, factor, best = shortest
-        if length[0] > LONGEST_HISTORY:
-            raise SchedulerError(
-                f"{self.name} uses predictions or latents of more than {LONGEST_HISTORY} steps before timestep "
-                f"{self.timesteps[k]:g}: too many to keep; {WHAT_WORKS}"
-            )
-        return np.where(_counts(best), best, 0.0), factor
+        _, multiple, best = min(found, key=lambda candidate: candidate[0])
+        return best, multiple
 
-    def probe(self, updates: list[LinearUpdate], eliminated: list[float]) -> None:
+    def probe(self, updates: list[LinearUpdate], multiples: list[float]) -> None:
         """Compare the updates with the scheduler's own trajectory from random numbers."""
         shape = (len(PROBE_MAGNITUDES), *PROBE_IMAGE)
         noise = [added.numpy() for added in self.zero_run(shape)]
@@ -206,7 +217,7 @@ class _Reader:
         samples = [x.numpy() for x in (start, *stepped)]
         predictions = [e.numpy() for e in eps]
         for k, update in enumerate(updates):
-            added = noise[k] - eliminated[k] * noise[k - 1]
+            added = noise[k] - multiples[k] * noise[k - 1]
             terms = [*update.terms(samples[k::-1], predictions[k::-1]), added]
             step_error = _largest(samples[k + 1] - sum(terms))
             scale_error = _largest(scaled[k].numpy() - update.model_input_scale * samples[k])
@@ -285,7 +296,8 @@ def _trimmed(row: Array) -> tuple[float, ...]:
     return tuple(float(value) for value in row[: used[-1] + 1]) if len(used) else ()
 
 
-def _check_interface(scheduler: Any, methods: tuple[str, ...]) -> None:
+def check_interface(scheduler: Any, methods: tuple[str, ...]) -> None:
+    """SchedulerError unless the object has these methods."""
     for method in methods:
         if not callable(getattr(scheduler, method, None)):
             raise SchedulerError(
@@ -295,7 +307,7 @@ def _check_interface(scheduler: Any, methods: tuple[str, ...]) -> None:
 
 def _with_timesteps(scheduler: Any, num_inference_steps: int) -> Any:
     """A copy with its timesteps set: schedulers keep counters and history, the caller's must not change."""
-    _check_interface(scheduler, ("set_timesteps", "step"))
+    check_interface(scheduler, ("set_timesteps", "step"))
     if num_inference_steps < 1:
         raise SchedulerError(f"num_inference_steps={num_inference_steps}: expected at least 1")
     scheduler = copy.deepcopy(scheduler)
