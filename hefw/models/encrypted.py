@@ -126,8 +126,10 @@ def _encrypted_class(base: Any) -> Any:
         return _step(self, base, signature.bind(self, *args, **kwargs))
 
     members = {"set_timesteps": set_timesteps, "set_begin_index": set_begin_index, "step": step}
+    # by which diffusers' users make a variant of a pipeline's scheduler: it has no updater
+    made = {name: getattr(base, name) for name in ("from_config", "from_pretrained") if hasattr(base, name)}
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    return type(base.__name__, (base,), members | names | {BASE: base})
+    return type(base.__name__, (base,), members | names | made | {BASE: base})
 
 
 def _step(scheduler: Any, base: Any, call: inspect.BoundArguments) -> Any:
