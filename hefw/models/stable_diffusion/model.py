@@ -78,7 +78,7 @@ class StableDiffusion:
             picture = _picture(wish.init_image)
             pipe = diffusers.AutoPipelineForImage2Image.from_pipe(self._pipe)
             pipe.set_progress_bar_config(disable=True)
-            given["image"] = pipe.image_processor.resize(picture, self._height, self._width)
+            given["image"] = [pipe.image_processor.resize(picture, self._height, self._width)] * len(wish.prompts)
             if wish.strength is not None:
                 given["strength"] = wish.strength
         if wish.negative_prompt is not None:
