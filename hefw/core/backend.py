@@ -352,14 +352,20 @@ class Evaluator(ABC):
                 )
 
     def load(self, data: bytes) -> Ciphertext:
-        """A ciphertext from its envelope; EnvelopeError if it is not of these parameters and this key."""
-        return load_ciphertext(data, self.params, self.key_id, self._load)
+        """A ciphertext from its envelope; EnvelopeError if it is not of these parameters and this key.
+
+        Where no evaluation key was needed, the first ciphertext tells the key's id.
+        """
+        loaded = load_ciphertext(data, self.params, self.key_id, self._load)
+        if self.key_id is None:
+            self.key_id = Envelope.unpack(data).key_id
+        return loaded
 
     def dump(self, ciphertext: Ciphertext) -> bytes:
         """The envelope of a ciphertext, of a length that depends on its level only."""
         if self.key_id is None:
             raise KeyMismatchError(
-                "no evaluation key was loaded yet, so that the key's id is not known; call load_keys"
+                "no evaluation key and no ciphertext was loaded yet, so that the key's id is not known; call load_keys"
             )
         return Envelope(
             "ciphertext",

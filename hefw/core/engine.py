@@ -12,7 +12,7 @@ from hefw.core.backend import Backend, Ciphertext, Evaluator, Provenance
 from hefw.core.memory import peak_rss_bytes
 from hefw.core.program import Program
 from hefw.core.progress import ProgressCallback
-from hefw.core.runner import Ciphertexts, Runner, Weights
+from hefw.core.runner import Ciphertexts, Runner, Shown, Weights
 
 Blobs = Mapping[str, Sequence[bytes]]
 
@@ -59,8 +59,13 @@ class Engine(ABC):
         """Start a request with its once-a-request inputs."""
 
     @abstractmethod
-    def run(self, step: int, inputs: Blobs, progress: ProgressCallback | None = None) -> dict[str, list[bytes]]:
-        """One message's worth of steps: named input ciphertexts to named output ciphertexts, envelopes all."""
+    def run(
+        self, step: int, inputs: Blobs, progress: ProgressCallback | None = None, shown: Shown | None = None
+    ) -> dict[str, list[bytes]]:
+        """One message's worth of steps: named input ciphertexts to named output ciphertexts, envelopes all.
+
+        `shown` are plaintext parts (images, features) by name, added to an input before and to an output after.
+        """
 
     @abstractmethod
     def figures(self) -> Figures:
@@ -94,7 +99,9 @@ class LocalEngine(Engine):
         """Start a request."""
         self.runner.begin(self._load(inputs), progress)
 
-    def run(self, step: int, inputs: Blobs, progress: ProgressCallback | None = None) -> dict[str, list[bytes]]:
+    def run(
+        self, step: int, inputs: Blobs, progress: ProgressCallback | None = None, shown: Shown | None = None
+    ) -> dict[str, list[bytes]]:
         """Run a message's steps."""
         last = time.perf_counter()
 
@@ -104,7 +111,7 @@ class LocalEngine(Engine):
             self._trace.append(Trace(at, name, value[0].level, value[0].scale_bits, now - last))
             last = now
 
-        outputs = self.runner.run(step, self._load(inputs), progress, watch)
+        outputs = self.runner.run(step, self._load(inputs), progress, watch, shown)
         return {name: [self.evaluator.dump(ct) for ct in cts] for name, cts in outputs.items()}
 
     def figures(self) -> Figures:

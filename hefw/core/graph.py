@@ -32,11 +32,15 @@ Perturb = Callable[[str, Array], Array]
 
 @dataclass(frozen=True)
 class Input:
-    """An encrypted input. `once`: sent once a request (a label), not at every step (a latent)."""
+    """An encrypted input. `once`: sent once a request (a label), not at every step (a latent).
+
+    `previous`: it is what that input was at the step before, and zero at the first: a multistep scheduler's history.
+    """
 
     name: str
     shape: tuple[int, ...]
     once: bool = False
+    previous: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Graph:
 
     nodes: Mapping[str, Node]
     outputs: Mapping[str, Output]
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]  # what the network is given as t, whole or fractional
     calibration: Mapping[str, Array] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -138,9 +142,11 @@ class Graph:
         for step in range(self.steps):
             values = self.evaluate(step, current, perturb)
             history.append(values)
+            fed: Values = {}
             for output in self.outputs.values():
                 if output.feedback is not None:
-                    current[output.feedback] = values[output.node] * output.factors[step]
+                    fed[output.feedback] = values[output.node] * output.factors[step]
+            current = advance(current, {n: node.previous for n, node in self.inputs.items()}, fed)
         return history
 
     def once_terms(self, node: Affine) -> tuple[LinearTerm, ...]:
@@ -193,6 +199,12 @@ class Graph:
             raise GraphError(f"{path}: {error}") from None
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise GraphError(f"{path} is not a valid graph: {error!r}") from None
+
+
+def advance(current: Mapping[str, Array], previous: Mapping[str, str | None], fed: Mapping[str, Array]) -> Values:
+    """A step's inputs from those of the step before and the outputs that are fed back: histories move on by one."""
+    moved = {name: current[source] for name, source in previous.items() if source is not None}
+    return {**current, **moved, **fed}
 
 
 def sources(node: Node) -> tuple[str, ...]:
@@ -253,6 +265,11 @@ def _check(graph: Graph) -> None:
             given, wanted = features(graph.nodes[output.node]), features(graph.nodes[output.feedback])
             if given != wanted:
                 raise GraphError(f"output {name!r} of {given} entries feeds back into {output.feedback!r} of {wanted}")
+    for name, node in graph.inputs.items():
+        if node.previous is not None:
+            earlier = graph.inputs.get(node.previous)
+            if earlier is None or earlier.shape != node.shape or earlier.once or node.once:
+                raise GraphError(f"input {name!r} is what {node.previous!r} was, which is no input of its kind")
     for name, values in graph.calibration.items():
         width = features(graph.inputs[name]) if name in graph.inputs else 0
         if (
@@ -326,7 +343,7 @@ def _serialise(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     for name, node in graph.nodes.items():
         item: dict[str, Any] = {"kind": type(node).__name__, "name": name, "shape": list(node.shape)}
         if isinstance(node, Input):
-            item["once"] = node.once
+            item |= {"once": node.once, "previous": node.previous}
         elif isinstance(node, Affine):
             item["bias"] = store(f"{name}.bias", node.bias)
             item["terms"] = []
@@ -354,7 +371,7 @@ def _serialise(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             name: {"node": o.node, "feedback": o.feedback, "factors": store(f"output.{name}", o.factors)}
             for name, o in graph.outputs.items()
         },
-        "timesteps": list(graph.timesteps),
+        "timesteps": [float(t) for t in graph.timesteps],
         "calibration": {name: store(f"calibration.{name}", a) for name, a in graph.calibration.items()},
         "metadata": dict(graph.metadata),
     }
@@ -375,7 +392,7 @@ def _deserialise(structure: dict[str, Any], tensors: dict[str, NDArray[Any]]) ->
         name, shape, kind = item["name"], tuple(item["shape"]), item["kind"]
         node: Node
         if kind == "Input":
-            node = Input(name, shape, item["once"])
+            node = Input(name, shape, item["once"], item["previous"])
         elif kind == "Affine":
             terms = tuple(
                 LinearTerm(
@@ -401,7 +418,7 @@ def _deserialise(structure: dict[str, Any], tensors: dict[str, NDArray[Any]]) ->
     return Graph(
         nodes,
         {n: Output(o["node"], real(o["factors"]), o["feedback"]) for n, o in structure["outputs"].items()},
-        tuple(int(t) for t in structure["timesteps"]),
+        tuple(float(t) for t in structure["timesteps"]),
         {name: real(key) for name, key in structure["calibration"].items()},
         dict(structure["metadata"]),
     )

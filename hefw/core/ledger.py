@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-Form = Literal["plaintext", "ciphertext", "public"]
+Form = Literal["plaintext", "ciphertext", "derived", "public"]
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
     """One thing that one party could see.
 
-    `form`: 'ciphertext' shows nothing but sizes; 'plaintext' is private data in the clear; 'public' is what anyone may
-    know (parameters, evaluation keys, timesteps). `entries` are numbers in it, `bytes` its size as sent.
+    `form`: 'ciphertext' shows nothing but sizes; 'plaintext' is private data in the clear; 'derived' depends on private
+    data without being it (which entries a strategy selected); 'public' is what anyone may know (parameters, evaluation
+    keys, timesteps). `entries` are numbers in it, `bytes` its size as sent.
     """
 
     party: str
@@ -41,6 +42,6 @@ class Ledger:
 
     def plaintext_fraction(self, party: str) -> float:
         """Share of the private numbers sent to a party that it saw in plaintext, from 0 to 1."""
-        private = [entry for entry in self.of(party) if entry.form != "public"]
+        private = [entry for entry in self.of(party) if entry.form in ("plaintext", "ciphertext")]
         total = sum(entry.entries for entry in private)
         return sum(entry.entries for entry in private if entry.form == "plaintext") / total if total else 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.backend import Backend, Bootstrapping, KeyManifest
+from hefw.core.combination import is_combination, lower_combination
 from hefw.core.errors import LoweringError, ParameterError
 from hefw.core.forecast import Work
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features
@@ -85,6 +86,8 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
         raise LoweringError(f"the graph has no calibration for its inputs {', '.join(missing)}; add it to the graph")
     if request.bootstrap:
         backend.require("bootstrap")
+    elif request.every == 1 and is_combination(graph):
+        return lower_combination(graph, backend, request.precision_db, request.params)
     flat = centre_squares(normalise(unroll(graph, request.every)))
     for node in flat.nodes.values():
         if isinstance(node, Affine) and not node.terms:
@@ -423,7 +426,7 @@ def _emit(
         scales[name] = after
         levels[name] = choice.level - choice.rescales
     inputs = {
-        name: Port(layouts[name], levels[name], scales[name], node.shape, node.once)
+        name: Port(layouts[name], levels[name], scales[name], node.shape, node.once, previous=node.previous)
         for name, node in flat.inputs.items()
     }
     outputs = {

@@ -93,6 +93,7 @@ class Port:
     once: bool = False
     factors: tuple[float, ...] = ()  # outputs: public scalars, one a step, that the key holder applies
     feedback: str | None = None  # outputs: the input of the next step that this becomes
+    previous: str | None = None  # inputs: what that input was at the step before
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,13 @@ class Interface:
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
     keys: KeyManifest
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     graph_digest: str
     regions: int
     depth: int
     forecast_db: float
+    #: All operations act on each slot alone: any ciphertexts from the first on are a program's input by themselves.
+    elementwise: bool = False
 
     @property
     def steps(self) -> int:
@@ -139,11 +142,12 @@ class Interface:
             "relinearisation": self.keys.relinearisation,
             "conjugation": self.keys.conjugation,
             "bootstrap": self.keys.bootstrap,
-            "timesteps": list(self.timesteps),
+            "timesteps": [float(t) for t in self.timesteps],
             "graph_digest": self.graph_digest,
             "regions": self.regions,
             "depth": self.depth,
             "forecast_db": self.forecast_db,
+            "elementwise": self.elementwise,
         }
         return bytes(msgpack.packb(fields))
 
@@ -173,11 +177,12 @@ class Interface:
                 {str(name): _unpack_port(port, params) for name, port in f["inputs"].items()},
                 {str(name): _unpack_port(port, params) for name, port in f["outputs"].items()},
                 KeyManifest(rotations, bool(f["relinearisation"]), bool(f["conjugation"]), bool(f["bootstrap"])),
-                _integers(f["timesteps"]),
+                _reals(f["timesteps"]),
                 str(f["graph_digest"]),
                 int(f["regions"]),
                 int(f["depth"]),
                 float(f["forecast_db"]),
+                bool(f["elementwise"]),
             )
         except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError, msgpack.UnpackException) as error:
             raise LoweringError(f"the server's manifest cannot be read: {error!r}") from None
@@ -186,6 +191,11 @@ class Interface:
             raise ParameterError("the server's manifest has no steps, no inputs or no outputs")
         if any(port.layout.batch != interface.batch for port in ports):
             raise ParameterError(f"the server's manifest has layouts of another batch than {interface.batch}")
+        for name, port in interface.inputs.items():
+            if port.previous is not None:
+                earlier = interface.inputs.get(port.previous)
+                if earlier is None or earlier.once or earlier.layout.features != port.layout.features:
+                    raise ParameterError(f"input {name!r} in the server's manifest is what no input was")
         for name, port in interface.outputs.items():
             if len(port.factors) != interface.steps:
                 raise ParameterError("the server's manifest has another number of factors than of steps")
@@ -312,6 +322,7 @@ def _pack_port(port: Port) -> dict[str, Any]:
         "once": port.once,
         "factors": list(port.factors),
         "feedback": port.feedback,
+        "previous": port.previous,
     }
 
 
@@ -331,7 +342,7 @@ def _unpack_port(data: dict[str, Any], params: Resolved) -> Port:
     shape = _integers(data["shape"])
     if math.prod(shape) != features or min(shape) < 1:
         raise ValueError("a shape that is not the layout's")
-    feedback = data["feedback"]
+    feedback, previous = data["feedback"], data["previous"]
     factors = tuple(float(x) for x in data["factors"])
     if not all(np.isfinite(factors)):
         raise ValueError("factors that are not finite")
@@ -343,7 +354,20 @@ def _unpack_port(data: dict[str, Any], params: Resolved) -> Port:
         bool(data["once"]),
         factors,
         None if feedback is None else str(feedback),
+        None if previous is None else str(previous),
     )
+
+
+def _reals(values: Any) -> tuple[float, ...]:
+    if (
+        not isinstance(values, (list, tuple))
+        or len(values) > 100_000
+        or not all(type(v) in (int, float) for v in values)
+    ):
+        raise TypeError("a list of real numbers was expected")
+    if not all(math.isfinite(v) for v in values):
+        raise ValueError("numbers that are not finite")
+    return tuple(map(float, values))
 
 
 def _integers(values: Any) -> tuple[int, ...]:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import LevelError, ProtocolError, ScaleError
+from hefw.core.layout import Layout
 from hefw.core.memory import weights_budget
 from hefw.core.program import LinearOp, Op, Port, Program, SquareOp
 from hefw.core.progress import Progress, ProgressCallback
 
 Ciphertexts = list[Ciphertext]
 Watch = Callable[[int, str, Ciphertexts], None]  # step, operation, value
+Shown = Mapping[str, NDArray[np.float64]]  # input or output -> its plaintext part (images, features)
 
 
 class Weights:
@@ -145,10 +147,12 @@ class Runner:
         inputs: Mapping[str, Ciphertexts],
         progress: ProgressCallback | None = None,
         watch: Watch | None = None,
+        shown: Shown | None = None,
     ) -> dict[str, Ciphertexts]:
         """One message's inputs to its outputs: one step, or all of them where the server bootstraps.
 
-        `watch(step, region, value)` sees every value.
+        `watch(step, region, value)` sees every value. `shown` are plaintext parts that an input or an output has beside
+        its ciphertext: they are added to it.
         """
         interface = self.program.interface
         if not 0 <= message < interface.messages:
@@ -156,12 +160,39 @@ class Runner:
         missing = [name for name in self.program.kept if name not in self._kept]
         if missing:
             raise ProtocolError(f"the request has not begun: {', '.join(missing)} missing; call begin first")
-        given = {name: _checked(name, inputs, port) for name, port in interface.inputs.items() if not port.once}
+        given = self._given(inputs, shown or {})
         last = interface.last_step(message)
         for step in range(message, last):
             outputs = self._step(step, given, progress, watch)
             given |= self._refresh(step, outputs, watch)
-        return self._step(last, given, progress, watch)
+        outputs = self._step(last, given, progress, watch)
+        for name in interface.outputs.keys() & (shown or {}):
+            outputs[name] = self._add_shown(outputs[name], interface.outputs[name].layout, (shown or {})[name])
+        return outputs
+
+    def _given(self, inputs: Mapping[str, Ciphertexts], shown: Shown) -> dict[str, Ciphertexts]:
+        """The inputs of a message, checked, with their plaintext parts."""
+        interface = self.program.interface
+        ports = {name: port for name, port in interface.inputs.items() if not port.once}
+        unknown = shown.keys() - ports.keys() - interface.outputs.keys()
+        if unknown:
+            raise ProtocolError(f"plaintext for {', '.join(sorted(unknown))}, which this program does not have")
+        if interface.elementwise:  # what has no share in a step may be left out
+            ports = {name: port for name, port in ports.items() if name in inputs}
+        given = {name: _checked(name, inputs, port, interface.elementwise) for name, port in ports.items()}
+        if interface.elementwise and len({len(value) for value in given.values()}) != 1:
+            raise ProtocolError("the inputs of a step must have one number of ciphertexts, at least one")
+        for name in given.keys() & shown:
+            given[name] = self._add_shown(given[name], ports[name].layout, shown[name])
+        return given
+
+    def _add_shown(self, value: Ciphertexts, layout: Layout, part: NDArray[np.float64]) -> Ciphertexts:
+        evaluator = self.evaluator
+        packed = layout.pack(part)[: len(value)]
+        return [
+            evaluator.add_plain(ct, evaluator.encode(slots, ct.level, ct.scale)) if slots.any() else ct
+            for ct, slots in zip(value, packed, strict=True)
+        ]
 
     def _step(
         self, step: int, given: Mapping[str, Ciphertexts], progress: ProgressCallback | None, watch: Watch | None
@@ -217,7 +248,7 @@ class Runner:
             total = evaluator.linear_transform(sources, op.transform, self.weights.get(evaluator, op))
         for scalar in op.scalars:
             factor = float(scalar.factors[step % len(scalar.factors)])
-            if factor:
+            if factor and scalar.value in values:
                 part = [evaluator.mul_scalar(ct, factor, scalar.scale) for ct in at_level(scalar.value)]
                 total = part if total is None else _add(evaluator, total, part)
         if total is None:
@@ -247,14 +278,15 @@ def _add(evaluator: Evaluator, total: Ciphertexts, part: Ciphertexts) -> Ciphert
     return [evaluator.add_into(a, b) for a, b in zip(total, part, strict=True)]
 
 
-def _checked(name: str, inputs: Mapping[str, Ciphertexts], port: Port) -> Ciphertexts:
-    """The ciphertexts of an input, at the level and scale that the program was planned for."""
+def _checked(name: str, inputs: Mapping[str, Ciphertexts], port: Port, fewer: bool = False) -> Ciphertexts:
+    """The ciphertexts of an input, at the level and scale that the program was planned for; all, or `fewer`."""
     if name not in inputs:
         raise ProtocolError(f"input {name!r} is missing; sent: {', '.join(inputs) or 'none'}")
     ciphertexts: Any = inputs[name]
-    if len(ciphertexts) != port.layout.ciphertexts:
+    most = port.layout.ciphertexts
+    if not (1 if fewer else most) <= len(ciphertexts) <= most:
         raise ProtocolError(
-            f"input {name!r} has {len(ciphertexts)} ciphertexts; {port.layout.ciphertexts} are expected"
+            f"input {name!r} has {len(ciphertexts)} ciphertexts; {'1 to ' if fewer else ''}{most} are expected"
         )
     for ct in ciphertexts:
         if ct.level != port.level:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,15 +15,22 @@ from hefw.core.backend import Backend, KeyHolder, Provenance
 from hefw.core.engine import Trace
 from hefw.core.envelope import Envelope
 from hefw.core.errors import ParameterError, ProtocolError, line
-from hefw.core.ledger import Ledger
+from hefw.core.graph import advance
+from hefw.core.ledger import Form, Ledger
 from hefw.core.lower import Request
 from hefw.core.program import Interface, Port
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.protocol import wire
+from hefw.protocol.parts import Mask, Part, rounded
 from hefw.protocol.wire import Message
 
 Array = NDArray[np.float64]
+Select = Callable[[Array], Mask]  # latents (images, features) -> True where an entry must be encrypted
 
+#: The input that a strategy selects entries of, and the output that comes back as it.
+LATENT = "latent"
+#: Decrypted entries that are shown to a server under one key, at most.
+SHOWN_LIMIT = 2**20
 #: A latent beyond this is no picture any more: squares have diverged, or the server computed something else.
 LARGEST_LATENT = 1e3
 #: How much of each upload is kept to show what the server held, in bytes.
@@ -42,13 +49,14 @@ class Transport(Protocol):
     def receive(self) -> bytes: ...
 
 
+STAGES = ("keygen", "encode_weights", "select", "encrypt", "evaluate", "decrypt")
+
+
 @dataclass
 class Figures:
     """Wall times in seconds and sizes in bytes, over the whole session."""
 
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"keygen": 0.0, "encode_weights": 0.0, "encrypt": 0.0, "evaluate": 0.0, "decrypt": 0.0}
-    )
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     evaluation_keys: int = 0
     upload_per_step: int = 0
     download_per_step: int = 0
@@ -70,6 +78,8 @@ class Client:
         self.ledger = Ledger()
         self.figures = Figures()
         self.view: list[bytes] = []
+        #: Decrypted entries that the server was shown under this session's key.
+        self.shown = 0
         self._interface: Interface | None = None
         self._keys: KeyHolder | None = None
         self._requests = 0
@@ -113,11 +123,15 @@ class Client:
         inputs: Mapping[str, Array],
         watch: Callable[[int, Mapping[str, Array]], None] | None = None,
         units: tuple[int, int] = (0, 1),
+        select: Select | None = None,
+        noise: Callable[[int], Array] | None = None,
     ) -> dict[str, Array]:
         """Run all steps for one batch and return the outputs of the last, public factors applied.
 
         `inputs` and outputs map names to (images, features), at most `interface.batch` images. `watch(message,
         outputs)` sees each message's decrypted outputs. `units` is (number of this batch, batches) for progress.
+        `select(latents)` says which of their entries are encrypted (True); the others are shown to the server, rounded
+        to 8 bits, and are zero in the ciphertexts. `noise(message)` is added to what `LATENT` comes back as.
         """
         interface = self.interface
         images = self._check_inputs(inputs)
@@ -126,17 +140,23 @@ class Client:
         often = {name: port for name, port in interface.inputs.items() if not port.once}
         current = dict(inputs)
         outputs: dict[str, Array] = {}
+        previous = {name: port.previous for name, port in interface.inputs.items()}
         for message in range(interface.messages):
-            frame = wire.encode("step", step=message, inputs=self._encrypt(often, current, message, images))
+            shown = {} if select is None else self._show(current, select, message)
+            encrypted = self._encrypt(often, current, message, images, shown)
+            self._tell(message, {name: part.contents(name) for name, part in shown.items()})
+            parts = {name: part.pack() for name, part in shown.items()}
+            frame = wire.encode("step", step=message, inputs=encrypted, images=images, shown=parts)
             self.figures.upload_per_step = len(frame)
             started = time.perf_counter()
             self.transport.send(frame)
             answer = self._answer("result", self._step_progress(message, units))
             self.figures.seconds["evaluate"] += time.perf_counter() - started
             outputs = self._decrypt(answer, message, images)
-            for name, port in interface.outputs.items():
-                if port.feedback is not None:
-                    current[port.feedback] = outputs[name]
+            if noise is not None:
+                outputs[LATENT] = outputs[LATENT] + noise(message)
+            fed = {port.feedback: outputs[name] for name, port in interface.outputs.items() if port.feedback}
+            current = advance(current, previous, fed)
             if watch is not None:
                 watch(message, outputs)
         self._requests += 1
@@ -224,17 +244,48 @@ class Client:
         self._answer("done")
         self.figures.seconds["keygen"] += time.perf_counter() - started
 
+    def _show(self, current: dict[str, Array], select: Select, message: int) -> dict[str, Part]:
+        """The latents' plaintext part; in `current` its entries become what the server is shown."""
+        started = time.perf_counter()
+        latents = current[LATENT]
+        mask = select(latents)
+        values, unit = rounded(latents, mask)
+        self.figures.seconds["select"] += time.perf_counter() - started
+        self.shown += int((~mask).sum())
+        if self.shown > SHOWN_LIMIT:
+            raise ProtocolError(
+                f"step {message} would show more than {SHOWN_LIMIT:,} decrypted entries under one key; at most so many "
+                "are shown, since each tells of the key a little: draw fewer images or steps a run, or encrypt more"
+            )
+        current[LATENT] = np.where(mask, latents, values)
+        return {} if mask.all() else {LATENT: Part(mask.ravel(), values.ravel(), unit=unit)}
+
+    def _tell(self, step: int, contents: Mapping[str, Iterator[tuple[str, Form, int, int]]]) -> None:
+        """Put into the ledger what the server is sent in plaintext."""
+        for items in contents.values():
+            for item, form, entries, size in items:
+                self.ledger.add("server", step, item, form, entries, size)
+
     def _encrypt(
-        self, ports: Mapping[str, Port], values: Mapping[str, Array], step: int | None, images: int
+        self,
+        ports: Mapping[str, Port],
+        values: Mapping[str, Array],
+        step: int | None,
+        images: int,
+        shown: Mapping[str, Part] | None = None,
     ) -> dict[str, list[bytes]]:
         assert self._keys is not None
         started = time.perf_counter()
         encrypted = {}
         for name, port in ports.items():
-            packed = port.layout.pack(values[name])
+            hidden, entries = values[name], images * port.layout.features
+            if shown and name in shown:
+                mask = shown[name].mask
+                hidden, entries = np.where(mask.reshape(hidden.shape), hidden, 0.0), int(mask.sum())
+            packed = port.layout.pack(hidden)
             encrypted[name] = [self._keys.encrypt_bytes(slots, port.level, port.scale) for slots in packed]
             size = sum(map(len, encrypted[name]))
-            self.ledger.add("server", step, name, "ciphertext", images * port.layout.features, size)
+            self.ledger.add("server", step, name, "ciphertext", entries, size)
             if step is not None and self._requests == 0:
                 self.view.append(encrypted[name][0][:VIEW_BYTES])
         self.figures.seconds["encrypt"] += time.perf_counter() - started

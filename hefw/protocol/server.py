@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hefw.core.backend import Backend
 from hefw.core.engine import Engine
 from hefw.core.errors import CapabilityError, HefwError, KeyMismatchError, ParameterError, ProtocolError
@@ -17,6 +20,8 @@ from hefw.core.program import Interface, Program
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.runner import Weights
 from hefw.protocol import wire
+from hefw.protocol.parts import Part
+from hefw.protocol.updates import Update, Updates
 from hefw.protocol.wire import Emit, Message
 
 #: Of steps a message, and of images.
@@ -38,11 +43,12 @@ class Server:
         self.received: list[tuple[str, int | None, int]] = []  # (item, step, bytes): the server's side of the ledger
         self._opened: Engine | None = None
         self._interface: Interface
+        self._updates: Updates | None = None
 
     def handle(self, frame: bytes, emit: Emit) -> bytes:
         """The answer to one message; `emit` takes progress messages before it. Bad bytes get an 'error' answer."""
         try:
-            message = wire.decode(frame, "open", "prepare", "key", "begin", "step", "close")
+            message = wire.decode(frame, "open", "prepare", "key", "begin", "step", "update", "close")
             return self._answer(message, lambda p: emit(wire.encode("progress", **vars(p))))
         except HefwError as error:
             return wire.error(error)
@@ -61,6 +67,8 @@ class Server:
             return wire.encode("done")
         if message.kind == "step":
             return self._step(message, progress)
+        if message.kind == "update":
+            return self._update(message, progress)
         return self._close()
 
     @property
@@ -92,6 +100,7 @@ class Server:
         self.end()
         self.received = []
         self._interface, self._opened = program.interface, self.backend.engine(program, weights)
+        self._updates = Updates(self.graph, program.interface) if program.interface.elementwise else None
         return wire.encode("manifest", interface=program.interface.pack())
 
     def _prepare(self, progress: ProgressCallback) -> bytes:
@@ -110,7 +119,32 @@ class Server:
     def _step(self, message: Message, progress: ProgressCallback) -> bytes:
         engine = self._engine
         step = wire.field(message, "step", int)
-        return wire.encode("result", outputs=engine.run(step, self._inputs(message, step), progress))
+        inputs, shown = self._inputs(message, step), self._shown(message, step)
+        return wire.encode("result", outputs=engine.run(step, inputs, progress, shown))
+
+    def _update(self, message: Message, progress: ProgressCallback) -> bytes:
+        engine = self._engine
+        if self._updates is None:
+            raise ProtocolError("this program evaluates a network: send 'step' messages, not 'update'")
+        update = Update.unpack(message, self._interface)
+        self.received += [(item, update.step, size) for item, _, _, size in update.contents()]
+        ciphertexts, values = self._updates.run(update, engine, progress)
+        return wire.encode("updated", ciphertexts=ciphertexts, values=values.astype("<f8").tobytes())
+
+    def _shown(self, message: Message, step: int) -> dict[str, NDArray[np.float64]]:
+        """Plaintext parts of inputs, (images, features) each."""
+        shown = {}
+        images = wire.field(message, "images", int)
+        if not 1 <= images <= self._interface.batch:
+            raise ProtocolError(f"{images} images came; at most {self._interface.batch} fit")
+        for name, data in wire.field(message, "shown", dict).items():
+            port = self._interface.inputs.get(name)
+            if port is None or port.once:
+                raise ProtocolError(f"input {str(name)[:40]!r} is not one of a step of this program")
+            part = Part.unpack(data, images * port.layout.features)
+            self.received += [(item, step, size) for item, _, _, size in part.contents(name)]
+            shown[name] = part.values.reshape(images, -1)
+        return shown
 
     def _inputs(self, message: Message, step: int | None) -> Mapping[str, list[bytes]]:
         ports = self._interface.inputs

@@ -17,7 +17,7 @@ import msgpack
 from hefw.core.errors import EnvelopeError, HefwError, ProtocolError, error_class, line
 
 MAGIC = b"HEFM"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct(">4sHHQI")
 HEADER_SIZE = _HEADER.size
 
@@ -35,6 +35,8 @@ KINDS: dict[str, int] = {
     "done": 4 * MEBIBYTE,  # server: understood, with figures
     "progress": MEBIBYTE,  # server: sent before an answer
     "error": MEBIBYTE,  # server: one line
+    "update": 256 * MEBIBYTE,  # key holder: tensors of one update, in protocol update-only
+    "updated": 256 * MEBIBYTE,  # server: their sum
 }
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 

@@ -9,6 +9,7 @@ from typing import Any
 from hefw.backends.hosted.channel import LARGE
 from hefw.backends.hosted.process import Handle, Worker
 from hefw.core.engine import Blobs, Engine, Figures
+from hefw.core.runner import Shown
 from hefw.core.errors import ProtocolError
 from hefw.core.progress import ProgressCallback
 
@@ -38,10 +39,13 @@ class HostedEngine(Engine):
         """Start a request."""
         self._call("begin", type(None), dict(inputs), progress=progress)
 
-    def run(self, step: int, inputs: Blobs, progress: ProgressCallback | None = None) -> dict[str, list[bytes]]:
+    def run(
+        self, step: int, inputs: Blobs, progress: ProgressCallback | None = None, shown: Shown | None = None
+    ) -> dict[str, list[bytes]]:
         """Run a message's steps."""
         kind = dict[str, list[bytes]]
-        found: dict[str, list[bytes]] = self._call("run", kind, step, dict(inputs), most=LARGE, progress=progress)
+        arguments = (step, dict(inputs), dict(shown or {}))
+        found: dict[str, list[bytes]] = self._call("run", kind, *arguments, most=LARGE, progress=progress)
         return found
 
     def figures(self) -> Figures:

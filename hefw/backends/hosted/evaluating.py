@@ -16,7 +16,7 @@ from hefw.core.linear import Transform
 from hefw.core.params import Resolved
 from hefw.core.program import Program
 from hefw.core.progress import Progress
-from hefw.core.runner import Weights
+from hefw.core.runner import Shown, Weights
 
 OPERATIONS = (
     "add",
@@ -90,9 +90,9 @@ class EvaluatorCalls(Calls):
         """`Engine.begin`."""
         self._engine(engine).begin(inputs, self.tell)
 
-    def run(self, engine: int, step: int, inputs: Blobs) -> dict[str, list[bytes]]:
+    def run(self, engine: int, step: int, inputs: Blobs, shown: Shown) -> dict[str, list[bytes]]:
         """`Engine.run`."""
-        return self._engine(engine).run(step, inputs, self.tell)
+        return self._engine(engine).run(step, inputs, self.tell, shown)
 
     def figures(self, engine: int) -> Figures:
         """`Engine.figures`."""

@@ -1,0 +1,130 @@
+"""A scheduler's updates on a server process: the protocol `update-only` behind `Updater`'s two calls."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.backend import Backend
+from hefw.core.combination import shares
+from hefw.core.graph import Graph
+from hefw.core.lower import Request
+from hefw.core.progress import ProgressCallback
+from hefw.models.schedules import LinearUpdate
+from hefw.models.update_graph import LATENT, NOISE, PREDICTION, update_graph
+from hefw.protocol.process import ServerProcess
+from hefw.protocol.update_client import Tensor, UpdateClient, check_result
+from hefw.strategies.base import Strategy
+
+Array = NDArray[np.float64]
+NoisePrediction = Literal["encrypted", "plaintext"]
+
+
+class Updating:
+    """An `Updater` (hefw.models.encrypted): every update is computed by a server process, on what a strategy encrypts.
+
+    The process is started at the first step, and kept while schedule and shape stay the same. What is shown to it
+    (entries that the strategy leaves out, predictions sent in plaintext) comes from the key holder's own plaintext
+    arithmetic, never from a decryption: where something is shown, the network goes on with the key holder's own latent,
+    else with the decrypted one. Both are compared after every step. The last result is the decrypted one.
+
+    Attributes:
+        results: x_t (images, channels, height, width) as decrypted and merged after each step of the last request.
+        server: the id of the last session's server process; 0 before there was one.
+        largest_difference: between them and the key holder's own arithmetic, over all requests.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        options: Mapping[str, Any],
+        strategy: Strategy,
+        noise_prediction: NoisePrediction = "encrypted",
+        request: Request | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.backend = backend
+        self.options = dict(options)
+        self.strategy = strategy
+        self.noise_prediction = noise_prediction
+        self.request = request or Request()
+        self.progress = progress
+        self.results: list[Array] = []
+        self.server = 0
+        self.largest_difference = 0.0
+        self._updates: Sequence[LinearUpdate] = ()
+        self._graph: Graph | None = None
+        self._shares: dict[str, Array] = {}
+        self._session: ExitStack | None = None
+        self._client: UpdateClient | None = None
+
+    @property
+    def client(self) -> UpdateClient | None:
+        """The session with its ledger and figures; None before the first step. The last one after `close`."""
+        return self._client
+
+    @property
+    def graph(self) -> Graph | None:
+        """What the server computes; None before the first step."""
+        return self._graph
+
+    def begin(self, updates: Sequence[LinearUpdate], shape: tuple[int, ...]) -> None:
+        """A new request of these updates, of latents (images, channels, height, width)."""
+        self._updates = tuple(updates)
+        self.results = []
+
+    def step(self, index: int, sample: Array, prediction: Array, noise: Array | None, own: Array) -> Array:
+        """x_{t-1} from x_t and the prediction; `own` is the same by the key holder's arithmetic."""
+        if index == 0:
+            self._ready(sample)
+        client = self._client
+        assert client is not None
+        started = time.perf_counter()
+        mask = np.stack([self.strategy.select(latent) for latent in sample]).ravel()
+        client.figures.seconds["select"] += time.perf_counter() - started
+        nowhere = np.zeros_like(mask)
+        tensors = {
+            LATENT: Tensor(sample.ravel(), mask),
+            PREDICTION: Tensor(prediction.ravel(), mask if self.noise_prediction == "encrypted" else nowhere),
+        }
+        if noise is not None:
+            tensors[NOISE] = Tensor(noise.ravel(), mask)
+        factors = {name: float(share[index]) for name, share in self._shares.items()}
+        found = client.step(index, tensors, factors, self.strategy.packed).reshape(sample.shape)
+        difference = check_result(found, own, client.interface.forecast_db)
+        self.largest_difference = max(self.largest_difference, difference)
+        self.results.append(found)
+        shows = not mask.all() or self.noise_prediction == "plaintext"
+        return own if shows and index + 1 < len(self._updates) else found
+
+    def close(self) -> None:
+        """End the session and the server process; figures and ledger stay."""
+        session, self._session = self._session, None
+        if session is not None:
+            with session:
+                assert self._client is not None
+                self._client.close()
+
+    def _ready(self, sample: Array) -> None:
+        """A session for this schedule and these latents: the one that is open, if it is of the same."""
+        magnitude = 2.0 ** np.ceil(np.log2(max(1.0, float(np.abs(sample).max()))))
+        graph = update_graph(self._updates, sample.size, magnitude)
+        if self._session is not None and self._graph is not None and self._graph.digest == graph.digest:
+            return
+        self.close()
+        with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="hefw-") as folder:
+            path = Path(folder) / "update.hefw"
+            graph.save(path)
+            process = stack.enter_context(ServerProcess(path, self.backend.name, self.options))
+            client = UpdateClient(process, self.backend, self.progress)
+            client.open(graph.digest, self.request)
+            self._session = stack.pop_all()
+        self._graph, self._shares = graph, shares(graph)
+        self.server, self._client = process.pid, client
