@@ -9,8 +9,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hefw.hookspecs import hookimpl
     from hefw.run import Result, generate
+    from hefw.wrapping import wrap
 
-__all__ = ["Result", "__version__", "generate", "hookimpl"]
+__all__ = ["Result", "__version__", "generate", "hookimpl", "wrap"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         import hefw.run as module
 
         return getattr(module, name)
+    if name == "wrap":
+        from hefw.wrapping import wrap
+
+        return wrap
     if name == "hookimpl":
         from hefw.hookspecs import hookimpl
 
