@@ -154,6 +154,11 @@ def _step(scheduler: Any, base: Any, call: inspect.BoundArguments) -> Any:
     output = base.step(*call.args, **call.kwargs)
     theirs = output[0] if isinstance(output, tuple) else output.prev_sample
     own = _array(theirs)
+    if not np.isfinite(own).all():
+        raise SchedulerError(
+            f"the latent after timestep {time:g} is not finite: the model diverges with {name} at this schedule; use "
+            "more steps, another timestep_spacing or another scheduler"
+        )
     index, update = trajectory.index, trajectory.updates[trajectory.index]
     trajectory.remember(sample, prediction)
     terms = list(update.terms(trajectory.samples, trajectory.predictions))

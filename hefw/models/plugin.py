@@ -36,13 +36,72 @@ class StableDiffusionOptions(Options):
     width: int | None = Field(default=None, ge=8, le=4096)
 
 
-class DdimOptions(Options):
-    """Options of diffusers' DDIMScheduler that may differ from the model's own; None keeps the model's."""
+class SpacingOptions(Options):
+    """Options of a diffusers scheduler that may differ from the model's own; None keeps the model's."""
 
     timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
+
+
+class SigmaOptions(SpacingOptions):
+    """Noise levels of another spacing, of which one may be chosen."""
+
+    use_karras_sigmas: bool | None = None
+    use_exponential_sigmas: bool | None = None
+    use_beta_sigmas: bool | None = None
+
+
+class DdimOptions(SpacingOptions):
     set_alpha_to_one: bool | None = None
+    # these two make the step nonlinear, which is refused by their name
     clip_sample: bool | None = None
     thresholding: bool | None = None
+
+
+class DdpmOptions(SpacingOptions):
+    variance_type: Literal["fixed_small", "fixed_small_log", "fixed_large"] | None = None
+    clip_sample: bool | None = None
+    thresholding: bool | None = None
+
+
+class PndmOptions(SpacingOptions):
+    skip_prk_steps: bool | None = None
+    set_alpha_to_one: bool | None = None
+
+
+class DpmSolverOptions(SigmaOptions):
+    solver_order: Literal[1, 2, 3] | None = None
+    algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver"] | None = None
+    solver_type: Literal["midpoint", "heun"] | None = None
+    use_lu_lambdas: bool | None = None
+    lower_order_final: bool | None = None
+    euler_at_final: bool | None = None
+    final_sigmas_type: Literal["zero", "sigma_min"] | None = None
+    thresholding: bool | None = None
+
+
+class EulerOptions(SigmaOptions):
+    final_sigmas_type: Literal["zero", "sigma_min"] | None = None
+
+
+class HeunOptions(SigmaOptions):
+    clip_sample: bool | None = None
+
+
+class UniPcOptions(SigmaOptions):
+    solver_order: Literal[1, 2, 3] | None = None
+    solver_type: Literal["bh1", "bh2"] | None = None
+    predict_x0: bool | None = None
+    lower_order_final: bool | None = None
+    final_sigmas_type: Literal["zero", "sigma_min"] | None = None
+    thresholding: bool | None = None
+
+
+class FlowMatchOptions(Options):
+    shift: float | None = Field(default=None, gt=0)
+    use_karras_sigmas: bool | None = None
+    use_exponential_sigmas: bool | None = None
+    use_beta_sigmas: bool | None = None
+    stochastic_sampling: bool | None = None
 
 
 @hookimpl
@@ -69,14 +128,45 @@ def hefw_models() -> list[Entry]:
 
 @hookimpl
 def hefw_schedulers() -> list[Entry]:
+    # protocol end-to-end takes one-step schedulers without noise; protocol update-only takes them all
     return [
         Entry(
-            "ddim",
-            "diffusers:DDIMScheduler",
-            "denoising diffusion implicit models (Song et al. 2021), deterministic",
-            options=DdimOptions,
+            "auto",
+            "hefw.models.schedules:Own",
+            "the one that the model has of its own",
             requires=NEEDS,
             advice=ADVICE,
-            distribution="diffusers",
-        )
+        ),
+        _scheduler("ddim", "DDIMScheduler", "denoising diffusion implicit models (Song et al. 2021)", DdimOptions),
+        _scheduler("ddpm", "DDPMScheduler", "ancestral sampling (Ho et al. 2020); adds noise", DdpmOptions),
+        _scheduler("pndm", "PNDMScheduler", "PLMS, linear multistep (Liu et al. 2022)", PndmOptions),
+        _scheduler(
+            "dpm-solver++",
+            "DPMSolverMultistepScheduler",
+            "DPM-Solver++, multistep of order 1 to 3, also with noise (Lu et al. 2022)",
+            DpmSolverOptions,
+        ),
+        _scheduler("euler", "EulerDiscreteScheduler", "Euler's method (Karras et al. 2022)", EulerOptions),
+        _scheduler("euler-ancestral", "EulerAncestralDiscreteScheduler", "Euler's method with noise", SpacingOptions),
+        _scheduler("heun", "HeunDiscreteScheduler", "Heun's method, two evaluations a step", HeunOptions),
+        _scheduler("lms", "LMSDiscreteScheduler", "linear multistep of order 4", SigmaOptions),
+        _scheduler("unipc", "UniPCMultistepScheduler", "predictor and corrector (Zhao et al. 2023)", UniPcOptions),
+        _scheduler(
+            "flow-match-euler",
+            "FlowMatchEulerDiscreteScheduler",
+            "Euler's method for models of flow matching",
+            FlowMatchOptions,
+        ),
     ]
+
+
+def _scheduler(name: str, kind: str, summary: str, options: type[Options]) -> Entry:
+    return Entry(
+        name,
+        f"diffusers:{kind}",
+        summary,
+        options=options,
+        requires=NEEDS,
+        advice=ADVICE,
+        distribution="diffusers",
+    )

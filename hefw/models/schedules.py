@@ -8,11 +8,13 @@ it was linear.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import diffusers
 import torch
 from numpy.typing import NDArray
 
@@ -98,6 +100,41 @@ def linear_updates(scheduler: Any, num_inference_steps: int, *, stochastic: bool
 def initial_noise(scheduler: Any, num_inference_steps: int) -> float:
     """The standard deviation of x_T, which most schedulers know only once their timesteps are set."""
     return float(getattr(_with_timesteps(scheduler, num_inference_steps), "init_noise_sigma", 1.0))
+
+
+class Own:
+    """Stands for a model's own scheduler where a class of schedulers is asked for."""
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any], **options: Any) -> Any:
+        """A scheduler of the class that the configuration was saved from; SchedulerError if it does not say."""
+        kind = getattr(diffusers, str(config.get("_class_name")), None)
+        if kind is None:
+            raise SchedulerError("the model does not say which scheduler is its own: choose one, such as ddim")
+        return kind.from_config(config, **options)
+
+
+def converted(scheduler: Any, kind: Any, options: Mapping[str, Any]) -> Any:
+    """A scheduler of class `kind` with the configuration of another one, and those options replaced that are not None.
+
+    Raises:
+        SchedulerError: `kind` does not take the options, or has noise levels of another sort: flow matching.
+    """
+    kind = type(scheduler) if kind is Own else kind
+    given = {name: value for name, value in options.items() if value is not None}
+    if "clip_sample" in inspect.signature(kind.__init__).parameters and "clip_sample" not in scheduler.config:
+        # a model whose scheduler has no such option is not clipped; the option's default is to clip
+        given.setdefault("clip_sample", False)
+    try:
+        made = kind.from_config(scheduler.config, **given)
+    except (TypeError, ValueError, ImportError, NotImplementedError) as error:
+        raise SchedulerError(f"{kind.__name__} refuses {given}: {str(error).strip().splitlines()[0]}") from error
+    if hasattr(made, "alphas_cumprod") != hasattr(scheduler, "alphas_cumprod"):
+        raise SchedulerError(
+            f"{kind.__name__} has noise levels of another kind than {type(scheduler).__name__}, for which the model "
+            f"was trained: choose one of {type(scheduler).__name__}.compatibles"
+        )
+    return made
 
 
 def read_updates(

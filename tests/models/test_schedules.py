@@ -13,7 +13,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from hefw.core.errors import SchedulerError
-from hefw.models.schedules import LinearUpdate, initial_noise, linear_updates, read_updates
+from hefw.models.schedules import LinearUpdate, converted, initial_noise, linear_updates, read_updates
 
 
 def ddim(**options: Any) -> diffusers.DDIMScheduler:
@@ -173,6 +173,35 @@ def test_timesteps_may_be_a_users() -> None:
     updates = read_updates(scheduler)
     assert [update.timestep for update in updates] == [900, 500, 100]
     assert_same_trajectory(scheduler, updates)
+
+
+def test_a_scheduler_of_another_class_keeps_the_models_configuration() -> None:
+    scheduler = ddim(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing")
+    made = converted(scheduler, diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": True, "timestep_spacing": None})
+    assert type(made) is diffusers.EulerDiscreteScheduler
+    assert torch.equal(made.alphas_cumprod, scheduler.alphas_cumprod)
+    assert (made.config.prediction_type, made.config.timestep_spacing) == ("v_prediction", "trailing")
+    assert made.config.use_karras_sigmas
+
+
+def test_a_model_whose_scheduler_does_not_clip_is_not_clipped() -> None:
+    scheduler = diffusers.PNDMScheduler()
+    assert diffusers.DDIMScheduler.from_config(scheduler.config).config.clip_sample
+    assert not converted(scheduler, diffusers.DDIMScheduler, {}).config.clip_sample
+    assert converted(scheduler, diffusers.DDIMScheduler, {"clip_sample": True}).config.clip_sample
+
+
+def test_options_and_noise_levels_that_do_not_fit_are_refused() -> None:
+    flow = diffusers.FlowMatchEulerDiscreteScheduler
+    with pytest.raises(
+        SchedulerError, match=r"FlowMatchEulerDiscreteScheduler has noise levels of another kind than D"
+    ):
+        converted(ddim(), flow, {})
+    with pytest.raises(SchedulerError, match=r"DDIMScheduler has noise levels of another kind than Flow"):
+        converted(flow(), diffusers.DDIMScheduler, {})
+    both = {"use_karras_sigmas": True, "use_beta_sigmas": True}
+    with pytest.raises(SchedulerError, match=r"EulerDiscreteScheduler refuses \{'use_karras_sigmas': True.*: Only one"):
+        converted(ddim(), diffusers.EulerDiscreteScheduler, both)
 
 
 def test_the_noise_to_begin_with_is_that_of_the_schedule() -> None:

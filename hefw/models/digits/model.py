@@ -16,7 +16,7 @@ from hefw.models.base import Watch
 from hefw.models.digits.graph import digits_graph
 from hefw.models.digits.train import BUNDLED, load
 from hefw.models.plugin import DigitsOptions
-from hefw.models.schedules import linear_updates
+from hefw.models.schedules import converted, linear_updates
 
 Array = NDArray[np.float64]
 
@@ -41,8 +41,7 @@ class Digits:
 
     def scheduler(self, kind: Any, options: Mapping[str, Any]) -> Any:
         """A scheduler of class `kind` with the noise levels that the network was trained for."""
-        given = {name: value for name, value in options.items() if value is not None}
-        return kind.from_config(self._scheduler.config, **given)
+        return converted(self._scheduler, kind, options)
 
     def graph(self, scheduler: Any, steps: int) -> Graph:
         """One denoising step with the scheduler's update, for `steps` steps."""
@@ -75,3 +74,14 @@ class Digits:
                 sample = scheduler.step(prediction, timestep, sample).prev_sample
                 watch(step, sample.numpy())
         return np.asarray(sample.numpy(), dtype=np.float64)
+
+    def judge(self, images: Array) -> NDArray[np.int64]:
+        """Labels (images,) that a classifier fitted on the real digits reads off images (images, 1, height, width)."""
+        from hefw.models.digits.quality import predict
+
+        return predict(torch.from_numpy(images))
+
+    def denoise(self, latents: torch.Tensor, timestep: float, labels: torch.Tensor) -> torch.Tensor:
+        """The network's prediction in float32, with gradients to the latents (images, 1, height, width)."""
+        prediction: torch.Tensor = self.unet(latents, timestep, labels).sample
+        return prediction
