@@ -6,8 +6,8 @@
 Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo`, and of the same at --precision-db
 40), `quality.json` (`make quality`), `sweep.json` (`hefw quality --samples 5000 --steps 5,10,20,50 --encrypted 0`),
 `step.json` (`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
-run.json of one run each, in the order of their names, and docs/how-to/install-backends.md `backends.json`
-(`python -m benchmarks.backends`).
+run.json of one run each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m
+benchmarks.backends`), and docs/reproduction.md `update.json` (`python -m benchmarks.update`).
 """
 
 from __future__ import annotations
@@ -149,11 +149,68 @@ def backends() -> str:
     return "\n".join(lines)
 
 
+def reproduction() -> str:
+    """The section of the page on the paper's claims: each with a figure, and all ways in a table."""
+    found = _read("update")
+    machine, rows = found["machine"], {row["way"]: row for row in found["rows"]}
+    full, sparse = rows["published full"], rows["published sparse"]
+    ours = [row for row in found["rows"] if row["way"].startswith("hefw full")]
+    steps = found["steps"]
+    claims = [
+        (
+            "500 times faster than the baseline",
+            f"published sparse is {_times(sparse, full)} times as fast as published full"
+            + "".join(f"; {row['way']}: {_times(row, full)} times" for row in ours),
+        ),
+        (
+            "minutes for a generation",
+            f"{steps} steps, without the UNet: published full {duration(steps * full['median_seconds'])}, published "
+            f"sparse {duration(steps * sparse['median_seconds'])}"
+            + "".join(f", {row['way']} {duration(steps * row['median_seconds'])}" for row in ours),
+        ),
+        (
+            "on par with plaintext",
+            f"largest error of a step: published sparse {sparse['max_abs_error']:.1e}"
+            + "".join(f", {row['way']} {row['max_abs_error']:.1e}" for row in ours),
+        ),
+    ]
+    parts = list(sparse["median_seconds_by_part"])
+    lines = [
+        f"{found['what']}: medians of {len(sparse['seconds'])} steps on one core of an {machine['cpu']}, TenSEAL "
+        f"{found['versions']['tenseal']}. Published full and partial: medians of {len(full['seconds'])} steps, "
+        f"extrapolated from {full['measured_entries']:,} entries. Min-distortion selects "
+        f"{sparse['encrypted_entries'] / full['encrypted_entries']:.1%} of the entries.",
+        "",
+        "| claim | here | command |",
+        "| --- | --- | --- |",
+        *(f"| {claim} | {figure} | `python -m benchmarks.update` |" for claim, figure in claims),
+        "",
+        f"| way | encrypted entries | ciphertexts | {' | '.join(parts)} | a step | fastest step | "
+        "times as fast as published full | times as fast as published sparse | largest error |",
+        "| --- " * (8 + len(parts)) + "|",
+    ]
+    for row in found["rows"]:
+        cells = [
+            row["way"] + (", extrapolated" if row["extrapolated"] else ""),
+            f"{row['encrypted_entries']:,.0f}",
+            f"{row['ciphertexts']:,.0f}",
+            *(duration(row["median_seconds_by_part"][part]) for part in parts),
+            duration(row["median_seconds"]),
+            duration(row["fastest_seconds"]),
+            _times(row, full),
+            _times(row, sparse),
+            f"{row['max_abs_error']:.1e}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 #: What writes the section of each page.
 SECTIONS: Mapping[Path, Callable[[], str]] = {
     ROOT / "README.md": readme,
     ROOT / "docs" / "how-to" / "no-round-trip.md": no_round_trip,
     ROOT / "docs" / "how-to" / "install-backends.md": backends,
+    ROOT / "docs" / "reproduction.md": reproduction,
 }
 
 
@@ -201,6 +258,13 @@ def _refreshes() -> list[dict[str, Any]]:
 
 def _read(name: str) -> dict[str, Any]:
     return dict(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _times(row: dict[str, Any], baseline: dict[str, Any]) -> str:
+    """How many times as long the baseline of the same run takes, of medians, to three digits."""
+    times = row["times_faster"][baseline["way"]]["median"]
+    whole = f"{float(f'{max(times, 1 / times):.3g}'):,g}"
+    return whole if times >= 1 else f"1/{whole}"
 
 
 def _share(run: dict[str, Any]) -> str:
