@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import hefw
-from hefw.core.errors import ConfigError, HefwError, PluginError, SchedulerError
+from hefw.core.errors import ConfigError, HefwError, PluginError, ProtocolError, SchedulerError
 from hefw.testing.pipelines import tiny_pipeline
 
 STEPS = 6
@@ -282,6 +282,44 @@ def test_the_server_ends_with_the_pipeline(v2: Any) -> None:
     del wrapped
     gc.collect()
     assert servers() == others
+
+
+def test_a_server_that_died_is_replaced(v2: Any, wrap: Callable[..., Any]) -> None:
+    others = servers()
+    wrapped = wrap(v2)
+    images = draw(wrapped)
+    (pid,) = servers() - others
+    psutil.Process(pid).kill()
+    with pytest.raises(ProtocolError, match="the server process"):
+        draw(wrapped)
+    assert psnr(draw(wrapped), images) >= PSNR
+    assert len(servers() - others - {pid}) == 1
+
+
+def test_an_interrupted_call_is_forgotten(v2: Any, wrap: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapped = wrap(v2)
+    images = draw(wrapped)
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for where in ("hefw.protocol.stream.Stream.receive", "hefw.models.encrypted.plain"):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                draw(wrapped)
+        assert psnr(draw(wrapped), images) >= PSNR
+
+
+def test_any_seed_has_the_same_server(v2: Any, wrap: Callable[..., Any]) -> None:
+    others = servers()
+    wrapped = wrap(v2)
+    started = set()
+    for size in (1.0, 1.2, 1.5):  # of the largest of all entries: 3 to 5
+        latents = size * torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+        draw(wrapped, ("a cat",), latents=latents)
+        started |= servers() - others
+    assert len(started) == 1
 
 
 def test_a_scheduler_that_is_assigned_is_encrypted_too(v2: Any, wrap: Callable[..., Any]) -> None:
