@@ -85,9 +85,37 @@ def generate(
         str | None, typer.Option(metavar="NAME", help="What of a latent is encrypted (default full).")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Diffusion model (default digits).")] = None,
-    scheduler: Annotated[str | None, typer.Option(metavar="NAME", help="Sampler (default ddim).")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Sampler (default auto: the model's own).")
+    ] = None,
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the server computes (default end-to-end).")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the server computes: end-to-end (the network), update-only (the scheduler's update), or auto "
+            "(end-to-end where the model can; the default).",
+        ),
+    ] = None,
+    noise_prediction: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="Sent encrypted or plaintext, in protocol update-only (default encrypted)."),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What to draw, for models that take prompts; repeatable.")
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the picture should not show.")
+    ] = None,
+    guidance_scale: Annotated[
+        str | None, typer.Option(metavar="X", help="Weight of the prompt (default: the model's own).")
+    ] = None,
+    init_image: Annotated[str | None, typer.Option(metavar="FILE", help="Picture to start from.")] = None,
+    strength: Annotated[
+        str | None, typer.Option(metavar="X", help="How much of it is changed, 0 to 1 (default: the model's own).")
+    ] = None,
+    twin: Annotated[
+        bool | None,
+        typer.Option("--twin/--no-twin", help="Draw in plaintext, too, and compare (default yes)."),
     ] = None,
     refresh: Annotated[
         str | None,
@@ -134,6 +162,13 @@ def generate(
         "labels": labels,
         "steps": _number(steps),
         "protocol": protocol,
+        "noise_prediction": noise_prediction,
+        "prompt": prompt or None,
+        "negative_prompt": negative_prompt,
+        "guidance_scale": _real(guidance_scale),
+        "init_image": init_image,
+        "strength": _real(strength),
+        "twin": twin,
         "refresh": refresh
         if every is None
         else ({} if refresh is None else {"name": refresh}) | {"every": _number(every)},
@@ -291,6 +326,12 @@ def _number(text: str | None) -> int | float | str | None:
         with contextlib.suppress(ValueError):
             return value if math.isfinite(value := float(text)) else text
     return text
+
+
+def _real(text: str | None) -> float | str | None:
+    """The same for a key that takes any real number."""
+    number = _number(text)
+    return float(number) if isinstance(number, int) else number
 
 
 def _whole(name: str, text: str, least: int, most: int | None = None) -> int:

@@ -98,6 +98,19 @@ def _labels(value: object) -> tuple[int, ...]:
     return tuple(labels)
 
 
+def _prompts(value: object) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else [value]
+    for text in texts:
+        if not isinstance(text, str) or not text.strip() or "\x00" in text:
+            raise ValueError(
+                f"{_show(text)} is not allowed; allowed: text, or a list of texts, one an image; for example "
+                "prompt: a thin seven"
+            )
+    if len(texts) > MAX_LABELS:
+        raise ValueError(f"{len(texts)} prompts are not allowed; allowed: up to {MAX_LABELS}, one an image")
+    return tuple(texts)
+
+
 def _label_range(part: str, whole: str) -> range:
     match = re.fullmatch(r"([0-9]{1,9})(?:\s*-\s*([0-9]{1,9}))?", part)
     if not match:
@@ -200,6 +213,7 @@ ChoiceField = Annotated[
     Choice, PlainValidator(Choice.parse), PlainSerializer(Choice.to_json, return_type=str | dict[str, Any])
 ]
 LabelsField = Annotated[tuple[int, ...], PlainValidator(_labels), PlainSerializer(format_labels, return_type=str)]
+PromptsField = Annotated[tuple[str, ...], PlainValidator(_prompts), PlainSerializer(list, return_type=list[str])]
 Bits = Annotated[StrictInt, Field(ge=MINIMUM_PRIME_BITS, le=MAXIMUM_PRIME_BITS)]
 BitList = Annotated[tuple[Bits, ...], Field(min_length=1, max_length=64)]
 
@@ -241,10 +255,47 @@ class Config(BaseModel):
     backend: ChoiceField = Field(default=Choice("tenseal"), description="the HE library")
     strategy: ChoiceField = Field(default=Choice("full"), description="what of a latent is encrypted")
     model: ChoiceField = Field(default=Choice("digits"), description="the diffusion model")
-    scheduler: ChoiceField = Field(default=Choice("ddim"), description="the sampler")
-    protocol: Literal["end-to-end"] = Field(default="end-to-end", description="end-to-end", examples=["end-to-end"])
+    scheduler: ChoiceField = Field(default=Choice("auto"), description="the sampler")
+    protocol: Literal["auto", "end-to-end", "update-only"] = Field(
+        default="auto",
+        description="end-to-end (the server evaluates the network), update-only (it adds up the scheduler's update) or "
+        "auto (end-to-end where the model can)",
+        examples=["update-only"],
+    )
+    noise_prediction: Literal["encrypted", "plaintext"] = Field(
+        default="encrypted",
+        description="encrypted, or plaintext (as HE-Diffusion was published; protocol update-only)",
+        examples=["encrypted"],
+    )
     refresh: RefreshField = Field(default=Refresh(), description=_REFRESH_ALLOWED, examples=["client"])
     labels: LabelsField = Field(default=(*range(10), *range(6)), description=_LABELS_ALLOWED, examples=["0-9,0-5"])
+    prompt: PromptsField = Field(
+        default=(), description="text, or a list of texts, one an image", examples=["a thin seven"]
+    )
+    negative_prompt: StrictStr | None = Field(
+        default=None, description="text of what the picture should not show, or null", examples=["blurred"]
+    )
+    guidance_scale: float | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        strict=True,
+        allow_inf_nan=False,
+        description="a number from 0 (no guidance at 1 and below), or null (the model's own)",
+        examples=[7.5],
+    )
+    init_image: StrictStr | None = Field(
+        default=None, description="the path of a picture to start from, or null", examples=["sketch.png"]
+    )
+    strength: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        strict=True,
+        allow_inf_nan=False,
+        description="how much of init_image is changed, from 0 to 1, or null (the model's own)",
+        examples=[0.8],
+    )
     steps: StrictInt = Field(
         default=10, ge=1, le=MAX_STEPS, description=f"an integer from 1 to {MAX_STEPS}", examples=[10]
     )
@@ -261,6 +312,9 @@ class Config(BaseModel):
     )
     out: Annotated[StrictStr, Field(min_length=1, pattern=r"^[^\x00]+$")] = Field(
         default="hefw-run", description="the path of a folder", examples=["hefw-run"]
+    )
+    twin: StrictBool = Field(
+        default=True, description="true, or false (no plaintext run to compare with)", examples=["true"]
     )
     allow_insecure: StrictBool = Field(default=False, description="true or false", examples=["false"])
 
@@ -287,8 +341,8 @@ class Config(BaseModel):
     def command(self) -> str:
         """The shell command that repeats this run (keys and encryption randomness differ, as they must)."""
         default = Config()
-        words = ["hefw", "generate", "--labels", format_labels(self.labels), "--steps", str(self.steps)]
-        words += ["--seed", str(self.seed)]
+        words = ["hefw", "generate"] + ([] if self.prompt else ["--labels", format_labels(self.labels)])
+        words += ["--steps", str(self.steps), "--seed", str(self.seed)]
         for kind in KINDS:
             choice: Choice = getattr(self, kind)
             words += [f"--{kind}", choice.name]
@@ -297,9 +351,21 @@ class Config(BaseModel):
         if self.refresh != default.refresh:
             words += ["--refresh", self.refresh.name]
             words += ["--every", str(self.refresh.every)] if self.refresh.every > 1 else []
-        for key in ("protocol", "batch", "out"):
+        for text in self.prompt:
+            words += ["--prompt", text]
+        for key in (
+            "protocol",
+            "noise_prediction",
+            "negative_prompt",
+            "guidance_scale",
+            "init_image",
+            "strength",
+            "batch",
+            "out",
+        ):
             if getattr(self, key) != getattr(default, key):
-                words += [f"--{key}", str(getattr(self, key))]
+                words += [f"--{key.replace('_', '-')}", str(getattr(self, key))]
+        words += [] if self.twin else ["--no-twin"]
         for key, value in self.params.model_dump(mode="json", exclude_defaults=True).items():
             words += ["--param", f"{key}={_option_text(value)}"]
         if self.allow_insecure:

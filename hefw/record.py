@@ -16,6 +16,8 @@ from typing import Any, Literal
 import psutil
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
+from hefw.core.ledger import Form
+
 RECORD_VERSION = 1
 SCHEMA_PATH = Path(__file__).with_name("run.schema.json")
 SIMULATED = "SIMULATED: no encryption took place, nothing here is private"
@@ -43,12 +45,18 @@ class ParamsRecord(_Part):
 class SecondsRecord(_Part):
     """Wall time by stage, in seconds."""
 
+    plan: float = Field(ge=0, description="start of the server process, and its plan")
     keygen: float = Field(ge=0)
     encode_weights: float = Field(ge=0)
+    select: float = Field(ge=0, description="the strategy's selection, by the key holder")
     encrypt: float = Field(ge=0)
     evaluate: float = Field(ge=0)
-    decrypt: float = Field(ge=0)
-    total: float = Field(ge=0)
+    decrypt: float = Field(ge=0, description="merging with entries in plaintext included")
+    model: float = Field(
+        ge=0, description="the network in plaintext at the key holder; 0 where the server evaluates it"
+    )
+    twin: float = Field(ge=0, description="the plaintext run to compare with; 0 if there was none")
+    total: float = Field(ge=0, description="of the private run, the plaintext twin not included")
 
 
 class BytesRecord(_Part):
@@ -66,7 +74,7 @@ class LedgerEntryRecord(_Part):
     party: str = Field(description="'server' or 'key holder'")
     step: NonNegativeInt | None = Field(description="of the program, from 0; null if it is not of one step")
     item: str = Field(description="what it is, e.g. 'latent x_t'")
-    form: Literal["plaintext", "ciphertext", "public"]
+    form: Form = Field(description="'derived' depends on private data without being it: which entries were selected")
     entries: NonNegativeInt = Field(description="numbers in it")
     bytes: NonNegativeInt = Field(description="its size, in bytes")
 
@@ -75,7 +83,10 @@ class LedgerRecord(_Part):
     """What each party could see."""
 
     server_plaintext_fraction: float = Field(
-        ge=0, le=1, description="entries of latents that the server saw in plaintext, of all entries"
+        ge=0,
+        le=1,
+        description="private numbers that the server saw in plaintext, of all that it was sent (latents, noise "
+        "predictions, labels), step by step",
     )
     entries: tuple[LedgerEntryRecord, ...]
 
@@ -94,7 +105,8 @@ class ModelRecord(_Part):
     """The model that drew the images."""
 
     name: str
-    digest: str = Field(description="SHA-256 of the model's graph file, hexadecimal")
+    digest: str = Field(description="of the graph that the server evaluated, hexadecimal")
+    scheduler: str = Field(description="class of the scheduler, in diffusers' words")
 
 
 class TraceRecord(_Part):
@@ -131,11 +143,14 @@ class RunRecord(_Part):
     insecure: bool = Field(description="the parameters are below 128-bit security")
     config: dict[str, Any]
     model: ModelRecord
-    labels: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    protocol: Literal["end-to-end", "update-only"]
+    labels: tuple[NonNegativeInt, ...] = Field(description="one an image; none for a model that takes prompts")
+    prompts: tuple[str, ...] = Field(description="one an image; none for a model that takes labels")
+    evaluations: int = Field(ge=1, description="of the network, an image: the scheduler decides how many for its steps")
     shape: tuple[int, int, int, int] = Field(description="(count, channels, height, width) of the images")
     params: ParamsRecord
     seconds: SecondsRecord
-    seconds_per_image_step: float = Field(ge=0, description="evaluate / (images * steps)")
+    seconds_per_image_step: float = Field(ge=0, description="evaluate / (images * evaluations)")
     max_abs_error: float | None = Field(ge=0)
     psnr_db: float | None
     bytes: BytesRecord
@@ -149,6 +164,21 @@ class RunRecord(_Part):
     machine: MachineRecord
 
     @property
+    def count(self) -> int:
+        """Images."""
+        return self.shape[0]
+
+    @property
+    def every(self) -> int:
+        """Evaluations of the network between two messages."""
+        return self.evaluations // self.messages
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """What each image was asked for."""
+        return self.prompts or tuple(str(label) for label in self.labels)
+
+    @property
     def banner(self) -> str | None:
         """What every output must say first: SIMULATED or INSECURE (or both) with the reason, or None."""
         parts = [text for text, wanted in ((SIMULATED, self.simulated), (INSECURE, self.insecure)) if wanted]
@@ -157,7 +187,8 @@ class RunRecord(_Part):
     @property
     def batches(self) -> int:
         """Requests that the images were split into: each of them begins with the first operation of the trace."""
-        return sum(item.step == 0 and item.operation == self.trace[0].operation for item in self.trace)
+        first = self.trace[0].operation if self.trace else None
+        return sum(item.step == 0 and item.operation == first for item in self.trace)
 
     def to_json(self) -> str:
         """The text of run.json, indented, with a final newline."""

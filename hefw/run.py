@@ -2,81 +2,37 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw import __version__
-from hefw.backends.choose import make, with_capability
-from hefw.config import Config, Resolved, check_labels, merge
-from hefw.core.backend import Backend, Provenance
-from hefw.core.errors import CapabilityError, ConfigError, ParameterError, ProtocolError
+from hefw.backends.choose import with_capability
+from hefw.config import Config, check_labels, merge
+from hefw.core.errors import CapabilityError, ConfigError, ProtocolError
 from hefw.core.graph import Graph
-from hefw.core.ledger import LedgerEntry
-from hefw.core.lower import Request
-from hefw.core.memory import peak_rss_bytes
-from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import unroll
-from hefw.models.base import Model
-from hefw.plugins import registry
-from hefw.protocol.client import Client, Figures
+from hefw.models.base import PromptModel
+from hefw.protocol.client import Client
 from hefw.protocol.process import ServerProcess
-from hefw.record import (
-    BytesRecord,
-    LedgerEntryRecord,
-    LedgerRecord,
-    ModelRecord,
-    ParamsRecord,
-    ProcessRecord,
-    RunRecord,
-    SecondsRecord,
-    TraceRecord,
-    machine_info,
-    versions_info,
-)
-from hefw.strategies.base import Strategy
+from hefw.request import request
+from hefw.running import Drawn, Protocol, Result, Run, load
 
 Array = NDArray[np.float64]
 
-DATA_RANGE = 2.0
-#: Scale of fresh ciphertexts on a modulus chain that the user gives, in bits; the planner tries others from there.
-GIVEN_CHAIN_SCALE = 30.0
-Party = Literal["key holder", "server"]
-OWN_WORK: dict[Party, str] = {
-    "key holder": "noise, labels, messages, plaintext twin, report",
-    "server": "model, plan, messages",
-}
-LIBRARY_WORK: dict[Party, str] = {"key holder": "keys, encryption, decryption", "server": "evaluation on ciphertext"}
-VERSIONS = ("hefw", "numpy", "torch", "diffusers")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run gives its key holder. Images are float64, black -1 and white 1, not clipped."""
-
-    images: Array  # (count, channels, height, width)
-    plain: Array | None  # the plaintext twin's images of the same seed and labels
-    labels: tuple[int, ...]
-    trajectory: Array  # (messages + 1, count, channels, height, width): x_T, then what was decrypted of each message
-    server_view: tuple[bytes, ...]  # the beginning of what the server was sent in each message
-    record: RunRecord
+__all__ = ["Result", "generate"]
 
 
 def generate(
     config: Config | str | Path | None = None, *, progress: ProgressCallback | None = None, **overrides: Any
 ) -> Result:
-    """Draw pictures on a server process that only ever sees ciphertext.
+    """Draw pictures with the help of a server process that sees ciphertext, and of plaintext what a strategy shows it.
 
     Parameters
     ----------
@@ -86,37 +42,82 @@ def generate(
 
     Raises HefwError, one clear line each: ConfigError and PluginError for bad input, ProtocolError for a failed server.
     """
-    return _Run(merge(config, overrides), progress or (lambda _: None)).go()
+    settings = merge(config, overrides)
+    chosen = settings.resolve()
+    model = load(chosen["model"])
+    told = progress or (lambda _: None)
+    if check(settings, model) == "end-to-end":
+        return EndToEnd(settings, chosen, model, told).go()
+    from hefw.run_update import UpdateOnly  # needs torch, which the network of update-only needs anyhow
+
+    return UpdateOnly(settings, chosen, model, told).go()
 
 
-class _Run:
-    def __init__(self, config: Config, progress: ProgressCallback) -> None:
-        self.config = config
-        self.progress = progress
-        self.started = datetime.datetime.now(datetime.timezone.utc)
-        self.clock = time.perf_counter()
-        chosen = config.resolve()
-        self.chosen = chosen
-        self.backend: Backend = make(chosen["backend"].entry, chosen["backend"].options)
-        self.strategy: Strategy = _load(chosen["strategy"])
-        self.model: Model = _load(chosen["model"])
-        check_labels(config.labels, self.model.labels, self.model.name)
-        self.labels = np.array(config.labels, dtype=np.int64)
+def check(config: Config, model: Any) -> Protocol:
+    """The protocol of a run; ConfigError if model and configuration do not go together."""
+    wanted, name = config.protocol, model.name
+    if isinstance(model, PromptModel):
+        if wanted == "end-to-end":
+            raise ConfigError(
+                f"model {name!r} has no graph that a server could evaluate on ciphertext: its network runs at the key "
+                "holder; use protocol: update-only"
+            )
+        if config.labels != Config().labels:
+            raise ConfigError(f"model {name!r} takes a prompt, not labels; for example --prompt 'a cat'")
+        if not config.prompt:
+            raise ConfigError(f"model {name!r} needs a prompt; for example --prompt 'a cat'")
+        wanted = "update-only"
+    else:
+        given = [
+            key
+            for key in ("prompt", "negative_prompt", "guidance_scale", "init_image", "strength")
+            if getattr(config, key) not in (None, ())
+        ]
+        if given:
+            raise ConfigError(f"model {name!r} takes labels, not {given[0]}; for example --labels 0-{model.labels - 1}")
+        check_labels(config.labels, model.labels, name)
+    protocol: Protocol = "update-only" if wanted == "update-only" else "end-to-end"
+    if protocol == "end-to-end" and config.noise_prediction != "encrypted":
+        raise ConfigError(
+            "noise_prediction: plaintext is for protocol: update-only; in end-to-end the server computes the "
+            "predictions on ciphertext: leave it out"
+        )
+    if protocol == "update-only" and config.refresh != Config().refresh:
+        raise ConfigError(
+            f"refresh: {config.refresh.name} is for protocol: end-to-end; in update-only the key holder encrypts every "
+            "latent anew: leave it out"
+        )
+    if protocol == "update-only" and config.batch != "auto":
+        raise ConfigError(
+            "batch is for protocol: end-to-end; in update-only all images go in one request: leave it out"
+        )
+    return protocol
+
+
+class EndToEnd(Run):
+    """The server evaluates network and update on ciphertext."""
+
+    protocol = "end-to-end"
 
     def go(self) -> Result:
+        """Draw, compare, record."""
         config, model = self.config, self.model
-        graph = model.graph(self._scheduler(), config.steps)
-        start = self._start()
-        self._check_strategy(start)
+        scheduler = self.scheduler()
+        graph = model.graph(scheduler, config.steps)
+        start = self.start()
         self._check_refresh()
-        expected = unroll(graph, config.refresh.steps_a_message(config.steps))
+        every = graph.steps if config.refresh.name == "none" else config.refresh.every
+        expected = unroll(graph, every)
+        wanted = request(
+            config.params, config.allow_insecure, every, config.refresh.name == "bootstrap", self._images()
+        )
         with tempfile.TemporaryDirectory(prefix="hefw-") as folder:
             path = Path(folder) / "model.hefw"
             graph.save(path)
             options = self.chosen["backend"].options.model_dump(mode="json")
             with ServerProcess(path, self.backend.name, options) as server:
                 client = Client(server, self.backend, self.progress)
-                interface = client.open(graph.digest, self._request(), lambda told: _check_manifest(told, expected))
+                interface = client.open(graph.digest, wanted, lambda told: _check_manifest(told, expected))
                 states = np.zeros((interface.messages + 1, *start.shape))
                 states[0] = start
                 size = interface.batch if config.batch == "auto" else min(config.batch, interface.batch)
@@ -126,33 +127,34 @@ class _Run:
                     def watch(message: int, outputs: Mapping[str, Array], part: slice = part) -> None:
                         states[message + 1, part] = model.latents(outputs)
 
-                    client.generate(model.inputs(start[part], self.labels[part]), watch, (number, len(batches)))
+                    inputs = model.inputs(start[part], self.labels[part])
+                    client.generate(inputs, watch, (number, len(batches)), self._select)
                 client.close()
         seconds = time.perf_counter() - self.clock
-        images = model.decode(states[-1])
-        plain = self._twin(start)
-        record = self._record(client, server.pid, interface, graph.digest, images, plain, seconds)
-        trajectory = np.stack([model.decode(state) for state in states])
-        return Result(images, plain, config.labels, trajectory, tuple(client.view), record)
+        every = graph.steps // interface.messages
+        drawn = Drawn(
+            client,
+            server.pid,
+            graph.digest,
+            type(scheduler).__name__,
+            model.decode(states[-1]),
+            np.stack([model.decode(state) for state in states]),
+            tuple(every * message for message in range(len(states))),
+            graph.steps,
+            0.0,
+            seconds,
+        )
+        twinned = time.perf_counter()
+        plain = self._twin(start, graph.steps) if config.twin else None
+        return self.result(drawn, plain, time.perf_counter() - twinned)
 
-    def _scheduler(self) -> Any:
-        chosen = self.chosen["scheduler"]
-        kind = registry().load("scheduler", chosen.entry.name)
-        return self.model.scheduler(kind, chosen.options.model_dump())
+    def _images(self) -> int:
+        return len(self.labels) if self.config.batch == "auto" else min(self.config.batch, len(self.labels))
 
-    def _start(self) -> Array:
-        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise in a run of any size."""
-        shape = self.model.latent_shape
-        noise = np.random.default_rng(self.config.seed).normal(size=(len(self.labels), *shape))
-        return np.asarray(noise * float(self._scheduler().init_noise_sigma))
-
-    def _check_strategy(self, latents: Array) -> None:
-        shown = sum(int((~self.strategy.select(latent)).sum()) for latent in latents)
-        if shown:
-            raise ConfigError(
-                f"strategy {self.config.strategy.name!r} leaves {shown} of {latents.size} entries in plaintext; "
-                "protocol 'end-to-end' encrypts all of a latent; use strategy: full"
-            )
+    def _select(self, latents: Array) -> NDArray[np.bool_]:
+        """The strategy's selection of latents (images, features) in the graph's order."""
+        images = self.model.latents({"latent": latents})
+        return np.stack([self.strategy.select(image) for image in images]).reshape(latents.shape)
 
     def _check_refresh(self) -> None:
         if self.config.refresh.name == "bootstrap" and not self.backend.capabilities.bootstrap:
@@ -162,148 +164,22 @@ class _Run:
                 "refresh: client"
             )
 
-    def _request(self) -> Request:
-        wanted, refresh = self.config.params, self.config.refresh
-        insecure = self.config.allow_insecure
-        params = None
-        if wanted.modulus_bits is None:
-            if wanted.special_bits is not None:
-                raise ParameterError("special_bits are given without modulus_bits; give both, or neither")
-        elif wanted.ring_dimension is None:
-            raise ParameterError("modulus_bits are given without ring_dimension; give both, or neither")
-        else:
-            special = wanted.special_bits or (MAXIMUM_PRIME_BITS,)
-            params = CkksParams(wanted.ring_dimension, wanted.modulus_bits, special, GIVEN_CHAIN_SCALE, insecure)
-        images = len(self.labels) if self.config.batch == "auto" else min(self.config.batch, len(self.labels))
-        return Request(
-            wanted.precision_db,
-            wanted.ring_dimension,
-            params,
-            insecure,
-            refresh.steps_a_message(self.config.steps),
-            refresh.name == "bootstrap",
-            images,
-        )
-
-    def _twin(self, start: Array) -> Array:
-        steps = self.config.steps
-
+    def _twin(self, start: Array, evaluations: int) -> Array:
         def watch(step: int, _: Array) -> None:
-            self.progress(Progress("twin", step + 1, steps, f"step {step + 1} of {steps}"))
+            self.progress(Progress("twin", step + 1, evaluations, f"step {step + 1} of {evaluations}"))
 
-        return self.model.decode(self.model.twin(start, self.labels, self._scheduler(), steps, watch))
-
-    def _record(
-        self,
-        client: Client,
-        server: int,
-        interface: Interface,
-        digest: str,
-        images: Array,
-        plain: Array | None,
-        total: float,
-    ) -> RunRecord:
-        figures, params = client.figures, interface.params.params
-        error = None if plain is None else float(np.abs(images - plain).max())
-        evaluations = len(images) * self.config.steps
-        return RunRecord(
-            started=self.started,
-            simulated=self.backend.capabilities.simulated,
-            insecure=params.insecure,
-            config=self.config.to_dict(),
-            model=ModelRecord(name=self.model.name, digest=digest),
-            labels=self.config.labels,
-            shape=tuple(images.shape),
-            params=ParamsRecord(
-                ring_dimension=params.ring_dimension,
-                log_qp=params.log_qp,
-                security_bits=params.security_bits,
-                depth=interface.depth,
-                fresh_level=max(port.level for port in interface.inputs.values()),
-                scale_bits=params.scale_bits,
-                secret=_secret(self.backend, params),
-                modulus_bits=(*params.modulus_bits, *params.special_bits),
-                insecure=params.insecure,
-            ),
-            seconds=SecondsRecord(**figures.seconds, total=total),
-            seconds_per_image_step=figures.seconds["evaluate"] / evaluations,
-            max_abs_error=error,
-            psnr_db=_psnr(images, plain),
-            bytes=BytesRecord(
-                evaluation_keys=figures.evaluation_keys,
-                upload_per_step=figures.upload_per_step,
-                download_per_step=figures.download_per_step,
-                encoded_weights=figures.encoded_weights,
-            ),
-            counts=figures.counts,
-            peak_rss_bytes=peak_rss_bytes() + self.backend.worker_memory() + figures.server_peak_rss,
-            messages=interface.messages,
-            trace=tuple(TraceRecord(**vars(item)) for item in figures.trace),
-            processes=_processes(figures, server),
-            ledger=LedgerRecord(
-                server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
-                entries=tuple(_entry(entry) for entry in client.ledger.entries),
-            ),
-            versions=versions_info(VERSIONS) | _library_versions(figures),
-            machine=machine_info(),
-        )
+        latents = self.model.twin(start, self.labels, self.scheduler(), self.config.steps, watch)
+        return np.asarray(self.model.decode(latents))
 
 
 def _check_manifest(interface: Interface, graph: Graph) -> None:
     """The server's program must take and give what the key holder's own copy of the graph does, at every step."""
-    inputs = {name: (node.shape, node.once) for name, node in graph.inputs.items()}
+    inputs = {name: (node.shape, node.once, node.previous) for name, node in graph.inputs.items()}
     outputs = {
         name: (graph.nodes[output.node].shape, output.feedback, tuple(map(float, output.factors)))
         for name, output in graph.outputs.items()
     }
-    told_inputs = {name: (port.shape, port.once) for name, port in interface.inputs.items()}
+    told_inputs = {name: (port.shape, port.once, port.previous) for name, port in interface.inputs.items()}
     told_outputs = {name: (port.shape, port.feedback, port.factors) for name, port in interface.outputs.items()}
     if (inputs, outputs, graph.timesteps) != (told_inputs, told_outputs, interface.timesteps):
         raise ProtocolError("the server's manifest is not that of this model: inputs, outputs or timesteps differ")
-
-
-def _secret(backend: Backend, params: CkksParams) -> str:
-    if backend.capabilities.simulated:
-        return "none"
-    return "uniform ternary" if params.bootstrap is None else "sparse ternary, encapsulated"
-
-
-def _processes(figures: Figures, server: int) -> tuple[ProcessRecord, ...]:
-    """Who did what: the parties' own processes, and those that a library lives in."""
-    parties: dict[Party, tuple[Provenance | None, int]] = {
-        "key holder": (figures.key_holder, os.getpid()),
-        "server": (figures.evaluator, server),
-    }
-    found = []
-    for party, (provenance, process) in parties.items():
-        assert provenance is not None  # the session was closed
-        own = ProcessRecord(
-            party=party,
-            did=OWN_WORK[party],
-            library="hefw",
-            version=__version__,
-            python=platform.python_version(),
-            process=process,
-        )
-        found += [own, ProcessRecord(party=party, did=LIBRARY_WORK[party], **vars(provenance))]
-    return tuple(found)
-
-
-def _library_versions(figures: Figures) -> dict[str, str]:
-    """The HE library of the run as both parties had it, wherever it was installed."""
-    return {found.library: found.version for found in (figures.key_holder, figures.evaluator) if found is not None}
-
-
-def _load(chosen: Resolved) -> Any:
-    return registry().load(chosen.kind, chosen.entry.name)(chosen.options)
-
-
-def _entry(entry: LedgerEntry) -> LedgerEntryRecord:
-    return LedgerEntryRecord(**asdict(entry))
-
-
-def _psnr(images: Array, plain: Array | None) -> float | None:
-    """Peak signal-to-noise ratio in dB, data range 2; None where there is no twin or nothing differs."""
-    if plain is None or not (mean := float(np.mean((images - plain) ** 2))):
-        return None
-    return float(10 * np.log10(DATA_RANGE**2 / mean))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,9 @@ from hefw.strategies.base import Strategy
 Array = NDArray[np.float64]
 NoisePrediction = Literal["encrypted", "plaintext"]
 
+#: Latents are allowed to be this large at least: the noise of any seed is less, and needs no server of its own.
+LEAST_MAGNITUDE = 8.0
+
 
 class Updating:
     """An `Updater` (hefw.models.encrypted): every update is computed by a server process, on what a strategy encrypts.
@@ -36,9 +40,10 @@ class Updating:
     else with the decrypted one. Both are compared after every step. The last result is the decrypted one.
 
     Attributes:
-        results: x_t (images, channels, height, width) as decrypted and merged after each step of the last request.
+        trajectory: x_T and, as decrypted and merged, every latent after it (images, channels, height, width), of the
+            last request.
         server: the id of the last session's server process; 0 before there was one.
-        largest_difference: between them and the key holder's own arithmetic, over all requests.
+        largest_difference: between these and the key holder's own arithmetic, over all requests.
     """
 
     def __init__(
@@ -56,9 +61,10 @@ class Updating:
         self.noise_prediction = noise_prediction
         self.request = request or Request()
         self.progress = progress
-        self.results: list[Array] = []
+        self.trajectory: list[Array] = []
         self.server = 0
         self.largest_difference = 0.0
+        self._magnitude = LEAST_MAGNITUDE
         self._updates: Sequence[LinearUpdate] = ()
         self._graph: Graph | None = None
         self._shares: dict[str, Array] = {}
@@ -78,7 +84,7 @@ class Updating:
     def begin(self, updates: Sequence[LinearUpdate], shape: tuple[int, ...]) -> None:
         """A new request of these updates, of latents (images, channels, height, width)."""
         self._updates = tuple(updates)
-        self.results = []
+        self.trajectory = []
 
     def step(self, index: int, sample: Array, prediction: Array, noise: Array | None, own: Array) -> Array:
         """x_{t-1} from x_t and the prediction; `own` is the same by the key holder's arithmetic."""
@@ -97,10 +103,14 @@ class Updating:
         if noise is not None:
             tensors[NOISE] = Tensor(noise.ravel(), mask)
         factors = {name: float(share[index]) for name, share in self._shares.items()}
-        found = client.step(index, tensors, factors, self.strategy.packed).reshape(sample.shape)
+        try:
+            found = client.step(index, tensors, factors, self.strategy.packed).reshape(sample.shape)
+        except BaseException:
+            self._drop()
+            raise
         difference = check_result(found, own, client.interface.forecast_db)
         self.largest_difference = max(self.largest_difference, difference)
-        self.results.append(found)
+        self.trajectory += [found] if index else [sample, found]
         shows = not mask.all() or self.noise_prediction == "plaintext"
         return own if shows and index + 1 < len(self._updates) else found
 
@@ -112,10 +122,17 @@ class Updating:
                 assert self._client is not None
                 self._client.close()
 
+    def _drop(self) -> None:
+        """End the server process without a word: a message to or from it may be incomplete. Another one may follow."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.__exit__(*sys.exc_info())
+
     def _ready(self, sample: Array) -> None:
         """A session for this schedule and these latents: the one that is open, if it is of the same."""
-        magnitude = 2.0 ** np.ceil(np.log2(max(1.0, float(np.abs(sample).max()))))
-        graph = update_graph(self._updates, sample.size, magnitude)
+        needed = 2.0 ** np.ceil(np.log2(max(LEAST_MAGNITUDE, float(np.abs(sample).max()))))
+        self._magnitude = max(self._magnitude, needed)
+        graph = update_graph(self._updates, sample.size, self._magnitude)
         if self._session is not None and self._graph is not None and self._graph.digest == graph.digest:
             return
         self.close()

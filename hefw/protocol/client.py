@@ -49,7 +49,7 @@ class Transport(Protocol):
     def receive(self) -> bytes: ...
 
 
-STAGES = ("keygen", "encode_weights", "select", "encrypt", "evaluate", "decrypt")
+STAGES = ("plan", "keygen", "encode_weights", "select", "encrypt", "evaluate", "decrypt")
 
 
 @dataclass
@@ -96,6 +96,7 @@ class Client:
 
         `check` may refuse what the server proposes, by raising, before any key is made.
         """
+        started = time.perf_counter()
         answer = self._ask(
             "open",
             "manifest",
@@ -110,6 +111,7 @@ class Client:
             images=request.images,
         )
         interface = Interface.unpack(wire.field(answer, "interface", bytes))
+        self.figures.seconds["plan"] += time.perf_counter() - started
         self._check(interface, graph_digest, request)
         if check is not None:
             check(interface)
@@ -124,14 +126,13 @@ class Client:
         watch: Callable[[int, Mapping[str, Array]], None] | None = None,
         units: tuple[int, int] = (0, 1),
         select: Select | None = None,
-        noise: Callable[[int], Array] | None = None,
     ) -> dict[str, Array]:
         """Run all steps for one batch and return the outputs of the last, public factors applied.
 
         `inputs` and outputs map names to (images, features), at most `interface.batch` images. `watch(message,
         outputs)` sees each message's decrypted outputs. `units` is (number of this batch, batches) for progress.
         `select(latents)` says which of their entries are encrypted (True); the others are shown to the server, rounded
-        to 8 bits, and are zero in the ciphertexts. `noise(message)` is added to what `LATENT` comes back as.
+        to 8 bits, and are zero in the ciphertexts.
         """
         interface = self.interface
         images = self._check_inputs(inputs)
@@ -153,8 +154,6 @@ class Client:
             answer = self._answer("result", self._step_progress(message, units))
             self.figures.seconds["evaluate"] += time.perf_counter() - started
             outputs = self._decrypt(answer, message, images)
-            if noise is not None:
-                outputs[LATENT] = outputs[LATENT] + noise(message)
             fed = {port.feedback: outputs[name] for name, port in interface.outputs.items() if port.feedback}
             current = advance(current, previous, fed)
             if watch is not None:

@@ -14,7 +14,12 @@ from hefw.record import RunRecord
 from hefw.report import levels
 
 TEMPLATE = "report.html.jinja"
-FORMS = {"plaintext": "in plaintext", "ciphertext": "only as ciphertext", "public": "as public data"}
+FORMS = {
+    "plaintext": "in plaintext",
+    "ciphertext": "only as ciphertext",
+    "derived": "in plaintext, derived",
+    "public": "as public data",
+}
 
 
 def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:

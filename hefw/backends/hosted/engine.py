@@ -9,9 +9,9 @@ from typing import Any
 from hefw.backends.hosted.channel import LARGE
 from hefw.backends.hosted.process import Handle, Worker
 from hefw.core.engine import Blobs, Engine, Figures
-from hefw.core.runner import Shown
 from hefw.core.errors import ProtocolError
 from hefw.core.progress import ProgressCallback
+from hefw.core.runner import Shown
 
 
 class HostedEngine(Engine):

@@ -1,0 +1,84 @@
+"""A run of the protocol `update-only`: the network at the key holder, the scheduler's updates on a server process."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.progress import Progress
+from hefw.models.base import PromptModel, Wish
+from hefw.models.encrypted import encrypted
+from hefw.models.seeded import seeded
+from hefw.request import request
+from hefw.running import Drawn, Result, Run
+from hefw.updating import Updating
+
+Array = NDArray[np.float64]
+
+#: Latents of a run that are decoded to show the denoising: a decoder may take longer than everything else.
+MOMENTS = 6
+
+
+class UpdateOnly(Run):
+    """HE-Diffusion as it was published (section 4), with a server that is one."""
+
+    protocol = "update-only"
+
+    def go(self) -> Result:
+        """Draw, compare, record."""
+        config = self.config
+        options = self.chosen["backend"].options.model_dump(mode="json")
+        wanted = request(config.params, config.allow_insecure)
+        updating = Updating(self.backend, options, self.strategy, config.noise_prediction, wanted, self.progress)
+        scheduler = encrypted(self.scheduler(), updating)
+        started = time.perf_counter()
+        try:
+            latents = self._draw(scheduler, "network")
+        finally:
+            updating.close()
+        drawing = time.perf_counter() - started
+        client, graph = updating.client, updating.graph
+        assert client is not None
+        assert graph is not None  # the schedule has steps
+        states = updating.trajectory
+        after = tuple(int(k) for k in np.unique(np.linspace(0, len(states) - 1, MOMENTS).round()))
+        drawn = Drawn(
+            client,
+            updating.server,
+            graph.digest,
+            type(scheduler).__name__,
+            self.model.decode(latents),
+            np.stack([self.model.decode(states[k]) for k in after]),
+            after,
+            graph.steps,
+            max(0.0, drawing - sum(client.figures.seconds.values())),
+            time.perf_counter() - self.clock,
+        )
+        twinned = time.perf_counter()
+        plain = self.model.decode(self._draw(self.scheduler(), "twin")) if config.twin else None
+        return self.result(drawn, plain, time.perf_counter() - twinned)
+
+    def _draw(self, scheduler: object, stage: str) -> Array:
+        """Final latents by the model with a scheduler; random noise in its steps is fixed by the seed."""
+        config, model = self.config, self.model
+
+        def watch(step: int, _: Array) -> None:
+            self.progress(Progress(stage, step + 1, max(steps, step + 1), f"step {step + 1} of {steps}"))
+
+        steps = config.steps
+        with seeded(config.seed):
+            if isinstance(model, PromptModel):
+                wish = Wish(
+                    config.prompt,
+                    steps,
+                    config.seed,
+                    config.negative_prompt,
+                    config.guidance_scale,
+                    None if config.init_image is None else Path(config.init_image).expanduser(),
+                    config.strength,
+                )
+                return np.asarray(model.draw(wish, scheduler, watch))
+            return np.asarray(model.twin(self.start(), self.labels, scheduler, steps, watch))

@@ -1,0 +1,219 @@
+"""What runs of both protocols have in common: from a configuration to what is recorded."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw import __version__
+from hefw.backends.choose import make
+from hefw.config import Config, Resolved
+from hefw.core.backend import Backend, Provenance
+from hefw.core.ledger import LedgerEntry
+from hefw.core.memory import peak_rss_bytes
+from hefw.core.params import CkksParams
+from hefw.core.progress import ProgressCallback
+from hefw.plugins import registry
+from hefw.protocol.client import Client, Figures
+from hefw.record import (
+    BytesRecord,
+    LedgerEntryRecord,
+    LedgerRecord,
+    ModelRecord,
+    ParamsRecord,
+    ProcessRecord,
+    RunRecord,
+    SecondsRecord,
+    TraceRecord,
+    machine_info,
+    versions_info,
+)
+from hefw.strategies.base import Strategy
+
+Array = NDArray[np.float64]
+Protocol = Literal["end-to-end", "update-only"]
+Party = Literal["key holder", "server"]
+
+DATA_RANGE = 2.0
+OWN_WORK: dict[Protocol, dict[Party, str]] = {
+    "end-to-end": {
+        "key holder": "noise, labels, messages, plaintext twin, report",
+        "server": "model, plan, messages",
+    },
+    "update-only": {
+        "key holder": "noise, labels or prompts, network, selection, messages, plaintext twin, report",
+        "server": "update, plan, messages",
+    },
+}
+LIBRARY_WORK: dict[Party, str] = {"key holder": "keys, encryption, decryption", "server": "evaluation on ciphertext"}
+VERSIONS = ("hefw", "numpy", "torch", "diffusers")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives its key holder. Images are float64, black -1 and white 1, not clipped."""
+
+    images: Array  # (count, channels, height, width)
+    plain: Array | None  # the plaintext twin's images of the same seed and labels or prompts
+    labels: tuple[int, ...]  # none for a model that takes prompts
+    trajectory: Array  # (moments, count, channels, height, width): x_T, then what was decrypted, decoded
+    after: tuple[int, ...]  # evaluations of the network before each moment of the trajectory; 0 is x_T
+    server_view: tuple[bytes, ...]  # the beginning of what the server was sent in each message
+    record: RunRecord
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a protocol has drawn, and how."""
+
+    client: Client
+    server: int  # process id
+    digest: str  # of the graph that the server evaluated
+    scheduler: str
+    images: Array
+    trajectory: Array
+    after: tuple[int, ...]
+    evaluations: int
+    model_seconds: float  # of the network in plaintext at the key holder
+    seconds: float  # in all
+
+
+class Run:
+    """One run of a configuration. A protocol's own class has `go`."""
+
+    protocol: Protocol
+
+    def __init__(self, config: Config, chosen: dict[Any, Resolved], model: Any, progress: ProgressCallback) -> None:
+        self.config = config
+        self.chosen = chosen
+        self.model = model
+        self.progress = progress
+        self.started = datetime.datetime.now(datetime.timezone.utc)
+        self.clock = time.perf_counter()
+        self.backend: Backend = make(chosen["backend"].entry, chosen["backend"].options)
+        self.strategy: Strategy = load(chosen["strategy"])
+        self.labels = np.array(config.labels if not config.prompt else (), dtype=np.int64)
+
+    def go(self) -> Result:
+        """Draw, compare, record."""
+        raise NotImplementedError
+
+    def scheduler(self) -> Any:
+        """A new scheduler of the model's."""
+        chosen = self.chosen["scheduler"]
+        kind = registry().load("scheduler", chosen.entry.name)
+        return self.model.scheduler(kind, chosen.options.model_dump())
+
+    def start(self) -> Array:
+        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise in a run of any size."""
+        scheduler = self.scheduler()
+        if hasattr(scheduler, "set_timesteps"):  # some know the magnitude only then
+            scheduler.set_timesteps(self.config.steps)
+        noise = np.random.default_rng(self.config.seed).normal(size=(len(self.labels), *self.model.latent_shape))
+        return np.asarray(noise * float(getattr(scheduler, "init_noise_sigma", 1.0)))
+
+    def result(self, drawn: Drawn, plain: Array | None, twin_seconds: float) -> Result:
+        """With the record of it all."""
+        config, client, images = self.config, drawn.client, drawn.images
+        figures, interface = client.figures, client.interface
+        params = interface.params.params
+        record = RunRecord(
+            started=self.started,
+            simulated=self.backend.capabilities.simulated,
+            insecure=params.insecure,
+            config=config.to_dict(),
+            protocol=self.protocol,
+            model=ModelRecord(name=self.model.name, digest=drawn.digest, scheduler=drawn.scheduler),
+            labels=tuple(int(label) for label in self.labels),
+            prompts=config.prompt,
+            evaluations=drawn.evaluations,
+            shape=tuple(images.shape),
+            params=ParamsRecord(
+                ring_dimension=params.ring_dimension,
+                log_qp=params.log_qp,
+                security_bits=params.security_bits,
+                depth=interface.depth,
+                fresh_level=max(port.level for port in interface.inputs.values()),
+                scale_bits=params.scale_bits,
+                secret=_secret(self.backend, params),
+                modulus_bits=(*params.modulus_bits, *params.special_bits),
+                insecure=params.insecure,
+            ),
+            seconds=SecondsRecord(**figures.seconds, model=drawn.model_seconds, twin=twin_seconds, total=drawn.seconds),
+            seconds_per_image_step=figures.seconds["evaluate"] / (len(images) * drawn.evaluations),
+            max_abs_error=None if plain is None else float(np.abs(images - plain).max()),
+            psnr_db=_psnr(images, plain),
+            bytes=BytesRecord(
+                evaluation_keys=figures.evaluation_keys,
+                upload_per_step=figures.upload_per_step,
+                download_per_step=figures.download_per_step,
+                encoded_weights=figures.encoded_weights,
+            ),
+            counts=figures.counts,
+            peak_rss_bytes=peak_rss_bytes() + self.backend.worker_memory() + figures.server_peak_rss,
+            messages=interface.messages,
+            trace=tuple(TraceRecord(**vars(item)) for item in figures.trace),
+            processes=_processes(self.protocol, figures, drawn.server),
+            ledger=LedgerRecord(
+                server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
+                entries=tuple(_entry(entry) for entry in client.ledger.entries),
+            ),
+            versions=versions_info(VERSIONS) | _library_versions(figures),
+            machine=machine_info(),
+        )
+        return Result(images, plain, record.labels, drawn.trajectory, drawn.after, tuple(client.view), record)
+
+
+def load(chosen: Resolved) -> Any:
+    """The object of a chosen plugin."""
+    return registry().load(chosen.kind, chosen.entry.name)(chosen.options)
+
+
+def _secret(backend: Backend, params: CkksParams) -> str:
+    if backend.capabilities.simulated:
+        return "none"
+    return "uniform ternary" if params.bootstrap is None else "sparse ternary, encapsulated"
+
+
+def _processes(protocol: Protocol, figures: Figures, server: int) -> tuple[ProcessRecord, ...]:
+    """Who did what: the parties' own processes, and those that a library lives in."""
+    parties: dict[Party, tuple[Provenance | None, int]] = {
+        "key holder": (figures.key_holder, os.getpid()),
+        "server": (figures.evaluator, server),
+    }
+    found = []
+    for party, (provenance, process) in parties.items():
+        assert provenance is not None  # the session was closed
+        own = ProcessRecord(
+            party=party,
+            did=OWN_WORK[protocol][party],
+            library="hefw",
+            version=__version__,
+            python=platform.python_version(),
+            process=process,
+        )
+        found += [own, ProcessRecord(party=party, did=LIBRARY_WORK[party], **vars(provenance))]
+    return tuple(found)
+
+
+def _library_versions(figures: Figures) -> dict[str, str]:
+    """The HE library of the run as both parties had it, wherever it was installed."""
+    return {found.library: found.version for found in (figures.key_holder, figures.evaluator) if found is not None}
+
+
+def _entry(entry: LedgerEntry) -> LedgerEntryRecord:
+    return LedgerEntryRecord(**asdict(entry))
+
+
+def _psnr(images: Array, plain: Array | None) -> float | None:
+    """Peak signal-to-noise ratio in dB, data range 2; None where there is no twin or nothing differs."""
+    if plain is None or not (mean := float(np.mean((images - plain) ** 2))):
+        return None
+    return float(10 * np.log10(DATA_RANGE**2 / mean))
