@@ -117,6 +117,7 @@ def test_a_schedule_that_ignores_the_prediction_is_refused() -> None:
         ({"noise": True}, "stochastic"),
         ({"predictions": (0.5, 0.1)}, "multistep"),
         ({"earlier_samples": (0.5,)}, "multistep"),
+        ({"model_input_scale": 0.5}, r"gives the model 0\.5 times the latent"),
         ({"timestep": 10.5}, r"fractional timestep 10\.5"),
     ],
 )

@@ -117,6 +117,11 @@ def _check(update: LinearUpdate) -> None:
             f"the scheduler is a multistep method: its step {at} uses earlier predictions or samples, which is not "
             "supported; use a deterministic one-step scheduler such as DDIMScheduler with clip_sample=False"
         )
+    if update.model_input_scale != 1:
+        raise SchedulerError(
+            f"the scheduler gives the model {update.model_input_scale:.3g} times the latent {at}: in protocol "
+            "'end-to-end' digits takes it as it is; use a scheduler without scale_model_input, such as DDIMScheduler"
+        )
     if not update.predictions[0]:
         raise SchedulerError(f"the prediction has no effect {at}: use fewer steps")
     if not float(update.timestep).is_integer():
