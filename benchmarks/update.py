@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ways
+from benchmarks.one_core import on_one_core
 from benchmarks.ways import Update, Way
 from hefw.bench.published import Step
 from hefw.record import machine_info, versions_info
@@ -45,7 +46,6 @@ def measure(rounds: int, elements: int) -> dict[str, Any]:
         rows = interleaved(ways.published(elements) | ways.hefw(warm_up), measured)
     return {
         "what": f"One update step of a latent of {' x '.join(map(str, ways.SHAPE))}, PLMS with four predictions",
-        "steps": ways.STEPS,
         "rounds": rounds,
         "steps_a_round": STEPS,
         "machine": machine_info().model_dump(),
@@ -127,9 +127,7 @@ def main() -> None:
     parser.add_argument("--elements", type=int, default=1024, help="entries that ways with one ciphertext each measure")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    if len(os.sched_getaffinity(0)) > 1:  # libraries count the cores when they are loaded: start again with one
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        os.execv(sys.executable, sys.orig_argv)
+    on_one_core()
     found = measure(arguments.rounds, arguments.elements)
     arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     for row in found["rows"]:
