@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+import hefw
 from hefw import plugins
 from hefw.config import Choice, resolve
 from hefw.core.errors import ConfigError
@@ -225,6 +226,43 @@ def test_nothing_is_printed(saved: Path, capfd: pytest.CaptureFixture[str]) -> N
     out, err = capfd.readouterr()
     assert out == ""
     assert "%|" not in err
+
+
+# -- on ciphertext -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("start", ["noise", "picture"])
+def test_generate_draws_what_the_pipeline_draws(kind: str, start: str, saved: Path, picture: Path) -> None:
+    result = hefw.generate(
+        backend="simulator",
+        model={"name": "stable-diffusion", "pretrained": str(saved / kind), "device": "cpu"},
+        prompt=PROMPTS,
+        negative_prompt="green",
+        guidance_scale=5.0,
+        init_image=str(picture) if start == "picture" else None,
+        strength=0.5 if start == "picture" else None,
+        steps=STEPS,
+        seed=3,
+    )
+    assert result.images.shape == (2, 3, 64, 64)
+    assert result.record.psnr_db is not None
+    assert result.record.psnr_db >= 50
+    assert result.record.protocol == "update-only"
+    assert result.record.prompts == PROMPTS
+    assert result.record.ledger.server_plaintext_fraction == 0
+    pipe = diffusers.DiffusionPipeline.from_pretrained(saved / kind)
+    assert result.record.model.scheduler == type(pipe.scheduler).__name__
+    if start == "noise":
+        expected = pipe(
+            list(PROMPTS),
+            negative_prompt=["green"] * 2,
+            guidance_scale=5.0,
+            num_inference_steps=STEPS,
+            generator=generators(3),
+            output_type="np",
+        ).images.transpose(0, 3, 1, 2)
+        np.testing.assert_allclose((result.images + 1) / 2, expected, atol=1e-3)
 
 
 # -- registration ------------------------------------------------------------------------------------------------------
