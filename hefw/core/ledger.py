@@ -15,7 +15,7 @@ class LedgerEntry:
 
     `form`: 'ciphertext' shows nothing but sizes; 'plaintext' is private data in the clear; 'derived' depends on private
     data without being it (which entries a strategy selected); 'public' is what anyone may know (parameters, evaluation
-    keys, timesteps). `entries` are numbers in it, `bytes` its size as sent.
+    keys, timesteps). `entries` are numbers in it that were not sent before, `bytes` its size as sent.
     """
 
     party: str

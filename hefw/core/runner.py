@@ -151,8 +151,8 @@ class Runner:
     ) -> dict[str, Ciphertexts]:
         """One message's inputs to its outputs: one step, or all of them where the server bootstraps.
 
-        `watch(step, region, value)` sees every value. `shown` are plaintext parts that an input or an output has beside
-        its ciphertext: they are added to it.
+        `watch(step, region, value)` sees every value. `shown` are plaintext parts that an input has beside its
+        ciphertext, or an output that is not an input's name: they are added to it.
         """
         interface = self.program.interface
         if not 0 <= message < interface.messages:
@@ -166,7 +166,7 @@ class Runner:
             outputs = self._step(step, given, progress, watch)
             given |= self._refresh(step, outputs, watch)
         outputs = self._step(last, given, progress, watch)
-        for name in interface.outputs.keys() & (shown or {}):
+        for name in (interface.outputs.keys() & (shown or {})) - interface.inputs.keys():
             outputs[name] = self._add_shown(outputs[name], interface.outputs[name].layout, (shown or {})[name])
         return outputs
 

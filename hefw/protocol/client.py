@@ -132,7 +132,7 @@ class Client:
         `inputs` and outputs map names to (images, features), at most `interface.batch` images. `watch(message,
         outputs)` sees each message's decrypted outputs. `units` is (number of this batch, batches) for progress.
         `select(latents)` says which of their entries are encrypted (True); the others are shown to the server, rounded
-        to 8 bits, and are zero in the ciphertexts.
+        to 8 bits. Of those the ciphertexts hold what rounding left, so that no strategy changes the picture.
         """
         interface = self.interface
         images = self._check_inputs(inputs)
@@ -143,7 +143,7 @@ class Client:
         outputs: dict[str, Array] = {}
         previous = {name: port.previous for name, port in interface.inputs.items()}
         for message in range(interface.messages):
-            shown = {} if select is None else self._show(current, select, message)
+            shown = {} if select is None else self._show(current[LATENT], select, message)
             encrypted = self._encrypt(often, current, message, images, shown)
             self._tell(message, {name: part.contents(name) for name, part in shown.items()})
             parts = {name: part.pack() for name, part in shown.items()}
@@ -243,10 +243,9 @@ class Client:
         self._answer("done")
         self.figures.seconds["keygen"] += time.perf_counter() - started
 
-    def _show(self, current: dict[str, Array], select: Select, message: int) -> dict[str, Part]:
-        """The latents' plaintext part; in `current` its entries become what the server is shown."""
+    def _show(self, latents: Array, select: Select, message: int) -> dict[str, Part]:
+        """The plaintext part of latents that come from a decryption: rounded, counted, and refused beyond a limit."""
         started = time.perf_counter()
-        latents = current[LATENT]
         mask = select(latents)
         values, unit = rounded(latents, mask)
         self.figures.seconds["select"] += time.perf_counter() - started
@@ -256,7 +255,6 @@ class Client:
                 f"step {message} would show more than {SHOWN_LIMIT:,} decrypted entries under one key; at most so many "
                 "are shown, since each tells of the key a little: draw fewer images or steps a run, or encrypt more"
             )
-        current[LATENT] = np.where(mask, latents, values)
         return {} if mask.all() else {LATENT: Part(mask.ravel(), values.ravel(), unit=unit)}
 
     def _tell(self, step: int, contents: Mapping[str, Iterator[tuple[str, Form, int, int]]]) -> None:
@@ -279,8 +277,8 @@ class Client:
         for name, port in ports.items():
             hidden, entries = values[name], images * port.layout.features
             if shown and name in shown:
-                mask = shown[name].mask
-                hidden, entries = np.where(mask.reshape(hidden.shape), hidden, 0.0), int(mask.sum())
+                hidden = hidden - shown[name].values.reshape(hidden.shape)
+                entries = int(shown[name].mask.sum())
             packed = port.layout.pack(hidden)
             encrypted[name] = [self._keys.encrypt_bytes(slots, port.level, port.scale) for slots in packed]
             size = sum(map(len, encrypted[name]))

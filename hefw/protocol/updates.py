@@ -76,7 +76,7 @@ class Update:
         for name, part in self.parts.items():
             yield from part.contents(name)
         for name, items in self.again.items():
-            yield name, "ciphertext", len(self.order), sum(map(len, items))
+            yield f"{name}, again", "ciphertext", 0, sum(map(len, items))  # no number that was not sent before
         if self.listed:
             yield "indices of encrypted entries", "derived", len(self.order), 4 * len(self.order)
 
