@@ -79,7 +79,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
                 error = wrapped.hefw.largest_difference
             mean = float(((picture - plain) ** 2).mean())
             add(
-                f"hefw {strategy}, noise prediction {sent}",
+                f"hefw {strategy}, eps {sent}",
                 seconds=seconds,
                 first_seconds=first,
                 max_abs_error=error,

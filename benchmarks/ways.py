@@ -151,7 +151,7 @@ class Hefw:
 def hefw(warm_up: list[Update]) -> dict[str, Way]:
     """hefw's ways."""
     return {
-        f"hefw {strategy}, noise prediction {noise_prediction}": Hefw(strategy, noise_prediction, warm_up)
+        f"hefw {strategy}, eps {noise_prediction}": Hefw(strategy, noise_prediction, warm_up)
         for noise_prediction in ("plaintext", "encrypted")
         for strategy in ("full", "min_distortion", "sparse")
     }
