@@ -47,7 +47,7 @@ class Install:
 
 @dataclass(frozen=True)
 class Entry:
-    """One backend, strategy, model or scheduler: everything that can be known without importing it."""
+    """One backend, strategy, model, scheduler or attack: everything that can be known without importing it."""
 
     name: str
     target: str  # "package.module:attribute", imported when the entry is first used
@@ -78,3 +78,8 @@ def hefw_models() -> list[Entry]:  # type: ignore[empty-body]
 @hookspec
 def hefw_schedulers() -> list[Entry]:  # type: ignore[empty-body]
     """Schedulers of diffusers' kind; the target is a scheduler class with `from_config`."""
+
+
+@hookspec
+def hefw_attacks() -> list[Entry]:  # type: ignore[empty-body]
+    """What a server may try on what it sees; the target is a `hefw.audit.attacker.Attack`."""

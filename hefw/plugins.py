@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pluggy
 
@@ -19,13 +19,15 @@ from hefw import environments, hookspecs
 from hefw.core.errors import PluginError, line, suggest
 from hefw.hookspecs import Entry
 
-Kind = Literal["backend", "strategy", "model", "scheduler"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Kind = Literal["backend", "strategy", "model", "scheduler", "attack"]
+#: Of which a run has one each.
+KINDS: tuple[Kind, ...] = ("backend", "strategy", "model", "scheduler")
 HOOKS: dict[Kind, str] = {
     "backend": "hefw_backends",
     "strategy": "hefw_strategies",
     "model": "hefw_models",
     "scheduler": "hefw_schedulers",
+    "attack": "hefw_attacks",
 }
 BUILTIN = (
     "hefw.backends.simulator.plugin",
@@ -34,6 +36,7 @@ BUILTIN = (
     "hefw.backends.pyfhel.plugin",
     "hefw.strategies.plugin",
     "hefw.models.plugin",
+    "hefw.audit.plugin",
 )
 
 
@@ -99,7 +102,7 @@ class Registry:
         """One row an entry and one a broken plugin, in the order in which `hefw plugins` prints them."""
         rows = [
             Listed(kind, name, version(entry), entry.summary, self.sources[kind, name], unavailable(entry))
-            for kind in KINDS
+            for kind in HOOKS
             for name in self.names(kind)
             for entry in [self.entry(kind, name)]
         ]
@@ -193,7 +196,7 @@ def build(plugins: Iterable[tuple[str, Any]]) -> Registry:
         try:
             manager.register(plugin() if callable(plugin) else plugin, name=source)
             manager.check_pending()
-            for kind in KINDS:
+            for kind in HOOKS:
                 for entries in getattr(manager.hook, HOOKS[kind])():
                     for entry in entries:
                         staged.add(kind, entry, source)

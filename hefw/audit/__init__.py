@@ -1,0 +1,1 @@
+"""What an honest-but-curious server makes of what a strategy leaves in plaintext."""
