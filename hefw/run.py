@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hefw.backends.choose import with_capability
 from hefw.config import Config, check_labels, merge
 from hefw.core.errors import CapabilityError, ConfigError, ProtocolError
-from hefw.core.graph import Graph
+from hefw.core.graph import Graph, features
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import unroll
@@ -127,7 +127,7 @@ class EndToEnd(Run):
                     def watch(message: int, outputs: Mapping[str, Array], part: slice = part) -> None:
                         states[message + 1, part] = model.latents(outputs)
 
-                    inputs = model.inputs(start[part], self.labels[part])
+                    inputs = _with_history(graph, model.inputs(start[part], self.labels[part]))
                     client.generate(inputs, watch, (number, len(batches)), self._select)
                 client.close()
         seconds = time.perf_counter() - self.clock
@@ -170,6 +170,13 @@ class EndToEnd(Run):
 
         latents = self.model.twin(start, self.labels, self.scheduler(), self.config.steps, watch)
         return np.asarray(self.model.decode(latents))
+
+
+def _with_history(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """A multistep scheduler has no history at first: zeros."""
+    images = len(inputs["latent"])
+    empty = {name: np.zeros((images, features(node))) for name, node in graph.inputs.items()}
+    return {**empty, **inputs}
 
 
 def _check_manifest(interface: Interface, graph: Graph) -> None:

@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 
 from hefw.core.backend import Backend
 from hefw.core.combination import shares
+from hefw.core.errors import SchedulerError
 from hefw.core.graph import Graph
 from hefw.core.lower import Request
 from hefw.core.progress import ProgressCallback
 from hefw.models.schedules import LinearUpdate
 from hefw.models.update_graph import LATENT, NOISE, PREDICTION, update_graph
+from hefw.protocol.packing import Packing
 from hefw.protocol.process import ServerProcess
 from hefw.protocol.update_client import Tensor, UpdateClient, check_result
 from hefw.strategies.base import Strategy
 
 Array = NDArray[np.float64]
+#: Beyond it latents are no picture's. Variance-exploding schedulers begin at some thousands.
+LARGEST_LATENT = 1e6
 NoisePrediction = Literal["encrypted", "plaintext"]
 
 #: Latents are allowed to be this large at least: the noise of any seed is less, and needs no server of its own.
@@ -102,6 +106,11 @@ class Updating:
         }
         if noise is not None:
             tensors[NOISE] = Tensor(noise.ravel(), mask)
+        if not float(np.abs(own).max()) < LARGEST_LATENT:  # nan is not, either
+            raise SchedulerError(
+                f"the latents grow to {float(np.abs(own).max()):.3g} at step {index}, in plaintext, too: this model "
+                "diverges with this scheduler; choose another scheduler or number of steps"
+            )
         factors = {name: float(share[index]) for name, share in self._shares.items()}
         try:
             found = client.step(index, tensors, factors, self.strategy.packed).reshape(sample.shape)
@@ -132,7 +141,9 @@ class Updating:
         """A session for this schedule and these latents: the one that is open, if it is of the same."""
         needed = 2.0 ** np.ceil(np.log2(max(LEAST_MAGNITUDE, float(np.abs(sample).max()))))
         self._magnitude = max(self._magnitude, needed)
-        graph = update_graph(self._updates, sample.size, self._magnitude)
+        # two entries lie in a slot where the library has complex numbers
+        positions = Packing(1, self.backend.capabilities.complex_values).positions(sample.size)
+        graph = update_graph(self._updates, positions, self._magnitude)
         if self._session is not None and self._graph is not None and self._graph.digest == graph.digest:
             return
         self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,14 +58,16 @@ class Layout:
         places = np.argsort(period, kind="stable")[np.count_nonzero(period < 0) :]
         return places.reshape(self.features, -1)
 
-    def pack(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def pack(self, values: NDArray[Any]) -> NDArray[Any]:
         """(images, features) with at most `batch` images -> (ciphertexts, slots), zero where nothing sits."""
         images, features = values.shape
         if features != self.features or images > self.batch:
             raise LoweringError(
                 f"values of shape {values.shape} do not fit a layout of {self.features} features, {self.batch} images"
             )
-        padded = np.zeros((features + 1, self.batch))  # the last row stands for position -1
+        padded = np.zeros(
+            (features + 1, self.batch), np.result_type(values, np.float64)
+        )  # the last row stands for position -1
         padded[:-1, :images] = values.T
         return padded[self.positions].reshape(self.ciphertexts, -1)
 

@@ -85,14 +85,32 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
     if missing:
         raise LoweringError(f"the graph has no calibration for its inputs {', '.join(missing)}; add it to the graph")
     if request.bootstrap:
+        if any(node.previous is not None for node in graph.inputs.values()):
+            raise LoweringError(
+                "a scheduler that goes back several steps needs the key holder at each; use refresh: client, or a "
+                "one-step scheduler such as ddim"
+            )
         backend.require("bootstrap")
     elif request.every == 1 and is_combination(graph):
         return lower_combination(graph, backend, request.precision_db, request.params)
+    _check_range(graph)
     flat = centre_squares(normalise(unroll(graph, request.every)))
     for node in flat.nodes.values():
         if isinstance(node, Affine) and not node.terms:
             raise LoweringError(f"{node.name!r} is a constant, which reads no input: compute it in plaintext")
     return _Lowering(graph, flat, backend, request, costs or Costs()).run()
+
+
+def _check_range(graph: Graph) -> None:
+    """A network that diverges on its calibration has no scales."""
+    with np.errstate(all="ignore"):
+        for step, values in enumerate(graph.trajectory(graph.calibration)):
+            for name, value in values.items():
+                if not np.isfinite(value).all():
+                    raise LoweringError(
+                        f"the values of {name!r} grow without bound by step {step} of {graph.steps}: in plaintext, "
+                        "too, this model diverges with this scheduler; choose another scheduler or number of steps"
+                    )
 
 
 @dataclass(frozen=True)

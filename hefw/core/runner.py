@@ -21,7 +21,7 @@ from hefw.core.progress import Progress, ProgressCallback
 
 Ciphertexts = list[Ciphertext]
 Watch = Callable[[int, str, Ciphertexts], None]  # step, operation, value
-Shown = Mapping[str, NDArray[np.float64]]  # input or output -> its plaintext part (images, features)
+Shown = Mapping[str, NDArray[Any]]  # input or output -> its plaintext part (images, features)
 
 
 class Weights:
@@ -186,7 +186,7 @@ class Runner:
             given[name] = self._add_shown(given[name], ports[name].layout, shown[name])
         return given
 
-    def _add_shown(self, value: Ciphertexts, layout: Layout, part: NDArray[np.float64]) -> Ciphertexts:
+    def _add_shown(self, value: Ciphertexts, layout: Layout, part: NDArray[Any]) -> Ciphertexts:
         evaluator = self.evaluator
         packed = layout.pack(part)[: len(value)]
         return [

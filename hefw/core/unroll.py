@@ -23,6 +23,11 @@ def unroll(graph: Graph, every: int) -> Graph:
     if every < 1 or graph.steps % every:
         divisors = [str(k) for k in range(1, graph.steps + 1) if graph.steps % k == 0]
         raise LoweringError(f"every {every} does not divide {graph.steps} steps; choose one of {', '.join(divisors)}")
+    if every > 1 and any(node.previous is not None for node in graph.inputs.values()):
+        raise LoweringError(
+            "a scheduler that goes back several steps needs a message a step; use refresh: client without every, or a "
+            "one-step scheduler such as ddim"
+        )
     return graph if every == 1 else _Unroller(graph, every).run()
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import diffusers
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -39,7 +39,7 @@ NONLINEAR_OPTIONS = ("clip_sample", "thresholding")
 STOCHASTIC_OPTIONS = ("variance_type", "algorithm_type", "stochastic_sampling")
 SINGULAR_OPTIONS = ("rescale_betas_zero_snr", "prediction_type")
 WHAT_WORKS = "use a deterministic scheduler such as DDIMScheduler with clip_sample=False"
-WHERE_NOISE_WORKS = "or protocol 'update-only', where the key holder gives the noise"
+UPDATE_ONLY = "protocol 'update-only'"
 
 SampleFeed = Callable[[int, "torch.Tensor | None"], torch.Tensor]
 PredictionFeed = Callable[[int], torch.Tensor]
@@ -95,6 +95,32 @@ def linear_updates(scheduler: Any, num_inference_steps: int, *, stochastic: bool
             message names the scheduler and the option.
     """
     return read_updates(_with_timesteps(scheduler, num_inference_steps), stochastic=stochastic)
+
+
+def one_step_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdate]:
+    """The updates of a scheduler whose steps take nothing but the latent, as the model has it, and one prediction.
+
+    For graphs that have no inputs for more.
+
+    Raises:
+        SchedulerError: as `linear_updates`, and for a scheduler that needs a history, scales the model's input, or has
+            fractional timesteps.
+    """
+    name, updates = type(scheduler).__name__, linear_updates(scheduler, num_inference_steps)
+    for update in updates:
+        at, needs = f"at timestep {update.timestep:g}", ""
+        if len(update.predictions) > 1 or update.earlier_samples:
+            needs = f"is a multistep method: its step {at} uses earlier predictions or latents"
+        elif update.model_input_scale != 1:
+            needs = f"gives the model {update.model_input_scale:.3g} times the latent {at}"
+        elif not update.timestep.is_integer():
+            needs = f"gives the model the fractional timestep {update.timestep:g}"
+        if needs:
+            raise SchedulerError(
+                f"{name} {needs}, which this model's graph does not take: use a one-step scheduler such as "
+                f"DDIMScheduler, or {UPDATE_ONLY}"
+            )
+    return updates
 
 
 def initial_noise(scheduler: Any, num_inference_steps: int) -> float:
@@ -177,7 +203,8 @@ class _Reader:
         if not stochastic and any(float(added.abs().max()) > 0 for added in noise):
             raise SchedulerError(
                 f"{self.name} is stochastic{self.named(STOCHASTIC_OPTIONS, self.arguments)}: its step adds random "
-                f"noise, so it is no linear update; {WHAT_WORKS} and eta=0, {WHERE_NOISE_WORKS}"
+                f"noise, so it is no linear update; {WHAT_WORKS} and eta=0, or {UPDATE_ONLY}, where the key "
+                "holder gives the noise"
             )
         scaled, stepped = self.run(lambda k, _: basis[2 * k], lambda k: basis[2 * k + 1])
         rows = [(step - added).flatten().numpy() for step, added in zip(stepped, noise, strict=True)]

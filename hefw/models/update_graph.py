@@ -26,9 +26,9 @@ def update_graph(updates: Sequence[LinearUpdate], entries: int, magnitude: float
     and `noise`; the output is `result`. `magnitude` bounds the latents.
     """
     terms: list[Term] = [(LATENT, None, [u.sample for u in updates])]
-    terms += _earlier(LATENT, [u.earlier_samples for u in updates])
+    terms += earlier(LATENT, [u.earlier_samples for u in updates])
     terms += [(PREDICTION, None, [u.predictions[0] for u in updates])]
-    terms += _earlier(PREDICTION, [u.predictions[1:] for u in updates])
+    terms += earlier(PREDICTION, [u.predictions[1:] for u in updates])
     if any(u.noise for u in updates):
         terms.append((NOISE, None, [float(u.noise) for u in updates]))
     identity = SparseMatrix.diagonal(np.ones(entries))
@@ -45,7 +45,7 @@ def update_graph(updates: Sequence[LinearUpdate], entries: int, magnitude: float
     )
 
 
-def _earlier(name: str, rows: Sequence[Sequence[float]]) -> list[Term]:
+def earlier(name: str, rows: Sequence[Sequence[float]]) -> list[Term]:
     """A term for every step back that some step takes."""
     names = [name, *(f"{name}-{back}" for back in range(1, max(map(len, rows)) + 1))]
     return [

@@ -301,7 +301,7 @@ class Client:
                 raise ProtocolError(
                     f"output {name!r} has {len(items)} ciphertexts; {port.layout.ciphertexts} are expected"
                 )
-            slots = np.stack([self._decrypt_one(item, name, port) for item in items])
+            slots = np.stack([self._decrypt_one(item, name, port).real for item in items])
             with np.errstate(over="ignore"):  # what is too large is refused below
                 values = port.layout.unpack(slots, images) * port.factors[step]
             if not np.isfinite(values).all() or np.abs(values).max() > LARGEST_LATENT:
@@ -313,8 +313,8 @@ class Client:
         self.figures.seconds["decrypt"] += time.perf_counter() - started
         return outputs
 
-    def _decrypt_one(self, item: bytes, name: str, port: Port) -> Array:
-        """The real parts of one output ciphertext's slots, which must be at the level and scale that were announced."""
+    def _decrypt_one(self, item: bytes, name: str, port: Port) -> NDArray[np.complex128]:
+        """One output ciphertext's slots; it must be at the level and scale that were announced."""
         assert self._keys is not None
         envelope = Envelope.unpack(item)
         if envelope.level != port.level or envelope.scale != port.scale:
@@ -322,7 +322,7 @@ class Client:
                 f"output {name!r} is at level {envelope.level} and scale {envelope.scale:g}; the manifest announced "
                 f"level {port.level} and scale {port.scale:g}"
             )
-        return self._keys.decrypt_bytes(item).real
+        return self._keys.decrypt_bytes(item)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hefw.core.errors import EnvelopeError, ProtocolError
 from hefw.protocol import wire
 from hefw.protocol.client import VIEW_BYTES, Client
+from hefw.protocol.packing import Packing
 from hefw.protocol.parts import Mask, Part
 from hefw.protocol.updates import Update
 
@@ -39,7 +40,8 @@ class UpdateClient(Client):
         ----------
         tensors : the program's inputs of this step by name; what they were before is kept on both sides.
         shares : by which factor each input, earlier ones included, enters this step's sum.
-        listed : whether ciphertexts hold a list of the encrypted entries, or all entries in their places.
+        listed : whether ciphertexts hold a list of the encrypted entries where that takes fewer of them, or always all
+            entries in their places.
         """
         if step == 0:
             self._held, self._order = {}, np.zeros(0, dtype=np.int64)
@@ -49,7 +51,9 @@ class UpdateClient(Client):
         known = held | dict(tensors)
         hidden = np.any([known[name].mask for name, share in shares.items() if share], axis=0)
         inside = np.any([tensor.mask for tensor in tensors.values()], axis=0) | hidden
-        order = np.flatnonzero(inside) if listed else np.arange(len(inside) if inside.any() else 0)
+        everything = np.arange(len(inside) if inside.any() else 0)
+        order = self._listed(inside) if listed else everything
+        listed = len(order) < len(everything)
         moved = not np.array_equal(order, self._order)
         started = time.perf_counter()
         again = {name: self._encrypted(name, t, order) for name, t in held.items() if moved and t.mask.any()}
@@ -57,13 +61,34 @@ class UpdateClient(Client):
             name: Part(t.mask, np.where(t.mask, 0.0, t.values), self._encrypted(name, t, order))
             for name, t in tensors.items()
         }
-        update = Update(step, parts, again, order, listed and bool(len(order)))
+        paired = self._packing.paired
+        update = Update(step, len(inside), paired, parts, again, order, listed)
         self.figures.seconds["encrypt"] += time.perf_counter() - started
         for item, form, entries, size in update.contents():
             self.ledger.add("server", step, item, form, entries, size)
         result = self._exchange(update, hidden)
         self._held, self._order = known, order
         return result
+
+    @property
+    def _packing(self) -> Packing:
+        """Two entries lie in a slot where the library has complex numbers: the graph then has half as many."""
+        layout = next(iter(self.interface.inputs.values())).layout
+        return Packing(layout.width, self.backend.capabilities.complex_values)
+
+    def _listed(self, inside: Mask) -> NDArray[np.int64]:
+        """The list of entries for ciphertexts: those inside, and more where that takes no ciphertext more.
+
+        All entries then stay in their places, or else those of the last list on it: what was sent before need not be
+        sent again while they do.
+        """
+        count, least = self._packing.ciphertexts, int(inside.sum())
+        both = inside.copy()
+        both[self._order] = True
+        for more in (np.full_like(inside, least > 0), both):
+            if count(int(more.sum())) == count(least):
+                return np.flatnonzero(more)
+        return np.flatnonzero(inside)
 
     def _exchange(self, update: Update, hidden: Mask) -> Array:
         """Send an update, and put its result together: the entries `hidden` come in ciphertexts."""
@@ -77,15 +102,15 @@ class UpdateClient(Client):
         ((name, port),) = self.interface.outputs.items()
         items = answer.fields.get("ciphertexts")
         values = np.frombuffer(wire.field(answer, "values", bytes), "<f8")
-        count = -(-len(update.order) // port.layout.width) if hidden.any() else 0
+        count = self._packing.ciphertexts(len(update.order)) if hidden.any() else 0
         if not isinstance(items, list) or len(items) != count or not all(isinstance(b, bytes) for b in items):
             raise EnvelopeError(f"the result of an update has {count} ciphertexts; others came")
         if len(values) != int((~hidden).sum()) or not np.isfinite(values).all():
             raise EnvelopeError("the plaintext entries of an update's result are not those that were shown")
         result = np.zeros(len(hidden))
         if items:
-            slots = np.concatenate([self._decrypt_one(item, name, port) for item in items])
-            result[update.order] = slots[: len(update.order)] * port.factors[update.step]
+            slots = np.stack([self._decrypt_one(item, name, port) for item in items])
+            result[update.order] = self._packing.unpack(slots, len(update.order)) * port.factors[update.step]
         result[~hidden] = values * port.factors[update.step]
         size = sum(map(len, items)) + values.nbytes
         self.figures.download_per_step = size
@@ -99,11 +124,8 @@ class UpdateClient(Client):
             return ()
         assert self._keys is not None
         port = self.interface.inputs[name]
-        listed = np.zeros(-(-len(order) // port.layout.width) * port.layout.width)
-        listed[: len(order)] = np.where(tensor.mask, tensor.values, 0.0)[order]
-        made = [
-            self._keys.encrypt_bytes(slots, port.level, port.scale) for slots in listed.reshape(-1, port.layout.width)
-        ]
+        packed = self._packing.pack(np.where(tensor.mask, tensor.values, 0.0)[order])
+        made = [self._keys.encrypt_bytes(slots, port.level, port.scale) for slots in packed]
         if name == next(iter(self.interface.inputs)):
             self.view.append(made[0][:VIEW_BYTES])
         return tuple(made)

@@ -16,6 +16,7 @@ from hefw.core.ledger import Form
 from hefw.core.program import Interface
 from hefw.core.progress import ProgressCallback
 from hefw.protocol import wire
+from hefw.protocol.packing import Packing
 from hefw.protocol.parts import Mask, Part
 from hefw.protocol.wire import Message
 
@@ -27,11 +28,13 @@ Places = NDArray[np.int64]
 class Update:
     """An 'update' message.
 
-    `order` are the entries that ciphertexts hold, first to last: a list (`listed`), or all of them in their places.
-    `again` are tensors that came before, in the order of now.
+    `order` are the entries that ciphertexts hold, first to last: a list (`listed`), or all of them in their places;
+    with `paired` two of them lie in a slot. `again` are tensors that came before, in the order of now.
     """
 
     step: int
+    entries: int
+    paired: bool
     parts: Mapping[str, Part]
     again: Mapping[str, tuple[bytes, ...]]
     order: Places
@@ -42,6 +45,8 @@ class Update:
         return wire.encode(
             "update",
             step=self.step,
+            entries=self.entries,
+            paired=self.paired,
             parts={name: part.pack() for name, part in self.parts.items()},
             again={name: list(items) for name, items in self.again.items()},
             listed=self.listed,
@@ -51,7 +56,10 @@ class Update:
     @staticmethod
     def unpack(message: Message, interface: Interface) -> Update:
         """Read and check one; EnvelopeError or ProtocolError if it is not one of this program."""
-        entries = next(iter(interface.inputs.values())).layout.features
+        entries, paired = wire.field(message, "entries", int), wire.field(message, "paired", bool)
+        features = next(iter(interface.inputs.values())).layout.features
+        if entries < 1 or Packing(1, paired).positions(entries) != features:
+            raise ProtocolError(f"{entries} entries came, for a program of {features} slots")
         parts = wire.field(message, "parts", dict)
         again = wire.blobs(message, "again")
         for name in (*parts, *again):
@@ -65,6 +73,8 @@ class Update:
             raise EnvelopeError("the indices of encrypted entries must ascend")
         return Update(
             wire.field(message, "step", int),
+            entries,
+            paired,
             {name: Part.unpack(data, entries) for name, data in parts.items()},
             {name: tuple(items) for name, items in again.items()},
             order,
@@ -117,8 +127,11 @@ class Updates:
             if not np.isin(np.flatnonzero(hidden), update.order).all():
                 raise ProtocolError("an encrypted entry is in no ciphertext")
             inputs = {name: part.ciphertexts for name, part in used.items() if part.mask.any()}
-            added = np.zeros((1, len(plain)))
-            added[0, : len(update.order)] = np.where(hidden, plain, 0.0)[update.order]
+            layout = self.interface.outputs[self.result].layout
+            packed = Packing(layout.width, update.paired).pack(np.where(hidden, plain, 0.0)[update.order])
+            added = np.zeros((1, layout.features), packed.dtype)
+            count = min(packed.size, layout.features)
+            added[0, :count] = packed.ravel()[:count]
             ciphertexts = engine.run(update.step, inputs, progress, {self.result: added})[self.result]
         self._held, self._order, self._next = parts, update.order, update.step + 1
         return ciphertexts, plain[~hidden]

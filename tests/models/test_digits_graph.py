@@ -13,14 +13,17 @@ from diffusers import DDIMScheduler
 
 import hefw.models.digits.graph
 from hefw.backends.simulator.backend import SimulatorBackend
-from hefw.core.errors import SchedulerError
+from hefw.core.errors import LoweringError, SchedulerError
 from hefw.core.graph import Graph
 from hefw.core.lower import Request, lower
 from hefw.core.normalise import normalise
 from hefw.core.params import CkksParams
 from hefw.models.digits.graph import digits_graph
+from hefw.models.digits.model import Digits
 from hefw.models.digits.unet import DigitsUNet
-from hefw.models.schedules import LinearUpdate, linear_updates
+from hefw.models.plugin import DigitsOptions
+from hefw.models.schedules import LinearUpdate, initial_noise, linear_updates
+from hefw.plugins import registry
 
 WEIGHTS = Path(hefw.models.digits.graph.__file__).with_name("weights")
 STEPS = 10
@@ -111,17 +114,38 @@ def test_a_schedule_that_ignores_the_prediction_is_refused() -> None:
         digits_graph(model, [idle])
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"noise": True}, "stochastic"),
-        ({"predictions": (0.5, 0.1)}, "multistep"),
-        ({"earlier_samples": (0.5,)}, "multistep"),
-        ({"model_input_scale": 0.5}, r"gives the model 0\.5 times the latent"),
-        ({"timestep": 10.5}, r"fractional timestep 10\.5"),
-    ],
-)
-def test_updates_that_the_graph_cannot_do_are_refused(change: dict[str, object], named: str) -> None:
+def test_a_scheduler_that_adds_noise_is_refused() -> None:
     model, updates, _ = bundled()
-    with pytest.raises(SchedulerError, match=named):
-        digits_graph(model, [dataclasses.replace(updates[0], **change)])  # type: ignore[arg-type]
+    with pytest.raises(SchedulerError, match=r"stochastic.*update-only"):
+        digits_graph(model, [dataclasses.replace(updates[0], noise=True)])
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "pndm", "lms", "dpm-solver++", "unipc"])
+def test_every_schedulers_trajectory_is_the_twins(name) -> None:
+    """With histories, with an input that the scheduler scales, and at fractional timesteps."""
+    digits = Digits(DigitsOptions())
+    kind = registry().load("scheduler", name)
+    scheduler = digits.scheduler(kind, {"timestep_spacing": "linspace"})
+    graph = digits.graph(scheduler, STEPS)
+    labels = np.arange(10)
+    start = np.random.default_rng(5).normal(size=(10, 1, 8, 8)) * initial_noise(scheduler, STEPS)
+    history = {name: np.zeros((10, 64)) for name in graph.inputs}
+    output = graph.outputs["latent"]
+    found = [
+        values[output.node] * output.factors[step]
+        for step, values in enumerate(graph.trajectory(history | digits.inputs(start, labels)))
+    ]
+    expected: dict[int, np.ndarray] = {}
+    digits.twin(start, labels, scheduler, STEPS, lambda step, x: expected.update({step: x.reshape(10, 64).copy()}))
+    assert len(found) == len(expected) == graph.steps
+    for step, latent in enumerate(found):
+        assert np.abs(latent - expected[step]).max() < 1e-3 * max(1.0, np.abs(latent).max()), f"step {step}"
+
+
+def test_a_history_of_several_steps_is_not_unrolled() -> None:
+    digits = Digits(DigitsOptions())
+    graph = digits.graph(digits.scheduler(registry().load("scheduler", "lms"), {}), STEPS)
+    assert any(node.previous for node in graph.inputs.values())
+    for request in (Request(every=2), Request(bootstrap=True)):
+        with pytest.raises(LoweringError, match="goes back several steps"):
+            lower(graph, SimulatorBackend(), request)

@@ -16,6 +16,7 @@ from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Output, Poly
 from hefw.core.linear import SparseMatrix
 from hefw.models.digits.unet import PATCH, DigitsUNet
 from hefw.models.schedules import LinearUpdate
+from hefw.models.update_graph import earlier
 
 Array = NDArray[np.float64]
 Shape = tuple[int, int, int]
@@ -32,28 +33,32 @@ def matrix_of(function: Callable[[torch.Tensor], torch.Tensor], shape: Shape) ->
     return SparseMatrix.from_dense(columns.reshape(size, -1).T.contiguous().numpy())
 
 
-def digits_graph(model: DigitsUNet, updates: Sequence[LinearUpdate]) -> Graph:
-    """One denoising step of `model` with the scheduler's update, for the steps of `updates`.
+def digits_graph(model: DigitsUNet, updates: Sequence[LinearUpdate], noise: float = 1.0) -> Graph:
+    """One denoising step of `model` with the scheduler's update, for the steps of `updates`; x_T is noise * N(0, 1).
 
-    The input `latent` is the picture itself, (1, height, width); `label` is one-hot. The output is v + (c / d) x: the
-    key holder multiplies it by the public d and has x_{t-1}, so that the update costs no level and re-encodes nothing.
+    The input `latent` is the picture itself, (1, height, width); `label` is one-hot. The output is v + (f / a) x: the
+    key holder multiplies it by the public a and has x_{t-1}, so that the update costs no level and re-encodes nothing.
+    A multistep scheduler's history is further inputs, `latent-1`, `prediction-1` and so on, zero at the first step; the
+    prediction is then an output, too. SchedulerError for a scheduler that adds noise.
     """
     model = copy.deepcopy(model).double().eval()
-    return _Builder(model, updates).graph()
+    return _Builder(model, updates, noise).graph()
 
 
 class _Builder:
-    def __init__(self, model: DigitsUNet, updates: Sequence[LinearUpdate]) -> None:
+    def __init__(self, model: DigitsUNet, updates: Sequence[LinearUpdate], noise: float) -> None:
         for update in updates:
             _check(update)
         self.model = model
         self.updates = updates
+        self.noise = noise
         size = model.config.sample_size
         self.image: Shape = (1, size, size)
         self.grid = (size // PATCH, size // PATCH)
+        self.pixels = SparseMatrix.diagonal(np.ones(int(np.prod(self.image))))
         self.nodes: dict[str, Node] = {}
         with torch.no_grad():
-            self.time = [[b.numpy() for b in model.time_biases(int(u.timestep))] for u in updates]
+            self.time = [[b.numpy() for b in model.time_biases(_whole(u.timestep))] for u in updates]
             self.tables = [table.detach().numpy() for table in model.label_tables()]
 
     def graph(self) -> Graph:
@@ -65,7 +70,7 @@ class _Builder:
         self.nodes["latent"] = Input("latent", self.image)
         self.nodes["label"] = Input("label", (classes,), once=True)
         first = matrix_of(lambda x: _linear(m.inp)(functional.pixel_unshuffle(x, PATCH)), self.image)
-        self.stage(0, high, [LinearTerm("latent", first)], [m.inp])
+        self.stage(0, high, [LinearTerm(self.network_input(), first)], [m.inp])
         self.stage(1, low, [LinearTerm("a0", matrix_of(_linear(m.down), high))], [m.down])
         residual = LinearTerm("z1", SparseMatrix.diagonal(np.ones(int(np.prod(low)))))
         self.stage(2, low, [residual, LinearTerm("a1", matrix_of(_linear(m.mid), low))], [m.mid])
@@ -75,18 +80,37 @@ class _Builder:
 
         last = matrix_of(lambda a: functional.pixel_shuffle(_linear(m.out)(a), PATCH), high)
         bias = functional.pixel_shuffle(_bias(m.out)[None, :, None, None].expand(1, -1, rows, columns), PATCH)
-        pixels = SparseMatrix.diagonal(np.ones(int(np.prod(self.image))))
-        ratio = np.array([u.sample / u.predictions[0] for u in self.updates])
-        terms = (LinearTerm("a3", last), LinearTerm("latent", pixels, ratio))
-        self.nodes["update"] = Affine("update", self.image, terms, bias.reshape(1, -1).numpy())
-        factors = np.array([u.predictions[0] for u in self.updates])
-        return Graph(
-            self.nodes,
-            {"latent": Output("update", factors, feedback="latent")},
-            tuple(int(u.timestep) for u in self.updates),
-            self.calibration(classes),
-            {"model": "digits"},
-        )
+        outputs = self.update(LinearTerm("a3", last), bias.reshape(1, -1).numpy())
+        timesteps = tuple(u.timestep for u in self.updates)
+        return Graph(self.nodes, outputs, timesteps, self.calibration(classes), {"model": "digits"})
+
+    def network_input(self) -> str:
+        """The node that the network reads: the latent, or what the scheduler makes of it."""
+        scales = np.array([u.model_input_scale for u in self.updates])
+        if (scales == 1).all():
+            return "latent"
+        term = LinearTerm("latent", self.pixels, scales)
+        self.nodes["scaled"] = Affine("scaled", self.image, (term,), np.zeros((1, self.pixels.shape[0])))
+        return "scaled"
+
+    def update(self, last: LinearTerm, bias: Array) -> dict[str, Output]:
+        """The scheduler's update, divided by its first coefficient; the outputs by name."""
+        first = np.array([u.predictions[0] for u in self.updates])
+        terms = [LinearTerm("latent", self.pixels, np.array([u.sample for u in self.updates]) / first)]
+        latents = earlier("latent", [u.earlier_samples for u in self.updates])
+        predictions = earlier("prediction", [u.predictions[1:] for u in self.updates])
+        for name, previous, factors in (*latents, *predictions):
+            # what the prediction was comes back from the output of that name
+            before = None if previous == "prediction" else previous
+            self.nodes[name] = Input(name, self.image, previous=before)
+            terms.append(LinearTerm(name, self.pixels, np.array(factors) / first))
+        outputs = {"latent": Output("update", first, feedback="latent")}
+        if predictions:
+            self.nodes["prediction"] = Affine("prediction", self.image, (last,), bias)
+            outputs["prediction"] = Output("prediction", np.ones(len(first)), feedback="prediction-1")
+            last, bias = LinearTerm("prediction", self.pixels), np.zeros_like(bias)
+        self.nodes["update"] = Affine("update", self.image, (last, *terms), bias)
+        return outputs
 
     def stage(self, k: int, shape: Shape, terms: list[LinearTerm], layers: list[nn.Module]) -> None:
         """z_k = terms + T_k(t) + L_k[y] and a_k = z_k + a z_k^2."""
@@ -101,34 +125,28 @@ class _Builder:
         self.nodes[f"a{k}"] = Polynomial(f"a{k}", shape, f"z{k}", np.stack([0 * a, 0 * a + 1, a]))
 
     def calibration(self, classes: int) -> dict[str, Array]:
-        """Public samples of the first step: noise, and every label in turn."""
+        """Public samples of the first step: noise, every label in turn, and no history."""
         rng = np.random.default_rng(0)
+        pixels = (CALIBRATION_IMAGES, int(np.prod(self.image)))
+        samples = {name: np.zeros(pixels) for name, node in self.nodes.items() if isinstance(node, Input)}
         labels = np.eye(classes)[np.arange(CALIBRATION_IMAGES) % classes]
-        return {"latent": rng.normal(size=(CALIBRATION_IMAGES, int(np.prod(self.image)))), "label": labels}
+        return samples | {"latent": self.noise * rng.normal(size=pixels), "label": labels}
 
 
 def _check(update: LinearUpdate) -> None:
-    """This graph takes one latent and one prediction at a whole timestep."""
+    """A server that knows no noise of the scheduler's cannot add it; it divides by the first coefficient."""
     at = f"at timestep {update.timestep:g}"
     if update.noise:
-        raise SchedulerError(f"the scheduler is stochastic: its step {at} adds random noise, so it is no linear update")
-    if len(update.predictions) > 1 or update.earlier_samples:
         raise SchedulerError(
-            f"the scheduler is a multistep method: its step {at} uses earlier predictions or samples, which is not "
-            "supported; use a deterministic one-step scheduler such as DDIMScheduler with clip_sample=False"
-        )
-    if update.model_input_scale != 1:
-        raise SchedulerError(
-            f"the scheduler gives the model {update.model_input_scale:.3g} times the latent {at}: in protocol "
-            "'end-to-end' digits takes it as it is; use a scheduler without scale_model_input, such as DDIMScheduler"
+            f"the scheduler is stochastic: its step {at} adds random noise, so it is no linear update; "
+            "use protocol: update-only, or a scheduler without noise, such as ddim"
         )
     if not update.predictions[0]:
         raise SchedulerError(f"the prediction has no effect {at}: use fewer steps")
-    if not float(update.timestep).is_integer():
-        raise SchedulerError(
-            f"the scheduler gives the model the fractional timestep {update.timestep:g}: expected whole numbers; try "
-            "timestep_spacing='trailing' without Karras sigmas"
-        )
+
+
+def _whole(timestep: float) -> int | float:
+    return int(timestep) if timestep.is_integer() else timestep
 
 
 def _linear(layer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:

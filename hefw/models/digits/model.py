@@ -16,7 +16,7 @@ from hefw.models.base import Watch
 from hefw.models.digits.graph import digits_graph
 from hefw.models.digits.train import BUNDLED, load
 from hefw.models.plugin import DigitsOptions
-from hefw.models.schedules import converted, linear_updates
+from hefw.models.schedules import converted, initial_noise, linear_updates
 
 Array = NDArray[np.float64]
 
@@ -45,7 +45,8 @@ class Digits:
 
     def graph(self, scheduler: Any, steps: int) -> Graph:
         """One denoising step with the scheduler's update, for `steps` steps."""
-        return digits_graph(self.unet, linear_updates(scheduler, steps))
+        updates = linear_updates(scheduler, steps)
+        return digits_graph(self.unet, updates, initial_noise(scheduler, steps))
 
     def inputs(self, latents: Array, labels: NDArray[np.int64]) -> dict[str, Array]:
         """(images, 64) pixels and (images, 10) one-hot labels. ConfigError for a label that does not exist."""
