@@ -17,6 +17,7 @@ from hefw.models.schedules import linear_updates
 from hefw.models.update_graph import LATENT, PREDICTION, update_graph
 from hefw.plugins import registry
 from hefw.protocol import wire
+from hefw.protocol.packing import Packing
 from hefw.protocol.server import Server
 from hefw.protocol.update_client import Tensor, UpdateClient, check_result
 from hefw.protocol.updates import Update as Sent
@@ -113,7 +114,8 @@ class Hefw:
         backend = found.load("backend", "tenseal")(found.entry("backend", "tenseal").options())
         self._strategy = found.load("strategy", strategy)(found.entry("strategy", strategy).options())
         self._encrypts_predictions = noise_prediction == "encrypted"
-        graph = update_graph(linear_updates(SCHEDULER, STEPS), int(np.prod(SHAPE)), LARGEST)
+        positions = Packing(1, backend.capabilities.complex_values).positions(int(np.prod(SHAPE)))
+        graph = update_graph(linear_updates(SCHEDULER, STEPS), positions, LARGEST)
         self._shares = shares(graph)
         self._loop = Loop(Server(graph, backend))
         self._client = UpdateClient(self._loop, backend)
