@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.audit.trajectories import Array, Labels, Trajectories
-from hefw.audit.view import Rules, View, observe
+from hefw.audit.view import Rules, View, look
 from hefw.models.schedules import LinearUpdate
 from hefw.strategies.base import Strategy
 
@@ -58,7 +58,7 @@ class Attacker:
     @cached_property
     def own_view(self) -> View:
         """What the attacker would see of its own runs."""
-        return observe(self.own, self.strategy, self.updates, self.rules)
+        return look(self.own, self.strategy, self.updates, self.rules)
 
     @cached_property
     def noise_scale(self) -> NDArray[np.float64]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +51,11 @@ class Ends:
     mean: Score
     everything: Score
 
-    def nothing(self, metric: str) -> tuple[str, Array]:
+    def nothing(self, metric: str) -> tuple[Literal["sample", "mean"], Array]:
         """Which of the two that see nothing comes closer by a metric, and its figures."""
         sign = 1 if METRICS[metric].higher_is_closer else -1
-        found = {"sample": self.sample, "mean": self.mean}
-        best = max(found, key=lambda name: sign * float(found[name].scores[metric].mean()))
-        return best, found[best].scores[metric]
+        sample, mean = self.sample.scores[metric], self.mean.scores[metric]
+        return ("sample", sample) if sign * float(sample.mean() - mean.mean()) >= 0 else ("mean", mean)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Outcome:
     name: str
     reason: str | None = None
     score: Score | None = None
-    findings: Mapping[str, Finding] | None = None
+    findings: Mapping[str, Finding] = field(default_factory=dict)
 
 
 def score(subject: Subject, guess: Guess, truth: Array, labels: Labels | None, rng: np.random.Generator) -> Score:

@@ -11,10 +11,9 @@ import numpy as np
 
 from hefw.audit.attacker import Denoiser, Judge
 from hefw.audit.trajectories import Array, Labels, Trajectories, joined, record, record_prompts
-from hefw.audit.view import Rules, Selector, View, look, observe
 from hefw.models.base import Model, PromptModel, Wish
 from hefw.models.schedules import LinearUpdate, initial_noise, linear_updates
-from hefw.strategies.base import Strategy
+from hefw.models.seeded import seeded
 
 #: Which random numbers: of the pictures that are audited, and of the attacker's own runs.
 AUDITED, OWN = 0, 1
@@ -23,7 +22,7 @@ BATCH = 500
 
 
 class Subject(ABC):
-    """Runs with a seed: equal seeds and counts give equal runs, and the first of many are those of few."""
+    """Runs with a seed: equal seeds and counts give equal runs."""
 
     model: Model | PromptModel
     updates: list[LinearUpdate]
@@ -39,8 +38,8 @@ class Subject(ABC):
         self.denoiser = model if isinstance(model, Denoiser) else None
 
     @abstractmethod
-    def seen(self, count: int, strategy: Strategy, rules: Rules) -> tuple[Trajectories, View]:
-        """Runs of pictures to be audited, as they are under a strategy and a protocol, and what the server sees."""
+    def audited(self, count: int) -> Trajectories:
+        """Runs of pictures to be audited."""
 
     @abstractmethod
     def own(self, count: int) -> Trajectories:
@@ -62,23 +61,20 @@ class LabelSubject(Subject):
         self.updates = linear_updates(scheduler(), steps, stochastic=True)
         self._scheduler, self._steps, self._seed = scheduler, steps, seed
 
-    def seen(self, count: int, strategy: Strategy, rules: Rules) -> tuple[Trajectories, View]:
-        selector = Selector(strategy, rules)
-        runs = self._run(self._start(count, AUDITED), np.arange(count) % self.labels, selector)
-        return runs, look(runs, selector.masks, self.updates, rules)
+    def audited(self, count: int) -> Trajectories:
+        return self._run(AUDITED, np.arange(count) % self.labels)
 
     def own(self, count: int) -> Trajectories:
-        labels = np.random.default_rng([self._seed, OWN, 1]).integers(self.labels, size=count)
-        start = self._start(count, OWN)
-        parts = [slice(first, first + BATCH) for first in range(0, count, BATCH)]
-        return joined([self._run(start[part], labels[part], None) for part in parts])
+        return self._run(OWN, np.random.default_rng([self._seed, OWN, 1]).integers(self.labels, size=count))
 
-    def _start(self, count: int, which: int) -> Array:
-        noise = np.random.default_rng([self._seed, which]).normal(size=(count, *self.model.latent_shape))
-        return np.asarray(noise * initial_noise(self._scheduler(), self._steps))
-
-    def _run(self, start: Array, labels: Labels, between: Selector | None) -> Trajectories:
-        return record(self.model, self._scheduler(), start, labels, self._steps, between)
+    def _run(self, which: int, labels: Labels) -> Trajectories:
+        rng = np.random.default_rng([self._seed, which])
+        start = rng.normal(size=(len(labels), *self.model.latent_shape))
+        start *= initial_noise(self._scheduler(), self._steps)
+        parts = [slice(first, first + BATCH) for first in range(0, len(labels), BATCH)]
+        with seeded(int(rng.integers(2**62))):  # of noise that a scheduler adds
+            runs = [record(self.model, self._scheduler(), start[part], labels[part], self._steps) for part in parts]
+        return joined(runs)
 
 
 class PromptSubject(Subject):
@@ -91,14 +87,10 @@ class PromptSubject(Subject):
         self.labels = 0
         self.updates = linear_updates(scheduler(), wish.steps, stochastic=True)
         self._scheduler, self._wish = scheduler, wish
-        self._drawn: Trajectories | None = None
 
-    def seen(self, count: int, strategy: Strategy, rules: Rules) -> tuple[Trajectories, View]:
-        if self._drawn is None or len(self._drawn) < count:
-            prompts = self._wish.prompts
-            self._drawn = self._draw(tuple(prompts[i % len(prompts)] for i in range(count)), 0)
-        runs = self._drawn.part(0, count)
-        return runs, observe(runs, strategy, self.updates, rules)
+    def audited(self, count: int) -> Trajectories:
+        prompts = self._wish.prompts
+        return self._draw(tuple(prompts[i % len(prompts)] for i in range(count)), 0)
 
     def own(self, count: int) -> Trajectories:
         return self._draw(("",) * count, 2**32)
@@ -108,5 +100,6 @@ class PromptSubject(Subject):
         drawn = []
         for number, prompt in enumerate(prompts):
             wish = replace(self._wish, prompts=(prompt,), seed=self._wish.seed + later + number)
-            drawn.append(record_prompts(self.model, self._scheduler(), wish))
+            with seeded(wish.seed):
+                drawn.append(record_prompts(self.model, self._scheduler(), wish))
         return joined(drawn)

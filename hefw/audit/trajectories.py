@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,6 @@ from hefw.models.base import Model, PromptModel, Wish
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
-#: (step, the latents that it begins with) -> the latents that it is computed from.
-Between = Callable[[int, Array], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +55,9 @@ def joined(parts: Sequence[Trajectories]) -> Trajectories:
     )
 
 
-def record(
-    model: Model, scheduler: Any, start: Array, labels: Labels, steps: int, between: Between | None = None
-) -> Trajectories:
-    """Runs from x_T `start` (images, channels, height, width) for the labels (images,).
-
-    `between` may change latents before the steps that begin with them, x_T included.
-    """
-    start = start if between is None else between(0, start)
-    with _watched(scheduler, between) as calls:
+def record(model: Model, scheduler: Any, start: Array, labels: Labels, steps: int) -> Trajectories:
+    """Runs from x_T `start` (images, channels, height, width) for the labels (images,)."""
+    with _watched(scheduler) as calls:
         final = model.twin(start, labels, scheduler, steps, lambda step, latents: None)
     return calls.runs(final, labels)
 
@@ -89,7 +81,7 @@ class _Calls:
 
 
 @contextmanager
-def _watched(scheduler: Any, between: Between | None = None) -> Iterator[_Calls]:
+def _watched(scheduler: Any) -> Iterator[_Calls]:
     """Notes the latents and predictions given to `scheduler.step`, which computes what it always does."""
     calls, original = _Calls(), scheduler.step
 
@@ -97,12 +89,7 @@ def _watched(scheduler: Any, between: Between | None = None) -> Iterator[_Calls]
     def step(model_output: Any, timestep: Any, sample: Any, *args: Any, **options: Any) -> Any:
         calls.samples.append(_copy(sample))
         calls.predictions.append(_copy(model_output))
-        result = original(model_output, timestep, sample, *args, **options)
-        done = len(calls.samples)
-        if between is not None and done < len(scheduler.timesteps):
-            stepped = result[0]
-            stepped.copy_(stepped.new_tensor(between(done, _copy(stepped))))
-        return result
+        return original(model_output, timestep, sample, *args, **options)
 
     scheduler.step = step
     try:

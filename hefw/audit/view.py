@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,30 +33,6 @@ class Rules:
     updates: bool = False
     predictions: bool = False
     every: int = 1
-
-
-@dataclass(eq=False)
-class Selector:
-    """A strategy and a protocol at work on runs, step by step. `masks` has what was selected so far.
-
-    Shown entries that are rounded are rounded an image at a time: a message of several images may be coarser.
-    """
-
-    strategy: Strategy
-    rules: Rules
-    masks: list[Mask] = field(default_factory=list)
-
-    def __call__(self, step: int, latents: Array) -> Array:
-        """Select entries of the latents (images, channels, height, width) of a step; what the protocol goes on with."""
-        if step % self.rules.every:
-            self.masks.append(np.ones(latents.shape, dtype=np.bool_))
-            return latents
-        masks = np.stack([self.strategy.select(latent) for latent in latents])
-        self.masks.append(masks)
-        if not self.rules.rounded:
-            return latents
-        shown = np.stack([rounded(latent, mask)[0] for latent, mask in zip(latents, masks, strict=True)])
-        return np.where(masks, latents, shown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,23 +79,22 @@ class View:
         return found
 
 
-def look(runs: Trajectories, masks: Sequence[Mask], updates: Sequence[LinearUpdate], rules: Rules) -> View:
-    """What the server knows of runs whose entries were selected by these masks, one a step."""
-    seen = np.stack(masks)
-    latents = np.concatenate([np.where(seen, np.nan, runs.latents[:-1]), np.full_like(runs.latents[:1], np.nan)])
+def look(runs: Trajectories, strategy: Strategy, updates: Sequence[LinearUpdate], rules: Rules) -> View:
+    """What the server knows of runs under a strategy and a protocol, which change nothing in the runs themselves."""
+    masks = np.ones(runs.predictions.shape, dtype=np.bool_)
+    latents = np.full_like(runs.latents, np.nan)
+    for step in range(0, len(updates), rules.every):
+        for image, latent in enumerate(runs.latents[step]):
+            mask = strategy.select(latent)
+            masks[step, image] = mask
+            # an image at a time, the finest: a message of several may be coarser
+            shown = rounded(latent, mask)[0] if rules.rounded else latent
+            latents[step, image] = np.where(mask, np.nan, shown)
     predictions = np.full_like(runs.predictions, np.nan)
     if rules.updates:
-        predictions = runs.predictions if rules.predictions else np.where(seen, np.nan, runs.predictions)
-        _follow(latents, predictions, seen, runs, updates)
-    return View(tuple(updates), seen, latents, predictions)
-
-
-def observe(runs: Trajectories, strategy: Strategy, updates: Sequence[LinearUpdate], rules: Rules) -> View:
-    """What the server knows of runs that are done already; rounding changes what is shown, not the runs."""
-    selector = Selector(strategy, rules)
-    latents = [selector(step, runs.latents[step]) for step in range(len(updates))]
-    shown = Trajectories(np.stack([*latents, runs.final]), runs.predictions, runs.labels)
-    return look(shown, selector.masks, updates, rules)
+        predictions = runs.predictions if rules.predictions else np.where(masks, np.nan, runs.predictions)
+        _follow(latents, predictions, masks, runs, updates)
+    return View(tuple(updates), masks, latents, predictions)
 
 
 def _follow(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from hefw.audit.attacker import Attacker, Guess
-from hefw.audit.attacks.network import BATCH, Known, choose, generator, one_thread, refusal
+from hefw.audit.attacks.network import BATCH, Known, choose, generator, refusal
 from hefw.audit.view import View
 from hefw.hookspecs import Options
 
@@ -75,12 +75,11 @@ def reproduce(view: View, attacker: Attacker, labels: NDArray[np.int64], start: 
     final = torch.empty_like(x_T)
     miss = np.empty(len(x_T))
     y, source = torch.from_numpy(labels.ravel()), np.tile(np.arange(images), candidates)
-    with one_thread():
-        for begin in range(0, len(x_T), BATCH):
-            part = slice(begin, begin + BATCH)
-            known = Known.of(view, source[part])
-            x_T[part], final[part], missed = _fit(known, attacker, x_T[part], y[part], iterations, deviation)
-            miss[part] = missed.numpy()
+    for begin in range(0, len(x_T), BATCH):
+        part = slice(begin, begin + BATCH)
+        known = Known.of(view, source[part])
+        x_T[part], final[part], missed = _fit(known, attacker, x_T[part], y[part], iterations, deviation)
+        miss[part] = missed.numpy()
     shape = (candidates, images)
     return Runs(x_T.unflatten(0, shape), final.unflatten(0, shape), miss.reshape(shape))
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,17 +75,6 @@ def choose(miss: NDArray[np.float64], keep: int, rng: np.random.Generator) -> ND
 def generator(rng: np.random.Generator) -> torch.Generator:
     """Random numbers of torch's that follow from numpy's."""
     return torch.Generator().manual_seed(int(rng.integers(2**62)))
-
-
-@contextmanager
-def one_thread() -> Any:
-    """With several threads the order of sums, and so the result, depends on the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _tensor(array: NDArray[np.float64]) -> torch.Tensor:

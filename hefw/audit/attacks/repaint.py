@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hefw.audit.attacker import Attacker, Guess
-from hefw.audit.attacks.network import BATCH, Known, choose, generator, one_thread, refusal
+from hefw.audit.attacks.network import BATCH, Known, choose, generator, refusal
 from hefw.audit.view import View
 from hefw.hookspecs import Options
 
@@ -40,7 +40,7 @@ class Repaint:
 
         found = np.empty((labels, DRAWS, images, *view.shape))
         miss = np.empty((labels, DRAWS, images))
-        with one_thread(), torch.no_grad():
+        with torch.no_grad():
             for label, draw in np.ndindex(labels, DRAWS):
                 for first in range(0, images, BATCH):
                     part = np.arange(first, min(first + BATCH, images))
