@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Progress:
     """One step forward: `done` of `total` units of a stage are finished.
 
-    `stage` is one of "plan", "keygen", "encode", "label", "evaluate", "twin", "sample" or "train"; `detail` names
-    what is worked on (a step, a region) or is empty.
+    `stage` is one of "plan", "keygen", "encode", "label", "evaluate", "twin", "sample",
+    "train", "draw", "attack" or "curves"; `detail` names what is worked on (a step, a region) or is empty.
     """
 
     stage: str

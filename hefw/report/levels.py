@@ -109,8 +109,19 @@ def caption(record: RunRecord) -> str:
 def draw(record: RunRecord, *, dark: bool = False) -> bytes:
     """The chart as an SVG file, for light or dark surroundings; the same bytes for the same record."""
     colours = DARK if dark else LIGHT
-    style: dict[Any, Any] = dict(matplotlib.rcParamsDefault)  # whatever the user's own settings are
-    style |= {
+    with matplotlib.rc_context(style(colours)):
+        figure = Figure((WIDTH, HEIGHT), layout="constrained")
+        _plot(figure.add_subplot(), course(record), colours)
+        if record.banner:
+            banner = textwrap.fill(record.banner, BANNER_WIDTH)
+            figure.suptitle(banner, color=ON_ALARM, backgroundcolor=ALARM, fontsize=FONT + 1, fontweight="bold")
+        return svg(figure)
+
+
+def style(colours: Colours) -> dict[Any, Any]:
+    """Settings of matplotlib's for a scheme, whatever the user's own are."""
+    settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
+    settings |= {
         "font.size": FONT,
         "text.color": colours.ink,
         "axes.labelcolor": colours.ink,
@@ -123,15 +134,14 @@ def draw(record: RunRecord, *, dark: bool = False) -> bytes:
         "legend.labelcolor": colours.ink,
         "svg.hashsalt": "hefw",
     }
-    style.pop("backend")
-    with matplotlib.rc_context(style):
-        figure = Figure((WIDTH, HEIGHT), layout="constrained")
-        _plot(figure.add_subplot(), course(record), colours)
-        if record.banner:
-            banner = textwrap.fill(record.banner, BANNER_WIDTH)
-            figure.suptitle(banner, color=ON_ALARM, backgroundcolor=ALARM, fontsize=FONT + 1, fontweight="bold")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
+    settings.pop("backend")
+    return settings
+
+
+def svg(figure: Figure) -> bytes:
+    """The same bytes for the same figure."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 
 

@@ -19,6 +19,9 @@ STAGES = {
     "twin": "plaintext twin",
     "train": "training",
     "sample": "sampling in plaintext",
+    "draw": "drawing in plaintext",
+    "attack": "attacking",
+    "curves": "attacking other settings",
 }
 LINES_PER_STAGE = 10
 
