@@ -55,7 +55,7 @@ def start(made: Any) -> Array:
 
 
 def test_the_schedulers_of_the_package_are_all_tested() -> None:
-    assert sorted([*OTHERS, "ddim", "flow-match-euler"]) == sorted(entry.name for entry in hefw_schedulers())
+    assert sorted([*OTHERS, "auto", "ddim", "flow-match-euler"]) == sorted(entry.name for entry in hefw_schedulers())
 
 
 @pytest.mark.parametrize("name", ["ddim", *OTHERS])

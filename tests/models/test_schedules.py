@@ -13,7 +13,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 
 from hefw.core.errors import SchedulerError
-from hefw.models.schedules import LinearUpdate, converted, initial_noise, linear_updates, read_updates
+from hefw.models.schedules import LinearUpdate, converted, initial_noise, linear_updates, one_step_updates, read_updates
 
 
 def ddim(**options: Any) -> diffusers.DDIMScheduler:
@@ -275,6 +275,23 @@ def test_schedulers_that_add_noise_are_refused(scheduler: Any, named: str) -> No
     assert "noise" in str(refused.value)
     assert "protocol 'update-only'" in str(refused.value)
     assert any(update.noise for update in linear_updates(scheduler, 10, stochastic=True))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "named"),
+    [
+        (diffusers.PNDMScheduler(), r"is a multistep method: its step at timestep \d+ uses earlier"),
+        (diffusers.UniPCMultistepScheduler(), r"is a multistep method: its step at timestep \d+ uses earlier"),
+        (diffusers.EulerDiscreteScheduler(), r"gives the model 0\.\d+ times the latent at timestep 999"),
+        (diffusers.FlowMatchEulerDiscreteScheduler(), r"gives the model the fractional timestep \d+\.\d+"),
+        (diffusers.DDPMScheduler(clip_sample=False), "is stochastic"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_updates_of_one_latent_and_one_prediction_only(scheduler: Any, named: str) -> None:
+    with pytest.raises(SchedulerError, match=rf"{type(scheduler).__name__} {named}.*DDIM.*update-only"):
+        one_step_updates(scheduler, 8)
+    assert one_step_updates(ddim(), 8) == linear_updates(ddim(), 8)
 
 
 class Endless(diffusers.DDIMScheduler):
