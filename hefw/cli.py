@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hefw import __version__, cli_backends
+from hefw import __version__, cli_audit, cli_backends
 from hefw.core.errors import (
     CapabilityError,
     ConfigError,
@@ -52,6 +52,7 @@ app = typer.Typer(
 train_app = typer.Typer(help="Train a built-in model again.", rich_markup_mode=None)
 app.add_typer(train_app, name="train")
 app.add_typer(cli_backends.app, name="backends")
+app.command("audit")(cli_audit.audit)
 
 
 def _show_version(wanted: bool) -> None:
@@ -211,7 +212,7 @@ def generate(
 
 @app.command("plugins")
 def list_plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List backends, strategies, models and schedulers, and why some are unavailable."""
+    """List backends, strategies, models, schedulers and attacks, and why some are unavailable."""
     import dataclasses
 
     from hefw import plugins
@@ -255,10 +256,10 @@ def quality(
 
     settings = merge(config, {"backend": backend})
     settings.resolve()
-    wanted = _whole("--samples", samples, 2)
-    drawn = _whole("--encrypted", encrypted, 0, MAX_LABELS)
+    wanted = whole("--samples", samples, 2)
+    drawn = whole("--encrypted", encrypted, 0, MAX_LABELS)
     try:
-        counts = tuple(_whole("--steps", part.strip(), 1, MAX_STEPS) for part in steps.split(","))
+        counts = tuple(whole("--steps", part.strip(), 1, MAX_STEPS) for part in steps.split(","))
     except ConfigError as error:
         raise ConfigError(f"{error}, or several of them, separated by commas; for example --steps 5,10,20") from None
     path = Path(out)
@@ -293,8 +294,8 @@ def train_digits(
     """Train the model `digits` and save its weights."""
     from hefw.config import MAX_SEED
 
-    asked = None if iterations is None else _whole("--iterations", iterations, 1)
-    start = _whole("--seed", seed, 0, MAX_SEED)
+    asked = None if iterations is None else whole("--iterations", iterations, 1)
+    start = whole("--seed", seed, 0, MAX_SEED)
     from hefw.report.files import check_writable
 
     check_writable(out)
@@ -334,7 +335,7 @@ def _real(text: str | None) -> float | str | None:
     return float(number) if isinstance(number, int) else number
 
 
-def _whole(name: str, text: str, least: int, most: int | None = None) -> int:
+def whole(name: str, text: str, least: int, most: int | None = None) -> int:
     """An option's text as an integer within bounds, for commands that have no Config; ConfigError otherwise."""
     with contextlib.suppress(ValueError):
         if least <= (value := int(text)) <= (value if most is None else most):
