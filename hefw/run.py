@@ -17,7 +17,7 @@ from hefw.core.errors import CapabilityError, ConfigError, ProtocolError
 from hefw.core.graph import Graph, features
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
-from hefw.core.unroll import unroll
+from hefw.core.unroll import check_every, unroll
 from hefw.models.base import PromptModel
 from hefw.protocol.client import Client
 from hefw.protocol.process import ServerProcess
@@ -107,7 +107,7 @@ class EndToEnd(Run):
         start = self.start()
         self._check_refresh()
         every = graph.steps if config.refresh.name == "none" else config.refresh.every
-        expected = unroll(graph, every)
+        check_every(graph, every)
         wanted = request(
             config.params, config.allow_insecure, every, config.refresh.name == "bootstrap", self._images()
         )
@@ -117,7 +117,7 @@ class EndToEnd(Run):
             options = self.chosen["backend"].options.model_dump(mode="json")
             with ServerProcess(path, self.backend.name, options) as server:
                 client = Client(server, self.backend, self.progress)
-                interface = client.open(graph.digest, wanted, lambda told: _check_manifest(told, expected))
+                interface = client.open(graph.digest, wanted, lambda told: _check_manifest(told, unroll(graph, every)))
                 states = np.zeros((interface.messages + 1, *start.shape))
                 states[0] = start
                 size = interface.batch if config.batch == "auto" else min(config.batch, interface.batch)

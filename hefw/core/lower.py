@@ -13,12 +13,12 @@ from hefw.core.backend import Backend, Bootstrapping, KeyManifest
 from hefw.core.combination import is_combination, lower_combination
 from hefw.core.errors import LoweringError, ParameterError
 from hefw.core.forecast import Work
-from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features
+from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features, sources
 from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
 from hefw.core.linear import LinearCost, Transform, transform
 from hefw.core.normalise import centre_squares, normalise
-from hefw.core.params import CkksParams, Resolved
-from hefw.core.plan import Costs, Frame, Plan, Planner
+from hefw.core.params import CkksParams, Resolved, max_log_qp
+from hefw.core.plan import SCALES, Costs, Frame, Plan, Planner
 from hefw.core.program import Interface, LinearOp, Op, Port, Program, Refresh, Scalar, SquareOp
 from hefw.core.unroll import boundaries, unroll
 
@@ -93,12 +93,30 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
         backend.require("bootstrap")
     elif request.every == 1 and is_combination(graph):
         return lower_combination(graph, backend, request.precision_db, request.params)
+    if request.every > 1 and not request.bootstrap:
+        _check_depth(graph, backend, request)
     _check_range(graph)
     flat = centre_squares(normalise(unroll(graph, request.every)))
     for node in flat.nodes.values():
         if isinstance(node, Affine) and not node.terms:
             raise LoweringError(f"{node.name!r} is a constant, which reads no input: compute it in plaintext")
     return _Lowering(graph, flat, backend, request, costs or Costs()).run()
+
+
+def _check_depth(graph: Graph, backend: Backend, request: Request) -> None:
+    """So many steps a message that no chain could take them are refused before anything of that size is made."""
+    depth: dict[str, int] = {}  # squares in sequence
+    for name, node in graph.nodes.items():
+        curved = isinstance(node, Polynomial) and len(node.coefficients) > 2
+        depth[name] = curved + max((depth[source] for source in sources(node)), default=0)
+    least = request.every * max(depth.values()) * SCALES.start  # a square doubles its scale, which a rescale takes back
+    largest = max(backend.capabilities.ring_dimensions)
+    if least > max_log_qp(largest) and not request.allow_insecure:
+        raise LoweringError(
+            f"{request.every} steps a message take a modulus of at least {least} bits; at most {max_log_qp(largest)} "
+            f"are secure at ring dimension {largest}, the largest of backend {backend.name!r}: ask for fewer steps a "
+            "message (refresh: client with every), or use refresh: bootstrap"
+        )
 
 
 def _check_range(graph: Graph) -> None:

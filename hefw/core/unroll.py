@@ -20,6 +20,12 @@ def unroll(graph: Graph, every: int) -> Graph:
 
     The copies' nodes are called NAME@1, NAME@2, ... LoweringError if `every` does not divide the steps.
     """
+    check_every(graph, every)
+    return graph if every == 1 else _Unroller(graph, every).run()
+
+
+def check_every(graph: Graph, every: int) -> None:
+    """LoweringError if a graph cannot be unrolled so."""
     if every < 1 or graph.steps % every:
         divisors = [str(k) for k in range(1, graph.steps + 1) if graph.steps % k == 0]
         raise LoweringError(f"every {every} does not divide {graph.steps} steps; choose one of {', '.join(divisors)}")
@@ -28,7 +34,6 @@ def unroll(graph: Graph, every: int) -> Graph:
             "a scheduler that goes back several steps needs a message a step; use refresh: client without every, or a "
             "one-step scheduler such as ddim"
         )
-    return graph if every == 1 else _Unroller(graph, every).run()
 
 
 def boundaries(graph: Graph, every: int) -> frozenset[str]:

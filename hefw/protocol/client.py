@@ -116,7 +116,7 @@ class Client:
         if check is not None:
             check(interface)
         self._interface = interface
-        self.ledger.add("server", None, "parameters, schedule and precision wanted", "public", 0, 0)
+        self.ledger.add("server", None, "parameters, schedule, shapes, counts and precision wanted", "public", 0, 0)
         self._send_keys(interface)
         return interface
 
