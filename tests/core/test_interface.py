@@ -24,13 +24,13 @@ def test_roundtrip() -> None:
     assert found.params.digest == GOOD.params.digest
     assert dict(found.keys.rotations) == dict(GOOD.keys.rotations)
     assert found.keys.names() == GOOD.keys.names()
-    scalars = ("batch", "timesteps", "graph_digest", "regions", "depth", "forecast_db", "steps")
+    scalars = ("batch", "timesteps", "graph_digest", "regions", "depth", "forecast_db", "steps", "elementwise")
     assert all(getattr(found, field) == getattr(GOOD, field) for field in scalars)
     for ports, others in ((found.inputs, GOOD.inputs), (found.outputs, GOOD.outputs)):
         assert ports.keys() == others.keys()
         for name, port in ports.items():
             other = others[name]
-            fields = ("level", "scale", "shape", "once", "factors", "feedback")
+            fields = ("level", "scale", "shape", "once", "factors", "feedback", "previous")
             assert all(getattr(port, f) == getattr(other, f) for f in fields)
             assert np.array_equal(port.layout.positions, other.layout.positions)
             assert (port.layout.features, port.layout.batch) == (other.layout.features, other.layout.batch)
@@ -78,7 +78,8 @@ def swap(array: np.ndarray) -> np.ndarray:
         (("rotations",), {"1": 99}),
         (("rotations",), [1, 2]),
         (("timesteps",), []),
-        (("timesteps",), [1.5, 2, 3]),
+        (("timesteps",), [1.5, float("nan"), 3]),
+        (("timesteps",), [True, 2, 3]),
         (("timesteps",), [3, 2]),
         (("forecast_db",), None),
         (("inputs",), {}),

@@ -123,6 +123,7 @@ def test_insecure_parameters_that_were_not_asked_for(loop, graph, backend) -> No
 
 def loop_open(graph) -> bytes:
     fields = {"precision_db": toy_model.FORECAST_DB, "ring_dimension": toy_model.RING, "allow_insecure": True}
+    fields |= {"every": 1, "bootstrap": False, "images": 1}
     return wire.encode("open", graph_digest=graph.digest, backend="tenseal", params=None, **fields)
 
 

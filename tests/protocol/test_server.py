@@ -253,7 +253,7 @@ def test_a_ciphertext_of_a_lower_level(begun, backend) -> None:
     holder.key_id = Envelope.unpack(wire.decode(begun.frame("step")).fields["inputs"]["latent"][0]).key_id
     port = program.interface.inputs["latent"]
     low = holder.encrypt_bytes(port.layout.pack(toy_model.inputs(1)["latent"])[0], port.level - 1, port.scale)
-    frame = wire.encode("step", step=0, inputs={"latent": [low]})
+    frame = changed(begun.frame("step"), inputs={"latent": [low]})
     refused(begun, frame, "LevelError", f"input 'latent' has level {port.level - 1}")
     works(begun)
 
@@ -370,6 +370,7 @@ def test_any_request(precision, ring) -> None:
     graph = toy_model.graph()
     server = Server(graph, toy_model.backend("simulator"))
     fields = {"precision_db": precision, "ring_dimension": ring, "params": None, "allow_insecure": True}
+    fields |= {"every": 1, "bootstrap": False, "images": 1}
     frame = wire.encode("open", graph_digest=graph.digest, backend="simulator", **fields)
     assert Session(server, []).ask(frame).kind in ("manifest", "error")
 

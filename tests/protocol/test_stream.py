@@ -24,7 +24,7 @@ def pair():
 
 
 def header(kind: str, length: int) -> bytes:
-    return struct.pack(">4sHHQI", b"HEFM", 1, list(wire.KINDS).index(kind), length, 0)
+    return struct.pack(">4sHHQI", b"HEFM", wire.VERSION, list(wire.KINDS).index(kind), length, 0)
 
 
 def test_frames_arrive_one_by_one(pair) -> None:

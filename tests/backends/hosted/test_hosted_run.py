@@ -68,11 +68,11 @@ def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
     script = """
         import os, sys
         import psutil, toy_model
-        from hefw import plugins, run
+        from hefw import plugins, run, running
         from test_hosted_run import RUN, tree
 
         found = toy_model.toy_registry()
-        plugins.registry = run.registry = lambda: found
+        plugins.registry = running.registry = lambda: found
 
         def stop(progress):
             if progress.stage == "evaluate" and progress.done >= 2:
