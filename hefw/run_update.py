@@ -36,7 +36,7 @@ class UpdateOnly(Run):
         scheduler = encrypted(self.scheduler(), updating)
         started = time.perf_counter()
         try:
-            latents = self._draw(scheduler, "network")
+            latents = self._draw(scheduler, "network", updating)
         finally:
             updating.close()
         drawing = time.perf_counter() - started
@@ -58,17 +58,17 @@ class UpdateOnly(Run):
             time.perf_counter() - self.clock,
         )
         twinned = time.perf_counter()
-        plain = self.model.decode(self._draw(self.scheduler(), "twin")) if config.twin else None
+        plain = self.model.decode(self._draw(self.scheduler(), "twin", updating)) if config.twin else None
         return self.result(drawn, plain, time.perf_counter() - twinned)
 
-    def _draw(self, scheduler: object, stage: str) -> Array:
+    def _draw(self, scheduler: object, stage: str, updating: Updating) -> Array:
         """Final latents by the model with a scheduler; random noise in its steps is fixed by the seed."""
-        config, model = self.config, self.model
+        config, model, steps = self.config, self.model, self.config.steps
 
         def watch(step: int, _: Array) -> None:
-            self.progress(Progress(stage, step + 1, max(steps, step + 1), f"step {step + 1} of {steps}"))
+            total = updating.evaluations
+            self.progress(Progress(stage, step + 1, total, f"evaluation {step + 1} of {total}"))
 
-        steps = config.steps
         with seeded(config.seed):
             if isinstance(model, PromptModel):
                 wish = Wish(

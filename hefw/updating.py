@@ -85,6 +85,11 @@ class Updating:
         """What the server computes; None before the first step."""
         return self._graph
 
+    @property
+    def evaluations(self) -> int:
+        """Of the network, in a request: each is followed by an update."""
+        return len(self._updates)
+
     def begin(self, updates: Sequence[LinearUpdate], shape: tuple[int, ...]) -> None:
         """A new request of these updates, of latents (images, channels, height, width)."""
         self._updates = tuple(updates)

@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hefw.config import Config
 from hefw.record import RunRecord, TraceRecord
 
 MAX_REFRESHES = 16  # more teeth than that are not told apart
@@ -64,7 +63,7 @@ def course(record: RunRecord) -> Course:
     """What the chart of a run shows."""
     parts = list(_parts(record))
     found = Course(shown=min(len(parts), MAX_REFRESHES), refreshes=len(parts))
-    several = Config(**record.config).refresh.steps_a_message(record.config["steps"]) > 1
+    several = record.every > 1
     now = 0.0
     for number, part in enumerate(parts[:MAX_REFRESHES]):
         if number == 0 or not _bootstraps(parts[number - 1][-1]):
@@ -82,6 +81,11 @@ def course(record: RunRecord) -> Course:
             found.times.append(now)
             found.levels.append(item.level)
     return found
+
+
+def used(record: RunRecord) -> bool:
+    """Whether levels were used up at all: an update of a scheduler takes none, and none is left where all is shown."""
+    return any(item.level < record.params.fresh_level for item in record.trace)
 
 
 def bootstrapped(record: RunRecord) -> bool:

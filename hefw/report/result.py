@@ -24,18 +24,18 @@ class RunResult(Protocol):
         ...
 
     @property
-    def labels(self) -> tuple[int, ...]:
-        """One label an image."""
+    def trajectory(self) -> NDArray[np.float64]:
+        """Moments of the denoising (moments, count, channels, height, width): x_T, then what was decrypted, decoded."""
         ...
 
     @property
-    def trajectory(self) -> NDArray[np.float64]:
-        """x_T, then what was decrypted of each message: (messages + 1, count, channels, height, width)."""
+    def after(self) -> tuple[int, ...]:
+        """Evaluations of the network before each moment of the trajectory; 0 is x_T."""
         ...
 
     @property
     def server_view(self) -> tuple[bytes, ...]:
-        """The beginning of what the server was sent in each message: the very bytes."""
+        """The beginning of the latents' first ciphertext in each message that had one: the very bytes."""
         ...
 
     @property

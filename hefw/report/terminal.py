@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TextIO
 
 from hefw.core.progress import Progress, ProgressCallback
@@ -15,6 +16,7 @@ STAGES = {
     "keygen": "making keys",
     "encode": "encoding weights",
     "label": "encrypting labels",
+    "network": "network in plaintext",
     "evaluate": "evaluating",
     "twin": "plaintext twin",
     "train": "training",
@@ -26,26 +28,40 @@ STAGES = {
 LINES_PER_STAGE = 10
 
 
+@dataclass
+class _Stage:
+    """How far a stage was when its last line was printed."""
+
+    started: float
+    tenth: int
+    done: int
+
+
 class PlainLines:
-    """Prints a line when a stage begins, ends, or has moved on by a tenth, with the time left as far as is known."""
+    """Prints a line when a stage begins, ends, or has moved on by a tenth, with the time left as far as is known.
+
+    Stages may take turns.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
-        self._stage, self._started, self._tenth = "", 0.0, -1
+        self._stages: dict[str, _Stage] = {}
 
     def __call__(self, progress: Progress) -> None:
         now = self._clock()
         tenth = LINES_PER_STAGE * progress.done // progress.total if progress.total else 0
-        if progress.stage != self._stage:
-            self._stage, self._started = progress.stage, now
-        elif tenth <= self._tenth:
+        stage = self._stages.get(progress.stage)
+        if stage is None or progress.done < stage.done:  # it begins, or begins again
+            stage = self._stages[progress.stage] = _Stage(now, -1, 0)
+        stage.done = progress.done
+        if tenth <= stage.tenth:
             return
-        self._tenth = tenth
+        stage.tenth = tenth
         line = f"{STAGES.get(progress.stage, progress.stage)} {progress.done}/{progress.total}"
         if progress.detail:
             line += f", {progress.detail}"
         if 0 < progress.done < progress.total:
-            left = (now - self._started) * (progress.total - progress.done) / progress.done
+            left = (now - stage.started) * (progress.total - progress.done) / progress.done
             line += f", about {max(1, round(left))} s left"
         print(line, file=self._stream, flush=True)
 

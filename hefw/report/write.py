@@ -11,6 +11,7 @@ from PIL import Image
 from hefw.report import images, levels, page
 from hefw.report.files import check_writable, put
 from hefw.report.result import RunResult
+from hefw.report.summary import how, unit
 
 FILES = ("images.png", "plain.png", "steps.png", "server_view.png", "levels.svg", "report.html", "run.json")
 
@@ -18,10 +19,11 @@ __all__ = ["FILES", "check_writable", "write_run"]
 
 
 def write_run(result: RunResult, out: str | os.PathLike[str]) -> list[Path]:
-    """Write the pictures, plain.png only where there is a twin, report.html and run.json: the names in FILES.
+    """Write pictures, report.html and run.json: the names in FILES.
 
-    Each is whole or not there; run.json comes last, so a folder that has one holds one whole run. Files of an earlier
-    run in `out` are replaced.
+    There is plain.png only with a twin, server_view.png only if the server held ciphertext, levels.svg only if levels
+    were used up. Each file is whole or not there; run.json comes last, so a folder that has one holds one whole run.
+    Files of an earlier run in `out` are replaced.
 
     Returns:
         the paths of the files written.
@@ -32,20 +34,34 @@ def write_run(result: RunResult, out: str | os.PathLike[str]) -> list[Path]:
 def _contents(result: RunResult) -> dict[str, bytes]:
     """The files' bytes by name."""
     record, banner = result.record, result.record.banner
-    title = "Images drawn in simulation" if record.simulated else "Images drawn on ciphertext"
     drawn = {
-        "images.png": images.grid(result.images, result.labels, title=title, banner=banner),
+        "images.png": images.grid(result.images, record.captions, title=f"Images drawn {how(record)}", banner=banner),
         "steps.png": images.steps_strip(
-            result.trajectory, steps=record.config["steps"], labels=result.labels, banner=banner
+            result.trajectory,
+            after=result.after,
+            every=record.every,
+            unit=unit(record),
+            start="start" if record.config["init_image"] else "noise",
+            heads=record.captions,
+            banner=banner,
         ),
-        "server_view.png": images.server_view(result.server_view, len(result.labels), banner=banner),
     }
     if result.plain is not None:
         title = "The same seed in plaintext"
-        drawn["plain.png"] = images.grid(result.plain, result.labels, title=title, banner=banner)
+        drawn["plain.png"] = images.grid(result.plain, record.captions, title=title, banner=banner)
+    if result.server_view:
+        drawn["server_view.png"] = images.server_view(
+            result.server_view,
+            record.count,
+            messages=record.messages,
+            in_part=record.ledger.server_plaintext_fraction > 0,
+            banner=banner,
+        )
     contents = {name: _png(picture) for name, picture in drawn.items()}
-    contents["levels.svg"] = levels.draw(record)
-    pictures = contents | {"levels-dark.svg": levels.draw(record, dark=True)}
+    pictures = dict(contents)
+    if levels.used(record):
+        contents["levels.svg"] = pictures["levels.svg"] = levels.draw(record)
+        pictures["levels-dark.svg"] = levels.draw(record, dark=True)
     contents["report.html"] = page.render(record, pictures).encode()
     contents["run.json"] = record.to_json().encode()
     return contents
