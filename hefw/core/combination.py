@@ -53,19 +53,21 @@ def shares(graph: Graph) -> dict[str, Array]:
     return found
 
 
-def lower_combination(graph: Graph, backend: Backend, precision_db: float, params: CkksParams | None) -> Program:
+def lower_combination(
+    graph: Graph, backend: Backend, precision_db: float, params: CkksParams | None, ring_dimension: int | None = None
+) -> Program:
     """The program of such a graph on the smallest secure modulus that reaches a PSNR (dB, data range 2).
 
-    LoweringError if none does; `params` fixes them.
+    LoweringError if none does; `params` fixes them, `ring_dimension` N alone.
     """
     (node,) = (node for node in graph.nodes.values() if isinstance(node, Affine))
     peak = _peak(graph)
     best = -math.inf
-    for asked in [params] if params is not None else _candidates(backend, features(node)):
+    for asked in [params] if params is not None else _candidates(backend, features(node), ring_dimension):
         total = sum(asked.modulus_bits) - 1 - HEADROOM_BITS - math.log2(peak)  # bits of input and constant together
         constant = math.floor(CONSTANT_SHARE * total)
         fresh = math.floor(total - constant)
-        forecast = _forecast(graph, asked.ring_dimension, fresh, constant)
+        forecast = _forecast(graph, backend, asked.ring_dimension, fresh, constant)
         best = max(best, forecast)
         if fresh < 1 or constant < 1 or forecast < precision_db:
             continue
@@ -75,17 +77,24 @@ def lower_combination(graph: Graph, backend: Backend, precision_db: float, param
         try:
             resolved = backend.resolve(chosen)
         except ParameterError:
+            if params is not None:
+                raise
             continue  # a library may want more primes
         return _program(graph, node, resolved, 2.0**fresh, 2.0**constant, forecast)
+    where = "" if ring_dimension is None else f" at ring dimension {ring_dimension}"
+    given = "the modulus chain that was given" if params is not None else "any modulus"
     raise LoweringError(
-        f"no modulus that backend {backend.name!r} takes reaches {precision_db:g} dB for a sum of multiples of "
-        f"ciphertexts; {max(best, 0):.0f} dB can be reached: ask for less precision_db"
+        f"backend {backend.name!r} reaches {max(best, 0):.0f} dB{where} with {given}, not {precision_db:g} dB, for a sum "
+        "of multiples of ciphertexts: ask for less precision_db" + ("" if not where else ", or fix no ring dimension")
     )
 
 
-def _candidates(backend: Backend, entries: int) -> Iterator[CkksParams]:
+def _candidates(backend: Backend, entries: int, fixed: int | None) -> Iterator[CkksParams]:
     """Parameters to try, cheapest first: time goes with primes and with slots, full or not; then the larger primes."""
     rings = [n for n in backend.capabilities.ring_dimensions if n >= SMALLEST]
+    if fixed is not None:
+        backend.check_ring(fixed)
+        rings = [fixed]
 
     def cost(ring_dimension: int) -> tuple[int, int, int]:
         slots = ring_dimension // 2
@@ -106,9 +115,10 @@ def _peak(graph: Graph) -> float:
     return max(1.0, *largest.values(), float(sums.max()))
 
 
-def _forecast(graph: Graph, ring_dimension: int, fresh: int, constant: int) -> float:
+def _forecast(graph: Graph, backend: Backend, ring_dimension: int, fresh: int, constant: int) -> float:
     """PSNR of the worst step, dB: noise of encryption times the constants, and rounding of the constants."""
-    noise = NoiseModel(ring_dimension).fresh_public / 2.0**fresh
+    model = NoiseModel(ring_dimension)
+    noise = (model.fresh if backend.capabilities.symmetric_encryption else model.fresh_public) / 2.0**fresh
     rounding = 2.0 ** -(constant + 1)
     size = {name: float(np.sqrt(np.mean(values**2))) for name, values in graph.calibration.items()}
     errors = [(share * noise) ** 2 + (rounding * size[name]) ** 2 for name, share in shares(graph).items()]

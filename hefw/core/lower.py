@@ -92,7 +92,7 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
             )
         backend.require("bootstrap")
     elif request.every == 1 and is_combination(graph):
-        return lower_combination(graph, backend, request.precision_db, request.params)
+        return lower_combination(graph, backend, request.precision_db, request.params, request.ring_dimension)
     if request.every > 1 and not request.bootstrap:
         _check_depth(graph, backend, request)
     _check_range(graph)
