@@ -236,7 +236,7 @@ def _check_linear(name: str, trajectory: _Trajectory, rest: Array, terms: list[A
         raise SchedulerError(
             f"the latents were changed between two steps, by {float(np.abs(sample - returned).max()):.3g}: "
             f"{name} is a multistep method, whose step at timestep {update.timestep:g} takes what the step before "
-            "returned; use a one-step scheduler such as DDIMScheduler in this pipeline"
+            "returned; use DDIMScheduler, EulerDiscreteScheduler or DPMSolverMultistepScheduler in this pipeline"
         )
     raise SchedulerError(
         f"{name} is not linear at timestep {update.timestep:g}: its step is off the linear update by {off:.3g}, where "

@@ -128,7 +128,7 @@ def hefw_models() -> list[Entry]:
 
 @hookimpl
 def hefw_schedulers() -> list[Entry]:
-    # protocol end-to-end takes one-step schedulers without noise; protocol update-only takes them all
+    # protocol end-to-end takes those without noise; protocol update-only takes them all
     return [
         Entry(
             "auto",
