@@ -61,6 +61,11 @@ class Attacker:
         return look(self.own, self.strategy, self.updates, self.rules)
 
     @cached_property
+    def latent_scale(self) -> NDArray[np.float64]:
+        """(steps + 1,): the standard deviation of the latents at each step; it varies much with some schedulers."""
+        return np.asarray(self.own.latents.std(axis=(1, 2, 3, 4)))
+
+    @cached_property
     def noise_scale(self) -> NDArray[np.float64]:
         """(steps,): the standard deviation of the noise that the scheduler adds at each step."""
         latents, predictions = self.own.latents, self.own.predictions

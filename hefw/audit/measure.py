@@ -99,7 +99,7 @@ def ends(subject: Subject, runs: Trajectories, own: Trajectories, seed: int) -> 
     sets = [own.part(begin, begin + count) for begin in range(0, len(own) - count + 1, count)]
     draws = [score(subject, Guess(some.final, some.labels), truth, runs.labels, rng) for some in sets]
     samples = {name: np.mean([draw.scores[name] for draw in draws], axis=0) for name in draws[0].scores}
-    average = np.broadcast_to(own.final.mean(axis=0), runs.final.shape)
+    average = np.broadcast_to(own.final.mean(axis=0), runs.final.shape).copy()
     known = runs.labels if subject.judge is None else None
     return Ends(
         truth,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hefw.audit import curves, results
@@ -21,7 +22,7 @@ from hefw.audit.subject import LabelSubject, PromptSubject, Subject
 from hefw.audit.trajectories import Array, Trajectories
 from hefw.audit.view import Rules, look
 from hefw.config import Choice, Config, Resolved, merge, resolve
-from hefw.core.errors import ConfigError, suggest
+from hefw.core.errors import ConfigError, SchedulerError, suggest
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.models.base import PromptModel, Wish
 from hefw.plugins import registry
@@ -136,6 +137,11 @@ class _Run:
         count = OWN_PER_IMAGE * self.images if subject.labels else self.images
         self.progress(Progress("draw", 1, 2, f"{count} pictures of the attacker's own"))
         own = subject.own(count)
+        if not (np.isfinite(runs.latents).all() and np.isfinite(own.latents).all()):
+            raise SchedulerError(
+                f"latents of model {self.config.model.name!r} are not finite with scheduler "
+                f"{self.config.scheduler.name!r} and {self.config.steps} steps: choose another scheduler or number"
+            )
         self.progress(Progress("draw", 2, 2))
         strategy: Strategy = _made(self.chosen["strategy"])
         view = look(runs, strategy, subject.updates, self.rules)

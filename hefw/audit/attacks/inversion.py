@@ -41,7 +41,7 @@ class Inversion:
 
     def guess(self, view: View, attacker: Attacker, rng: np.random.Generator) -> Guess:
         start = torch.randn((len(view), *view.shape), generator=generator(rng))
-        return search(view, attacker, START * float(attacker.own.latents[0].std()) * start, rng)
+        return search(view, attacker, START * float(attacker.latent_scale[0]) * start, rng)
 
 
 def search(view: View, attacker: Attacker, start: torch.Tensor, rng: np.random.Generator) -> Guess:
@@ -70,14 +70,14 @@ def reproduce(view: View, attacker: Attacker, labels: NDArray[np.int64], start: 
     `start` is (candidates or 1, images, channels, height, width).
     """
     candidates, images = labels.shape
-    deviation = float(attacker.own.latents[0].std())
+    deviation = float(attacker.latent_scale[0])
     x_T = start.expand(candidates, -1, -1, -1, -1).flatten(0, 1).clone()
     final = torch.empty_like(x_T)
     miss = np.empty(len(x_T))
     y, source = torch.from_numpy(labels.ravel()), np.tile(np.arange(images), candidates)
     for begin in range(0, len(x_T), BATCH):
         part = slice(begin, begin + BATCH)
-        known = Known.of(view, source[part])
+        known = Known.of(view, attacker, source[part])
         x_T[part], final[part], missed = _fit(known, attacker, x_T[part], y[part], iterations, deviation)
         miss[part] = missed.numpy()
     shape = (candidates, images)

@@ -27,30 +27,33 @@ def refusal(attacker: Attacker) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A view, or some images of it, as tensors; nan where nothing is known."""
+    """A view, or some images of it, as tensors; nan where nothing is known. `scale` is that of latents at each step."""
 
     updates: tuple[LinearUpdate, ...]
     latents: torch.Tensor
     predictions: torch.Tensor
+    scale: NDArray[np.float64]
 
     @staticmethod
-    def of(view: View, images: NDArray[np.int64]) -> Known:
+    def of(view: View, attacker: Attacker, images: NDArray[np.int64]) -> Known:
         """The images of these indices, which may occur several times."""
-        return Known(view.updates, _tensor(view.latents[:, images]), _tensor(view.predictions[:, images]))
+        latents, predictions = _tensor(view.latents[:, images]), _tensor(view.predictions[:, images])
+        return Known(view.updates, latents, predictions, attacker.latent_scale)
 
     def run(
         self, denoiser: Denoiser, start: torch.Tensor, labels: torch.Tensor, noise: Noise | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Final latents from x_T `start`, and how far each run misses what is known: a sum of squares, (images,).
 
-        Where an entry of a latent is known, the run is set right once the miss is counted, and goes on from there.
+        Latents are measured by their scale. Where an entry of one is known, the run is set right once the miss is
+        counted, and goes on from there.
         """
         miss = torch.zeros(len(start))
         samples: list[torch.Tensor] = []
         predictions: list[torch.Tensor] = []
         latent = start
         for step, update in enumerate(self.updates):
-            miss = miss + _miss(latent, self.latents[step])
+            miss = miss + _miss(latent, self.latents[step]) / self.scale[step] ** 2
             latent = _pinned(latent, self.latents[step])
             prediction = denoiser.denoise(update.model_input_scale * latent, update.timestep, labels)
             miss = miss + _miss(prediction, self.predictions[step])
@@ -59,7 +62,7 @@ class Known:
             latent = sum(update.terms(samples, predictions), torch.zeros(()))
             if noise is not None and update.noise:
                 latent = latent + noise(step, tuple(latent.shape))
-        miss = miss + _miss(latent, self.latents[-1])
+        miss = miss + _miss(latent, self.latents[-1]) / self.scale[-1] ** 2
         return _pinned(latent, self.latents[-1]), miss
 
 

@@ -34,7 +34,8 @@ class Predictions:
     def guess(self, view: View, attacker: Attacker, rng: np.random.Generator) -> Guess:
         own = attacker.own
         if network.refusal(attacker) or view.random:
-            return Guess(_regress(own.predictions, own.final, view.predictions))
+            final = view.latents[-1]
+            return Guess(np.where(np.isfinite(final), final, _regress(own.predictions, own.final, view.predictions)))
         start = _regress(own.predictions, own.latents[0], view.predictions)
         return search(view, attacker, torch.from_numpy(start.astype(np.float32)), rng)
 

@@ -32,7 +32,7 @@ class Repaint:
         assert attacker.denoiser is not None
         labels, images = attacker.labels, len(view)
         random = generator(rng)
-        scale = float(attacker.own.latents[0].std())
+        scale = float(attacker.latent_scale[0])
         start = scale * torch.randn((DRAWS, images, *view.shape), generator=random)
 
         def noise(step: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -45,7 +45,7 @@ class Repaint:
                 for first in range(0, images, BATCH):
                     part = np.arange(first, min(first + BATCH, images))
                     y = torch.full((len(part),), label)
-                    final, missed = Known.of(view, part).run(attacker.denoiser, start[draw, part], y, noise)
+                    final, missed = Known.of(view, attacker, part).run(attacker.denoiser, start[draw, part], y, noise)
                     found[label, draw, part], miss[label, draw, part] = final.numpy(), missed.numpy()
         best = choose(miss.sum(axis=1), 1, rng)[0]
         return Guess(found[best, :, np.arange(images)].mean(axis=1), best)

@@ -34,7 +34,7 @@ class Template:
 
     def guess(self, view: View, attacker: Attacker, rng: np.random.Generator) -> Guess:
         own = attacker.own
-        given, new = _numbers(attacker.own_view), _numbers(view)
+        given, new = _numbers(attacker.own_view, attacker), _numbers(view, attacker)
         wanted = own.final.reshape(len(own), -1)
         if own.labels is not None:
             wanted = np.concatenate([wanted, np.eye(attacker.labels)[own.labels]], axis=1)
@@ -48,9 +48,10 @@ class Template:
         return Guess(latents, (scores + 1e-9 * rng.random(scores.shape)).argmax(axis=1))
 
 
-def _numbers(view: View) -> Array:
+def _numbers(view: View, attacker: Attacker) -> Array:
     """Everything that a view shows of each image, (images, numbers), with 0 where nothing is known."""
-    parts = (view.masks.astype(np.float64), np.nan_to_num(view.latents), np.nan_to_num(view.predictions))
+    latents = view.latents / attacker.latent_scale[:, None, None, None, None]
+    parts = (view.masks.astype(np.float64), np.nan_to_num(latents), np.nan_to_num(view.predictions))
     return np.concatenate([np.moveaxis(part, 1, 0).reshape(len(view), -1) for part in parts], axis=1)
 
 
