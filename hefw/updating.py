@@ -33,6 +33,8 @@ NoisePrediction = Literal["encrypted", "plaintext"]
 
 #: Latents are allowed to be this large at least: the noise of any seed is less, and needs no server of its own.
 LEAST_MAGNITUDE = 8.0
+#: What the graph tells of them, in the ledger's words.
+BOUND = "bound of latents, a power of two"
 
 
 class Updating:
@@ -41,7 +43,8 @@ class Updating:
     The process is started at the first step, and kept while schedule and shape stay the same. What is shown to it
     (entries that the strategy leaves out, predictions sent in plaintext) comes from the key holder's own plaintext
     arithmetic, never from a decryption: where something is shown, the network goes on with the key holder's own latent,
-    else with the decrypted one. Both are compared after every step. The last result is the decrypted one.
+    else with the decrypted one, and then all entries of the trajectory's later latents are encrypted, whatever the
+    strategy says. Both are compared after every step. The last result is the decrypted one.
 
     Attributes:
         trajectory: x_T and, as decrypted and merged, every latent after it (images, channels, height, width), of the
@@ -69,6 +72,7 @@ class Updating:
         self.server = 0
         self.largest_difference = 0.0
         self._magnitude = LEAST_MAGNITUDE
+        self._decrypted = False  # whether the network went on with a decrypted latent
         self._updates: Sequence[LinearUpdate] = ()
         self._graph: Graph | None = None
         self._shares: dict[str, Array] = {}
@@ -93,6 +97,7 @@ class Updating:
     def begin(self, updates: Sequence[LinearUpdate], shape: tuple[int, ...]) -> None:
         """A new request of these updates, of latents (images, channels, height, width)."""
         self._updates = tuple(updates)
+        self._decrypted = False
         self.trajectory = []
 
     def step(self, index: int, sample: Array, prediction: Array, noise: Array | None, own: Array) -> Array:
@@ -102,7 +107,7 @@ class Updating:
         client = self._client
         assert client is not None
         started = time.perf_counter()
-        mask = np.stack([self.strategy.select(latent) for latent in sample]).ravel()
+        mask = np.stack([self.strategy.select(latent) for latent in sample]).ravel() | self._decrypted
         client.figures.seconds["select"] += time.perf_counter() - started
         nowhere = np.zeros_like(mask)
         tensors = {
@@ -126,6 +131,7 @@ class Updating:
         self.largest_difference = max(self.largest_difference, difference)
         self.trajectory += [found] if index else [sample, found]
         shows = not mask.all() or self.noise_prediction == "plaintext"
+        self._decrypted = not shows
         return own if shows and index + 1 < len(self._updates) else found
 
     def close(self) -> None:
@@ -158,6 +164,7 @@ class Updating:
             process = stack.enter_context(ServerProcess(path, self.backend.name, self.options))
             client = UpdateClient(process, self.backend, self.progress)
             client.open(graph.digest, self.request)
+            client.ledger.add("server", None, BOUND, "derived", 1, 0)
             self._session = stack.pop_all()
         self._graph, self._shares = graph, shares(graph)
         self.server, self._client = process.pid, client

@@ -184,6 +184,7 @@ def test_a_strategy_that_leaves_entries_in_plaintext(toys) -> None:
             ("latent", step, "ciphertext", latents // 2),
             ("latent", step, "plaintext", latents // 2),
             ("selection of latent", step, "derived", latents),
+            ("unit of latent", step, "derived", 1),
         )
     ]
     assert [entry for entry in found if entry[1] is not None and entry not in shown] == [

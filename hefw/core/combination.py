@@ -83,9 +83,10 @@ def lower_combination(
         return _program(graph, node, resolved, 2.0**fresh, 2.0**constant, forecast)
     where = "" if ring_dimension is None else f" at ring dimension {ring_dimension}"
     given = "the modulus chain that was given" if params is not None else "any modulus"
+    advice = "ask for less precision_db" + (", or fix no ring dimension" if where else "")
     raise LoweringError(
-        f"backend {backend.name!r} reaches {max(best, 0):.0f} dB{where} with {given}, not {precision_db:g} dB, for a sum "
-        "of multiples of ciphertexts: ask for less precision_db" + ("" if not where else ", or fix no ring dimension")
+        f"backend {backend.name!r} reaches {max(best, 0):.0f} dB{where} with {given}, not {precision_db:g} dB, for a "
+        f"sum of multiples of ciphertexts: {advice}"
     )
 
 

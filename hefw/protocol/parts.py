@@ -71,10 +71,13 @@ class Part:
         selected = np.unpackbits(np.frombuffer(mask, np.uint8), count=entries).astype(bool) if mask else None
         if selected is None:
             selected = np.ones(entries, dtype=np.bool_)
+        elif selected.all():
+            raise EnvelopeError("a mask came that shows no entry")
         size, count = (1 if unit else 4), int((~selected).sum())
         if len(values) != size * count:
             raise EnvelopeError(f"{len(values)} bytes of plaintext came for {count} entries that the mask shows")
-        given = np.frombuffer(values, "<i1" if unit else "<f4").astype(np.float64) * (unit or 1.0)
+        with np.errstate(over="ignore"):  # refused below
+            given = np.frombuffer(values, "<i1" if unit else "<f4").astype(np.float64) * (unit or 1.0)
         if not np.isfinite(given).all():
             raise EnvelopeError("plaintext entries that are not finite")
         full = np.zeros(entries)
@@ -89,6 +92,8 @@ class Part:
         if shown:
             yield name, "plaintext", shown, shown * (1 if self.unit else 4)
             yield f"selection of {name}", "derived", len(self.mask), -(-len(self.mask) // 8)
+            if self.unit:
+                yield f"unit of {name}", "derived", 1, 8
 
 
 def rounded(values: Array, mask: Mask) -> tuple[Array, float]:

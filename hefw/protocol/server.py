@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hefw.core.backend import Backend
 from hefw.core.engine import Engine
-from hefw.core.errors import CapabilityError, HefwError, KeyMismatchError, ParameterError, ProtocolError
+from hefw.core.errors import CapabilityError, EnvelopeError, HefwError, KeyMismatchError, ParameterError, ProtocolError
 from hefw.core.graph import Graph
 from hefw.core.lower import Request, lower
 from hefw.core.memory import peak_rss_bytes
@@ -142,6 +142,8 @@ class Server:
             if port is None or port.once:
                 raise ProtocolError(f"input {str(name)[:40]!r} is not one of a step of this program")
             part = Part.unpack(data, images * port.layout.features)
+            if part.ciphertexts:
+                raise EnvelopeError(f"the plaintext part of input {name!r} came with ciphertexts")
             self.received += [(item, step, size) for item, _, _, size in part.contents(name)]
             shown[name] = part.values.reshape(images, -1)
         return shown

@@ -56,7 +56,11 @@ class UpdateClient(Client):
         listed = len(order) < len(everything)
         moved = not np.array_equal(order, self._order)
         started = time.perf_counter()
-        again = {name: self._encrypted(name, t, order) for name, t in held.items() if moved and t.mask.any()}
+        again = {
+            name: self._encrypted(name, t, order)
+            for name, t in held.items()
+            if moved and len(order) and t.mask.any()  # nothing inside: it comes again when there is
+        }
         parts = {
             name: Part(t.mask, np.where(t.mask, 0.0, t.values), self._encrypted(name, t, order))
             for name, t in tensors.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,9 +57,9 @@ class Update:
     def unpack(message: Message, interface: Interface) -> Update:
         """Read and check one; EnvelopeError or ProtocolError if it is not one of this program."""
         entries, paired = wire.field(message, "entries", int), wire.field(message, "paired", bool)
-        features = next(iter(interface.inputs.values())).layout.features
-        if entries < 1 or Packing(1, paired).positions(entries) != features:
-            raise ProtocolError(f"{entries} entries came, for a program of {features} slots")
+        port = next(iter(interface.inputs.values()))
+        if entries < 1 or Packing(1, paired).positions(entries) != port.layout.features:
+            raise ProtocolError(f"{entries} entries came, for a program of {port.layout.features} slots")
         parts = wire.field(message, "parts", dict)
         again = wire.blobs(message, "again")
         for name in (*parts, *again):
@@ -71,11 +71,17 @@ class Update:
             raise EnvelopeError("the indices of encrypted entries are none")
         if (np.diff(order) <= 0).any():
             raise EnvelopeError("the indices of encrypted entries must ascend")
+        found = {name: Part.unpack(data, entries) for name, data in parts.items()}
+        count = Packing(port.layout.width, paired).ciphertexts(len(order))
+        for name, part in found.items():
+            _check_count(name, part.ciphertexts, count if part.mask.any() else 0)
+        for name, items in again.items():
+            _check_count(name, items, count)
         return Update(
             wire.field(message, "step", int),
             entries,
             paired,
-            {name: Part.unpack(data, entries) for name, data in parts.items()},
+            found,
             {name: tuple(items) for name, items in again.items()},
             order,
             listed,
@@ -89,6 +95,11 @@ class Update:
             yield f"{name}, again", "ciphertext", 0, sum(map(len, items))  # no number that was not sent before
         if self.listed:
             yield "indices of encrypted entries", "derived", len(self.order), 4 * len(self.order)
+
+
+def _check_count(name: str, items: Sequence[bytes], count: int) -> None:
+    if len(items) != count:
+        raise EnvelopeError(f"input {name!r} has {len(items)} ciphertexts; {count} are expected")
 
 
 class Updates:
@@ -143,6 +154,9 @@ class Updates:
             for name, port in self.interface.inputs.items()
             if port.previous is not None and port.previous in self._held
         }
+        unknown = ", ".join(update.again.keys() - moved.keys())
+        if unknown:
+            raise ProtocolError(f"{unknown} came again at step {update.step}, but never before")
         if not np.array_equal(update.order, self._order):  # ciphertexts in another order are of no use
             moved = {name: replace(part, ciphertexts=update.again.get(name, ())) for name, part in moved.items()}
         elif update.again:

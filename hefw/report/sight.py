@@ -27,6 +27,7 @@ ITEMS = {
     "label": "labels",
     "result": "updated latent",
     "indices of encrypted entries": "places of the encrypted entries",
+    "unit of latent": "unit that shown entries of the latent are multiples of",
 }
 KINDS = {
     "latent": "latents",
@@ -136,7 +137,7 @@ def notes(record: RunRecord) -> list[str]:
                 "could learn more."
             )
         found.append(text)
-    if any(entry.form == "derived" and entry.party == SERVER for entry in record.ledger.entries):
+    if any(entry.item.startswith(SELECTION) for entry in record.ledger.entries):
         found.append(
             "Derived: which entries are encrypted is told in the clear. A strategy that selects them by the latent, as "
             "min_distortion and sparse do, tells of the picture by its selection alone."
