@@ -17,6 +17,7 @@ from hefw.core.errors import ConfigError, HefwError
 from hefw.core.ledger import Ledger
 from hefw.core.progress import ProgressCallback
 from hefw.models.encrypted import encrypted
+from hefw.models.schedules import converted
 from hefw.plugins import registry
 from hefw.protocol.client import Figures
 from hefw.request import request
@@ -178,5 +179,5 @@ def _scheduler(pipe: Any, wanted: Any) -> Any:
         chosen = resolve("scheduler", Choice.parse(wanted))
     except ValueError as error:
         raise ConfigError(f"scheduler: {error}, or a diffusers scheduler") from None
-    given = {name: value for name, value in chosen.options.model_dump().items() if value is not None}
-    return registry().load("scheduler", chosen.entry.name).from_config(pipe.scheduler.config, **given)
+    kind = registry().load("scheduler", chosen.entry.name)
+    return converted(pipe.scheduler, kind, chosen.options.model_dump())

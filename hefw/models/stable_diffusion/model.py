@@ -18,7 +18,7 @@ from PIL import Image
 from hefw.core.errors import ConfigError
 from hefw.models.base import Watch, Wish
 from hefw.models.plugin import StableDiffusionOptions
-from hefw.models.schedules import Own
+from hefw.models.schedules import converted
 from hefw.models.stable_diffusion.load import load, text
 
 Array = NDArray[np.float64]
@@ -54,12 +54,10 @@ class StableDiffusion:
 
     def scheduler(self, kind: Any, options: Mapping[str, Any]) -> Any:
         """A scheduler of class `kind` with the noise levels and prediction type that the UNet was trained for."""
-        kind = type(self._pipe.scheduler) if kind is Own else kind
-        given = {name: value for name, value in options.items() if value is not None}
-        made = kind.from_config(self._pipe.scheduler.config, **given)
-        if made.config.get("clip_sample") and "clip_sample" not in given:
+        made = converted(self._pipe.scheduler, kind, options)
+        if made.config.get("clip_sample") and options.get("clip_sample") is None:
             # as StableDiffusionPipeline corrects it: latents have no range to be clipped to
-            made = kind.from_config(self._pipe.scheduler.config, **given, clip_sample=False)
+            made = converted(self._pipe.scheduler, kind, {**options, "clip_sample": False})
         return made
 
     def draw(self, wish: Wish, scheduler: Any, watch: Watch) -> Array:
