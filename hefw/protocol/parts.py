@@ -24,6 +24,8 @@ Mask = NDArray[np.bool_]
 LEVELS = 127
 #: Significant bits of the unit itself, which is the largest shown entry in disguise.
 UNIT_BITS = 3
+#: Entries below count as zero: their unit would be no float.
+SMALLEST = 2.0**-500
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +105,8 @@ def rounded(values: Array, mask: Mask) -> tuple[Array, float]:
     """
     shown = np.where(mask, 0.0, values)
     largest = float(np.abs(shown).max(initial=0.0))
-    if not largest:
-        return shown, 1.0
+    if largest < SMALLEST:
+        return np.zeros_like(shown), 1.0
     mantissa, exponent = math.frexp(largest / LEVELS)
     unit = math.ldexp(math.ceil(mantissa * 2**UNIT_BITS), exponent - UNIT_BITS)
     return np.rint(shown / unit) * unit, unit

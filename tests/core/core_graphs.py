@@ -113,3 +113,13 @@ def run_transform(transform: Transform, inputs: list[Array]) -> tuple[list[Array
             total = total + rotate(total, step)
         results.append(total)
     return results, counts
+
+
+def combination(shares: dict[str, list[float]], entries: int, size: float = 8.0, named: str = "result") -> Graph:
+    """One sum of multiples of inputs, as a scheduler's update is: `shares` are an input's factors, one a step."""
+    steps = len(next(iter(shares.values())))
+    nodes: dict[str, Node] = {name: Input(name, (entries,)) for name in shares}
+    terms = tuple(LinearTerm(name, identity(entries), np.array(factors)) for name, factors in shares.items())
+    nodes["sum"] = Affine("sum", (entries,), terms, np.zeros((1, entries)))
+    calibration = {name: np.full((1, entries), size) for name in shares}
+    return Graph(nodes, {named: Output("sum", np.ones(steps))}, tuple(range(steps)), calibration)
