@@ -122,11 +122,14 @@ def test_what_does_not_apply_is_left_out_with_the_reason(name: str, rules: Rules
     assert outcome.findings == {}
 
 
-def test_large_views_are_too_much_for_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_templates_need_small_views_and_many_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "MOST", 100)
     outcome, *_ = attack_one(digits(), "template", strategy("full"), END_TO_END, images=3, own=6)
     assert outcome.reason is not None
     assert outcome.reason.startswith("a view of 704 numbers an image is too much")
+    monkeypatch.undo()
+    outcome, *_ = attack_one(digits(), "template", strategy("full"), END_TO_END, images=3, own=6)
+    assert outcome.reason == "6 runs of the attacker's own are too few to learn from; at least 100"
 
 
 def test_random_schedulers_are_inverted_by_nobody_and_repainted() -> None:

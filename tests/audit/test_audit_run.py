@@ -167,10 +167,10 @@ def test_a_prompt_model_is_audited_by_what_it_offers(tmp_path: Path) -> None:
     assert record.metrics.keys() == {"psnr", "ssim", "gradient_distance"}
     assert record.not_available == ("label recovered: model 'stable-diffusion' takes prompts, not labels",)
     left_out = {attack.name: attack.left_out for attack in record.attacks if attack.left_out}
-    assert left_out.keys() == {"repaint", "inversion"}
+    assert left_out.keys() == {"template", "repaint", "inversion"}
     assert "denoise" in left_out["repaint"]
     assert done.shown is None
-    assert done.truth.shape == (3, 3, 16, 16)
+    assert done.truth.shape == (3, 3, 64, 64)
     again = small(images=3, model=model, prompt=["a cat", "a dog"], strategy="sparse", noise_prediction="plaintext")
     np.testing.assert_array_equal(again.truth, done.truth)
     html = render(record, dict.fromkeys(("audit.png", "audit-dark.png", "curves.svg", "curves-dark.svg"), b"x"))

@@ -11,6 +11,7 @@ from hefw.hookspecs import Options
 
 #: Numbers of a view that a regression over a few thousand runs can take.
 MOST = 4096
+FEWEST_RUNS = 100
 RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)
 HELD_OUT = 0.2
 
@@ -30,6 +31,8 @@ class Template:
         numbers = view.latents[:, 0].size + view.masks[:, 0].size
         if numbers > MOST:
             return f"a view of {numbers:,} numbers an image is too much to learn from a few runs; at most {MOST:,}"
+        if len(attacker.own) < FEWEST_RUNS:
+            return f"{len(attacker.own)} runs of the attacker's own are too few to learn from; at least {FEWEST_RUNS}"
         return None
 
     def guess(self, view: View, attacker: Attacker, rng: np.random.Generator) -> Guess:
