@@ -51,16 +51,11 @@ class UpdateClient(Client):
         known = held | dict(tensors)
         hidden = np.any([known[name].mask for name, share in shares.items() if share], axis=0)
         inside = np.any([tensor.mask for tensor in tensors.values()], axis=0) | hidden
-        everything = np.arange(len(inside) if inside.any() else 0)
-        order = self._listed(inside) if listed else everything
-        listed = len(order) < len(everything)
+        order = self._listed(inside) if listed else np.arange(len(inside))
+        listed = len(order) < len(inside)
         moved = not np.array_equal(order, self._order)
         started = time.perf_counter()
-        again = {
-            name: self._encrypted(name, t, order)
-            for name, t in held.items()
-            if moved and len(order) and t.mask.any()  # nothing inside: it comes again when there is
-        }
+        again = {name: self._encrypted(name, t, order) for name, t in held.items() if moved and t.mask.any()}
         parts = {
             name: Part(t.mask, np.where(t.mask, 0.0, t.values), self._encrypted(name, t, order))
             for name, t in tensors.items()
@@ -87,9 +82,11 @@ class UpdateClient(Client):
         sent again while they do.
         """
         count, least = self._packing.ciphertexts, int(inside.sum())
+        if not least:
+            return self._order
         both = inside.copy()
         both[self._order] = True
-        for more in (np.full_like(inside, least > 0), both):
+        for more in (np.ones_like(inside), both):
             if count(int(more.sum())) == count(least):
                 return np.flatnonzero(more)
         return np.flatnonzero(inside)

@@ -93,7 +93,7 @@ class Update:
             yield from part.contents(name)
         for name, items in self.again.items():
             yield f"{name}, again", "ciphertext", 0, sum(map(len, items))  # no number that was not sent before
-        if self.listed:
+        if self.listed and len(self.order):
             yield "indices of encrypted entries", "derived", len(self.order), 4 * len(self.order)
 
 
