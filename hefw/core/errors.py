@@ -54,6 +54,10 @@ class ConfigError(HefwError):
     """A configuration key or value that is not allowed."""
 
 
+class CompileError(GraphError):
+    """A network that cannot become a graph: the message names the module, the operator and what can be done."""
+
+
 class SchedulerError(HefwError):
     """A scheduler whose update is not linear, or not supported by the protocol."""
 

@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from hefw.core.errors import SchedulerError
-from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Output, Polynomial
+from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Polynomial
 from hefw.core.linear import SparseMatrix
 from hefw.models.digits.unet import PATCH, DigitsUNet
 from hefw.models.schedules import LinearUpdate
-from hefw.models.update_graph import earlier
+from hefw.models.update_terms import append_update, calibration, check_updates, network_input
 
 Array = NDArray[np.float64]
 Shape = tuple[int, int, int]
-
-CALIBRATION_IMAGES = 20
 
 
 def matrix_of(function: Callable[[torch.Tensor], torch.Tensor], shape: Shape) -> SparseMatrix:
@@ -47,15 +44,13 @@ def digits_graph(model: DigitsUNet, updates: Sequence[LinearUpdate], noise: floa
 
 class _Builder:
     def __init__(self, model: DigitsUNet, updates: Sequence[LinearUpdate], noise: float) -> None:
-        for update in updates:
-            _check(update)
+        check_updates(updates)
         self.model = model
         self.updates = updates
         self.noise = noise
         size = model.config.sample_size
         self.image: Shape = (1, size, size)
         self.grid = (size // PATCH, size // PATCH)
-        self.pixels = SparseMatrix.diagonal(np.ones(int(np.prod(self.image))))
         self.nodes: dict[str, Node] = {}
         with torch.no_grad():
             self.time = [[b.numpy() for b in model.time_biases(_whole(u.timestep))] for u in updates]
@@ -70,7 +65,7 @@ class _Builder:
         self.nodes["latent"] = Input("latent", self.image)
         self.nodes["label"] = Input("label", (classes,), once=True)
         first = matrix_of(lambda x: _linear(m.inp)(functional.pixel_unshuffle(x, PATCH)), self.image)
-        self.stage(0, high, [LinearTerm(self.network_input(), first)], [m.inp])
+        self.stage(0, high, [LinearTerm(network_input(self.nodes, self.updates), first)], [m.inp])
         self.stage(1, low, [LinearTerm("a0", matrix_of(_linear(m.down), high))], [m.down])
         residual = LinearTerm("z1", SparseMatrix.diagonal(np.ones(int(np.prod(low)))))
         self.stage(2, low, [residual, LinearTerm("a1", matrix_of(_linear(m.mid), low))], [m.mid])
@@ -80,37 +75,9 @@ class _Builder:
 
         last = matrix_of(lambda a: functional.pixel_shuffle(_linear(m.out)(a), PATCH), high)
         bias = functional.pixel_shuffle(_bias(m.out)[None, :, None, None].expand(1, -1, rows, columns), PATCH)
-        outputs = self.update(LinearTerm("a3", last), bias.reshape(1, -1).numpy())
+        outputs = append_update(self.nodes, self.updates, [LinearTerm("a3", last)], bias.reshape(1, -1).numpy())
         timesteps = tuple(u.timestep for u in self.updates)
-        return Graph(self.nodes, outputs, timesteps, self.calibration(classes), {"model": "digits"})
-
-    def network_input(self) -> str:
-        """The node that the network reads: the latent, or what the scheduler makes of it."""
-        scales = np.array([u.model_input_scale for u in self.updates])
-        if (scales == 1).all():
-            return "latent"
-        term = LinearTerm("latent", self.pixels, scales)
-        self.nodes["scaled"] = Affine("scaled", self.image, (term,), np.zeros((1, self.pixels.shape[0])))
-        return "scaled"
-
-    def update(self, last: LinearTerm, bias: Array) -> dict[str, Output]:
-        """The scheduler's update, divided by its first coefficient; the outputs by name."""
-        first = np.array([u.predictions[0] for u in self.updates])
-        terms = [LinearTerm("latent", self.pixels, np.array([u.sample for u in self.updates]) / first)]
-        latents = earlier("latent", [u.earlier_samples for u in self.updates])
-        predictions = earlier("prediction", [u.predictions[1:] for u in self.updates])
-        for name, previous, factors in (*latents, *predictions):
-            # what the prediction was comes back from the output of that name
-            before = None if previous == "prediction" else previous
-            self.nodes[name] = Input(name, self.image, previous=before)
-            terms.append(LinearTerm(name, self.pixels, np.array(factors) / first))
-        outputs = {"latent": Output("update", first, feedback="latent")}
-        if predictions:
-            self.nodes["prediction"] = Affine("prediction", self.image, (last,), bias)
-            outputs["prediction"] = Output("prediction", np.ones(len(first)), feedback="prediction-1")
-            last, bias = LinearTerm("prediction", self.pixels), np.zeros_like(bias)
-        self.nodes["update"] = Affine("update", self.image, (last, *terms), bias)
-        return outputs
+        return Graph(self.nodes, outputs, timesteps, calibration(self.nodes, self.noise), {"model": "digits"})
 
     def stage(self, k: int, shape: Shape, terms: list[LinearTerm], layers: list[nn.Module]) -> None:
         """z_k = terms + T_k(t) + L_k[y] and a_k = z_k + a z_k^2."""
@@ -123,26 +90,6 @@ class _Builder:
         with torch.no_grad():
             a = np.repeat(self.model.activations[k].coefficients.numpy(), rows * columns)
         self.nodes[f"a{k}"] = Polynomial(f"a{k}", shape, f"z{k}", np.stack([0 * a, 0 * a + 1, a]))
-
-    def calibration(self, classes: int) -> dict[str, Array]:
-        """Public samples of the first step: noise, every label in turn, and no history."""
-        rng = np.random.default_rng(0)
-        pixels = (CALIBRATION_IMAGES, int(np.prod(self.image)))
-        samples = {name: np.zeros(pixels) for name, node in self.nodes.items() if isinstance(node, Input)}
-        labels = np.eye(classes)[np.arange(CALIBRATION_IMAGES) % classes]
-        return samples | {"latent": self.noise * rng.normal(size=pixels), "label": labels}
-
-
-def _check(update: LinearUpdate) -> None:
-    """A server that knows no noise of the scheduler's cannot add it; it divides by the first coefficient."""
-    at = f"at timestep {update.timestep:g}"
-    if update.noise:
-        raise SchedulerError(
-            f"the scheduler is stochastic: its step {at} adds random noise, so it is no linear update; "
-            "use protocol: update-only, or a scheduler without noise, such as ddim"
-        )
-    if not update.predictions[0]:
-        raise SchedulerError(f"the prediction has no effect {at}: use fewer steps")
 
 
 def _whole(timestep: float) -> int | float:
