@@ -77,7 +77,10 @@ def generate(
     config: Annotated[
         str | None, typer.Argument(metavar="CONFIG", help="A YAML or TOML file; options win over it.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(metavar="LIST", help="Labels, one an image (default 0-9,0-5).")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Labels, one an image, for models that take them (default 0-9,0-5)."),
+    ] = None,
     steps: Annotated[str | None, typer.Option(metavar="N", help="Steps of the scheduler (default 10).")] = None,
     backend: Annotated[
         str | None, typer.Option(metavar="NAME", help="HE library (default tenseal); see `hefw plugins`.")
@@ -87,36 +90,44 @@ def generate(
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Diffusion model (default digits).")] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Sampler (default auto: the model's own).")
+        str | None, typer.Option(metavar="NAME", help="Sampler; auto is the model's own (default auto).")
     ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What the server computes: end-to-end (the network), update-only (the scheduler's update), or auto "
-            "(end-to-end where the model can; the default).",
+            help="What the server computes: end-to-end (network and update), update-only (the scheduler's update; the "
+            "network runs here), or auto: end-to-end where the model can (default auto).",
         ),
     ] = None,
     noise_prediction: Annotated[
         str | None,
-        typer.Option(metavar="HOW", help="Sent encrypted or plaintext, in protocol update-only (default encrypted)."),
+        typer.Option(
+            metavar="HOW",
+            help="How noise predictions are sent in protocol update-only: encrypted, or plaintext, which lets the "
+            "server rebuild the picture (default encrypted).",
+        ),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="What to draw, for models that take prompts; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="What to draw, for models that take prompts; once for each image."),
     ] = None,
     negative_prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What the picture should not show.")
+        str | None, typer.Option(metavar="TEXT", help="What no picture should show, for models that take prompts.")
     ] = None,
     guidance_scale: Annotated[
-        str | None, typer.Option(metavar="X", help="Weight of the prompt (default: the model's own).")
+        str | None, typer.Option(metavar="X", help="Weight of the prompt, 0 to 1000 (default: the model's own).")
     ] = None,
-    init_image: Annotated[str | None, typer.Option(metavar="FILE", help="Picture to start from.")] = None,
+    init_image: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Picture to start from instead of noise alone.")
+    ] = None,
     strength: Annotated[
-        str | None, typer.Option(metavar="X", help="How much of it is changed, 0 to 1 (default: the model's own).")
+        str | None,
+        typer.Option(metavar="X", help="How much of that picture is changed, 0 to 1 (default: the model's own)."),
     ] = None,
     twin: Annotated[
         bool | None,
-        typer.Option("--twin/--no-twin", help="Draw in plaintext, too, and compare (default yes)."),
+        typer.Option("--twin/--no-twin", help="Draw the same in plaintext, too, and compare (default yes)."),
     ] = None,
     refresh: Annotated[
         str | None,
@@ -132,9 +143,7 @@ def generate(
     batch: Annotated[
         str | None, typer.Option(metavar="N", help="Most images in one request; auto is what fits (default auto).")
     ] = None,
-    seed: Annotated[
-        str | None, typer.Option(metavar="N", help="Fixes the starting noise and nothing else (default 0).")
-    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Fixes the noise and nothing else (default 0).")] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder for pictures and report (default hefw-run).")
     ] = None,
@@ -156,7 +165,7 @@ def generate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False,
 ) -> None:
-    """Draw images on ciphertext, and write them with a report into a folder."""
+    """Draw images with the help of a server that sees ciphertext, and write them with a report into a folder."""
     from hefw.config import merge
 
     overrides: dict[str, Any] = {

@@ -214,6 +214,8 @@ ChoiceField = Annotated[
 ]
 LabelsField = Annotated[tuple[int, ...], PlainValidator(_labels), PlainSerializer(format_labels, return_type=str)]
 PromptsField = Annotated[tuple[str, ...], PlainValidator(_prompts), PlainSerializer(list, return_type=list[str])]
+NoNul = Field(pattern=r"^[^\x00]*$")  # which no argument of a command holds
+FilePath = Annotated[StrictStr, Field(min_length=1), NoNul]
 Bits = Annotated[StrictInt, Field(ge=MINIMUM_PRIME_BITS, le=MAXIMUM_PRIME_BITS)]
 BitList = Annotated[tuple[Bits, ...], Field(min_length=1, max_length=64)]
 
@@ -272,7 +274,7 @@ class Config(BaseModel):
     prompt: PromptsField = Field(
         default=(), description="text, or a list of texts, one an image", examples=["a thin seven"]
     )
-    negative_prompt: StrictStr | None = Field(
+    negative_prompt: Annotated[StrictStr, NoNul] | None = Field(
         default=None, description="text of what the picture should not show, or null", examples=["blurred"]
     )
     guidance_scale: float | None = Field(
@@ -284,7 +286,7 @@ class Config(BaseModel):
         description="a number from 0 (no guidance at 1 and below), or null (the model's own)",
         examples=[7.5],
     )
-    init_image: StrictStr | None = Field(
+    init_image: FilePath | None = Field(
         default=None, description="the path of a picture to start from, or null", examples=["sketch.png"]
     )
     strength: float | None = Field(
@@ -310,9 +312,7 @@ class Config(BaseModel):
         description=f"a mapping of {', '.join(sorted(Params.model_fields))}",
         examples=["{precision_db: 60}"],
     )
-    out: Annotated[StrictStr, Field(min_length=1, pattern=r"^[^\x00]+$")] = Field(
-        default="hefw-run", description="the path of a folder", examples=["hefw-run"]
-    )
+    out: FilePath = Field(default="hefw-run", description="the path of a folder", examples=["hefw-run"])
     twin: StrictBool = Field(
         default=True, description="true, or false (no plaintext run to compare with)", examples=["true"]
     )
@@ -336,12 +336,36 @@ class Config(BaseModel):
 
     def resolve(self, registry: Registry | None = None) -> dict[Kind, Resolved]:
         """The registered entry and the checked options of the backend, strategy, model and scheduler."""
-        return {kind: resolve(kind, getattr(self, kind), registry) for kind in KINDS}
+        found: dict[Kind, Resolved] = {}
+        for kind in KINDS:
+            choice: Choice = getattr(self, kind)
+            try:
+                found[kind] = resolve(kind, choice, registry)
+            except ConfigError as error:
+                raise ConfigError(f"{error}{self._elsewhere(kind, choice, registry)}") from None
+        return found
+
+    def _elsewhere(self, kind: Kind, choice: Choice, registry: Registry | None) -> str:
+        """The tail of a message about an unknown option, where another chosen plugin has one of that name."""
+        registry = registry or plugins.registry()
+        options = {
+            other: registry.entry(other, name).options.model_fields
+            for other in KINDS
+            if (name := getattr(self, other).name) in registry.names(other)
+        }
+        for option in choice.options:
+            for other in options:
+                if option in options[other] and option not in options.get(kind, choice.options):
+                    name = getattr(self, other).name
+                    return f"; {other} {name!r} has {option!r}: write --option {other}.{option}=VALUE"
+        return ""
 
     def command(self) -> str:
         """The shell command that repeats this run (keys and encryption randomness differ, as they must)."""
         default = Config()
-        words = ["hefw", "generate"] + ([] if self.prompt else ["--labels", format_labels(self.labels)])
+        words = ["hefw", "generate"]
+        if not self.prompt or self.labels != default.labels:
+            words += ["--labels", format_labels(self.labels)]
         words += ["--steps", str(self.steps), "--seed", str(self.seed)]
         for kind in KINDS:
             choice: Choice = getattr(self, kind)

@@ -139,7 +139,7 @@ def notes(record: RunRecord) -> list[str]:
         found.append(text)
     if any(entry.item.startswith(SELECTION) for entry in record.ledger.entries):
         found.append(
-            "Derived: which entries are encrypted is told in the clear. A strategy that selects them by the latent, as "
+            "Which entries are encrypted is told in the clear. A strategy that selects them by the latent, as "
             "min_distortion and sparse do, tells of the picture by its selection alone."
         )
     return found
