@@ -7,8 +7,9 @@ Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo
 40), `quality.json` (`make quality`), `sweep.json` (`hefw quality --samples 5000 --steps 5,10,20,50 --encrypted 0`),
 `step.json` (`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
 run.json of one run each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m
-benchmarks.backends`), and docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update`
-and `python -m benchmarks.generation`).
+benchmarks.backends`), docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update`
+and `python -m benchmarks.generation`), and docs/explanation/threat-model.md `audit-*.json` (`python -m
+benchmarks.audits`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.audit_figures import threat_model
 from hefw.config import Config
 from hefw.report.page import duration, size
 
@@ -257,6 +259,7 @@ SECTIONS: Mapping[Path, Callable[[], str]] = {
     ROOT / "docs" / "how-to" / "no-round-trip.md": no_round_trip,
     ROOT / "docs" / "how-to" / "install-backends.md": backends,
     ROOT / "docs" / "reproduction.md": reproduction,
+    ROOT / "docs" / "explanation" / "threat-model.md": lambda: threat_model(RESULTS),
 }
 
 

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 RANGE = 2.0
 #: Side of the window of SSIM, and the least for one; pixels.
 WINDOW, SMALLEST_WINDOW = 7, 3
-#: The constant of gradient similarity for a range of 1: 170 for grey values of 0..255 (Xue et al., section II.C).
+#: The constant of gradient similarity for a range of 1: 170 for grey values of 0..255, as published.
 GRADIENT_CONSTANT = 170 / 255**2
 SMALLEST_SCALE = 4  # pixels
 
@@ -88,7 +88,7 @@ IMAGE_METRICS: dict[str, tuple[Metric, Callable[[Array, Array], Array]]] = {
             "Gradient distance",
             "",
             False,
-            "1 - mean gradient magnitude similarity (Xue et al. 2014, equations 3 to 5), over scales that halve",
+            "1 - mean gradient magnitude similarity (Xue et al. 2014, section II), over scales that halve",
         ),
         gradient_distance,
     ),

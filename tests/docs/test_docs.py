@@ -238,7 +238,7 @@ def test_command_lines_parse(
         raise Reached
 
     arguments = shlex.split(line, comments=True)[1:]
-    if arguments[0] in ("generate", "quality"):
+    if arguments[0] in ("generate", "quality", "audit"):
         monkeypatch.setattr(Config, "resolve", reached)
         with pytest.raises(Reached):
             cli.run(arguments)
