@@ -153,7 +153,7 @@ def _rgb(image: NDArray[np.float64], most: int | None = None) -> Pixels:
     """
     finite = np.isfinite(image).all(axis=0)
     grey = np.clip((np.where(finite, image, 0) + 1) * 127.5, 0, 255).round().astype(np.uint8)
-    pixels: Pixels = np.ascontiguousarray(np.moveaxis(np.broadcast_to(grey, (3, *grey.shape[1:])), 0, -1))
+    pixels: Pixels = np.array(np.moveaxis(np.broadcast_to(grey, (3, *grey.shape[1:])), 0, -1), order="C")
     pixels[~finite] = NOT_FINITE
     if most is not None and max(image.shape[1:]) > most:
         smaller = Image.fromarray(pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,7 @@ class FakePlugin:
 
     @hookimpl
     def hefw_schedulers(self) -> list[Entry]:
-        return [Entry("ddim", "json:loads", "fake"), Entry("euler", "json:loads", "fake")]
+        return [Entry(name, "json:loads", "fake") for name in ("auto", "ddim", "euler")]
 
 
 def fake_registry() -> Registry:
@@ -53,24 +54,35 @@ def fake_registry() -> Registry:
 class FakeResult:
     images: NDArray[np.float64]
     plain: NDArray[np.float64] | None
-    labels: tuple[int, ...]
     trajectory: NDArray[np.float64]
+    after: tuple[int, ...]
     server_view: tuple[bytes, ...]
     record: RunRecord
 
 
-def ledger_entry(item: str, form: str, step: int | None, party: str = "server") -> dict[str, Any]:
-    return {"party": party, "step": step, "item": item, "form": form, "entries": 1024, "bytes": 300_000}
+def ledger_entry(
+    item: str, form: str, step: int | None, party: str = "server", entries: int = 1024, size: int = 300_000
+) -> dict[str, Any]:
+    return {"party": party, "step": step, "item": item, "form": form, "entries": entries, "bytes": size}
+
+
+def fake_protocol(config: Config) -> str:
+    return "update-only" if config.prompt or config.protocol == "update-only" else "end-to-end"
 
 
 def fake_messages(config: Config) -> int:
-    """How often latents go to the server: once a refresh by the key holder."""
+    """How often latents go to the server: once a refresh by the key holder, or once an update."""
     name, steps = config.refresh.name, config.steps
+    if fake_protocol(config) == "update-only":
+        return steps
     return 1 if name == "bootstrap" else steps // config.refresh.steps_a_message(steps)
 
 
 def fake_trace(config: Config, batches: int = 1) -> list[dict[str, Any]]:
-    """Three operations a step, each of which takes a level, and bootstrapping between steps where it is asked for."""
+    """Three operations a step, each of which takes a level, and bootstrapping between steps where it is asked for.
+
+    In update-only one operation a step, which takes none.
+    """
     every = config.refresh.steps_a_message(config.steps)
     program_steps = config.steps // every
     trace: list[dict[str, Any]] = []
@@ -79,6 +91,10 @@ def fake_trace(config: Config, batches: int = 1) -> list[dict[str, Any]]:
         entry = {"step": step, "operation": operation, "level": level, "scale_bits": 40.5, "seconds": seconds}
         trace.append(entry)
 
+    if fake_protocol(config) == "update-only":
+        for step in range(config.steps):
+            add(step, "update", 0, 0.001)
+        return trace
     for _ in range(batches):
         for step in range(program_steps):
             for copy in range(every):
@@ -101,36 +117,85 @@ def fake_process(party: str, did: str, library: str, process: int) -> dict[str, 
     }
 
 
+def fake_ledger(config: Config, batches: int = 1) -> dict[str, Any]:
+    """Everything encrypted: latents, labels where the server evaluates the network, else noise predictions."""
+    messages = range(fake_messages(config))
+    sent = [ledger_entry("latent", "ciphertext", message) for message in messages]
+    if fake_protocol(config) == "update-only":
+        predictions = [ledger_entry("prediction", "ciphertext", message) for message in messages]
+        entries = [entry for pair in zip(sent, predictions, strict=True) for entry in pair]
+        entries += [ledger_entry("result", "plaintext", message, "key holder") for message in messages]
+    else:
+        batch = [ledger_entry("label", "ciphertext", None, entries=160), *sent]
+        entries = batches * (
+            batch + [ledger_entry("latent", "plaintext", message, "key holder") for message in messages]
+        )
+    setup = ledger_entry("parameters, schedule and precision wanted", "public", None, entries=0, size=0)
+    return {"server_plaintext_fraction": 0.0, "entries": [setup, *entries]}
+
+
+def partial_ledger(
+    shown: Sequence[int], of: int = 640, *, predictions: str | None = None, form: str = "derived"
+) -> dict[str, Any]:
+    """A strategy that shows some entries of every latent, and as many of every noise prediction, or `predictions` all
+    in plaintext; of end-to-end where that is None."""
+    entries = []
+    plain = 0
+    for message, count in enumerate(shown):
+        told = [("latent", count)]
+        if predictions is not None:
+            told.append(("prediction", of if predictions == "plaintext" else count))
+        for item, clear in told:
+            plain += clear
+            if clear < of:
+                entries.append(ledger_entry(item, "ciphertext", message, entries=of - clear))
+            if clear:
+                entries.append(ledger_entry(item, "plaintext", message, entries=clear, size=4 * clear))
+                entries.append(ledger_entry(f"selection of {item}", form, message, entries=of, size=of // 8))
+    private = of * len(shown) * (1 if predictions is None else 2)
+    return {"server_plaintext_fraction": plain / private, "entries": entries}
+
+
 def fake_record(config: Config | None = None, *, batches: int = 1, **changes: Any) -> RunRecord:
     config = config or Config(labels="0-3", steps=3)
-    messages = range(fake_messages(config))
+    protocol = fake_protocol(config)
+    messages = fake_messages(config)
     every = config.refresh.steps_a_message(config.steps)
+    labels = () if config.prompt else config.labels
+    alone = protocol == "update-only"
     values: dict[str, Any] = {
         "started": datetime.datetime(2031, 5, 17, 9, 30, tzinfo=datetime.timezone.utc),
         "simulated": False,
         "insecure": False,
         "config": config.to_dict(),
-        "model": {"name": config.model.name, "digest": "ab" * 32},
-        "labels": config.labels,
-        "shape": (len(config.labels), 1, 8, 8),
+        "protocol": protocol,
+        "model": {"name": config.model.name, "digest": "ab" * 32, "scheduler": "DDIMScheduler"},
+        "labels": labels,
+        "prompts": config.prompt,
+        "evaluations": config.steps,
+        "shape": (len(labels) or len(config.prompt), 1, 8, 8),
         "params": {
             "ring_dimension": 16384,
             "log_qp": 409.5,
             "security_bits": 128,
-            "depth": 3 * every,
-            "fresh_level": 3 * every,
+            "depth": 1 if alone else 3 * every,
+            "fresh_level": 0 if alone else 3 * every,
             "scale_bits": 40,
             "secret": "uniform ternary",
             "modulus_bits": (55, 55, 59, 59, 59, 59, 60),
             "insecure": False,
         },
         "seconds": {
+            "plan": 1.75,
             "keygen": 2.5,
             "encode_weights": 4.25,
+            "select": 0.0625,
             "encrypt": 0.5,
             "evaluate": 83.0,
             "decrypt": 0.125,
-            "total": 91.0,
+            "model": 30.0 if alone else 0.0,
+            "twin": 31.0,
+            "total": 121.0 if alone else 91.0,
         },
         "seconds_per_image_step": 0.52,
         "max_abs_error": 1.5e-3,
@@ -143,7 +208,7 @@ def fake_record(config: Config | None = None, *, batches: int = 1, **changes: An
         },
         "counts": {"rotate": 310, "mul_plain": 14_400, "mul": 40, "rescale": 50},
         "peak_rss_bytes": 2_800_000_000,
-        "messages": len(messages),
+        "messages": messages,
         "trace": fake_trace(config, batches),
         "processes": [
             fake_process("key holder", "noise and labels", "hefw", 4242),
@@ -151,15 +216,7 @@ def fake_record(config: Config | None = None, *, batches: int = 1, **changes: An
             fake_process("server", "model, plan", "hefw", 4243),
             fake_process("server", "evaluation on ciphertext", "seal", 4243),
         ],
-        "ledger": {
-            "server_plaintext_fraction": 0.0,
-            "entries": [
-                *batches * [ledger_entry("latent x_t", "ciphertext", message) for message in messages],
-                *batches * [ledger_entry("labels", "ciphertext", None)],
-                ledger_entry("timesteps", "public", None),
-                *batches * [ledger_entry("latent x_t", "plaintext", message, "key holder") for message in messages],
-            ],
-        },
+        "ledger": fake_ledger(config, batches),
         "versions": versions_info(["hefw", "numpy", "no-such-distribution"]),
         "machine": machine_info(),
     }
@@ -168,17 +225,17 @@ def fake_record(config: Config | None = None, *, batches: int = 1, **changes: An
 
 def fake_result(config: Config | None = None, *, twin: bool = True, **changes: Any) -> FakeResult:
     config = config or Config(labels="0-3", steps=3)
+    record = fake_record(config, **changes)
     random = np.random.default_rng(1)
-    count = len(config.labels)
-    messages = fake_messages(config)
-    trajectory = random.normal(size=(messages + 1, count, 1, 8, 8))
+    moments = range(record.messages + 1)
+    trajectory = random.normal(size=(len(moments), *record.shape))
     return FakeResult(
         images=trajectory[-1],
         plain=trajectory[-1] + 1e-3 if twin else None,
-        labels=config.labels,
         trajectory=trajectory,
-        server_view=tuple(random.bytes(20_000) for _ in range(messages)),
-        record=fake_record(config, **changes),
+        after=tuple(record.every * moment for moment in moments),
+        server_view=tuple(random.bytes(20_000) for _ in range(record.messages)),
+        record=record,
     )
 
 

@@ -124,6 +124,8 @@ def test_every_option_wins_over_the_file(run: FakeRun, call: Call) -> None:
     Path("run.toml").write_text('steps = 5\nseed = 4\nlabels = "7"\n[model]\nname = "digits"\nwidth = 8\n')
     words = (
         "generate run.toml --steps 6 --backend simulator --strategy full --scheduler euler --protocol end-to-end "
+        "--noise-prediction plaintext --prompt 'a cat' --prompt 'a dog' --negative-prompt blurred --guidance-scale 7 "
+        "--init-image a.png --strength 0.5 --no-twin "
         "--refresh bootstrap --every 3 --batch 2 --out x --allow-insecure --precision-db 40 "
         "--param ring_dimension=8192 --param modulus_bits=[60,40] --option width=16"
     )
@@ -133,6 +135,14 @@ def test_every_option_wins_over_the_file(run: FakeRun, call: Call) -> None:
             backend="simulator",
             scheduler="euler",
             model={"name": "digits", "width": 16},
+            protocol="end-to-end",
+            noise_prediction="plaintext",
+            prompt=["a cat", "a dog"],
+            negative_prompt="blurred",
+            guidance_scale=7.0,
+            init_image="a.png",
+            strength=0.5,
+            twin=False,
             refresh={"name": "bootstrap", "every": 3},
             labels=[7],
             steps=6,
@@ -196,7 +206,16 @@ def test_the_command_of_a_config_repeats_it(monkeypatch: pytest.MonkeyPatch, con
         (["--precision-db", "nan"], ["params.precision_db: 'nan'", "from 20 to 100"]),
         (["--backend", "tensela"], ["unknown backend 'tensela'", "did you mean 'tenseal'?"]),
         (["--scheduler", "eulr"], ["unknown scheduler 'eulr'", "did you mean 'euler'?"]),
-        (["--protocol", "update-only"], ["protocol: 'update-only'", "allowed: end-to-end"]),
+        (["--protocol", "update"], ["protocol: 'update' is not allowed", "update-only"]),
+        (["--noise-prediction", "plain"], ["noise_prediction: 'plain' is not allowed", "encrypted, or plaintext"]),
+        (["--prompt", ""], ["prompt: '' is not allowed", "text"]),
+        (["--prompt"], ["--prompt", "--help"]),
+        (["--guidance-scale", "much"], ["guidance_scale: 'much' is not allowed", "a number from 0"]),
+        (["--guidance-scale", "-1"], ["guidance_scale: -1.0 is not allowed", "a number from 0"]),
+        (["--strength", "2"], ["strength: 2.0 is not allowed", "from 0 to 1"]),
+        (["--strength", "nan"], ["strength: 'nan' is not allowed", "from 0 to 1"]),
+        (["--init-image", ""], ["init_image: '' is not allowed", "the path of a picture"]),
+        (["--twin=yes"], ["--twin", "--help"]),
         (["--refresh", "bootstrp"], ["refresh: 'bootstrp' is not allowed", "allowed: client, none or bootstrap"]),
         (["--refresh", "x", "--every", "2"], ["refresh: {'name': 'x', 'every': 2} is not allowed"]),
         (["--refresh", ""], ["refresh: '' is not allowed"]),
@@ -214,6 +233,10 @@ def test_the_command_of_a_config_repeats_it(monkeypatch: pytest.MonkeyPatch, con
         (["--param", "ring_dim=1024"], ["unknown key 'params.ring_dim'", "did you mean 'ring_dimension'?"]),
         (["--param", "ring_dimension"], ["--param 'ring_dimension'", "for example --param ring_dimension=16384"]),
         (["--option", "widht=8"], ["model 'digits': unknown option 'widht'", "did you mean 'width'?"]),
+        (
+            ["--option", "threads=2"],
+            ["model 'digits': unknown option 'threads'", "backend 'tenseal' has 'threads'", "backend.threads=VALUE"],
+        ),
         (["--option", "width=x"], ["model 'digits': option 'width' = 'x'", "valid integer"]),
         (["--option", "backend.threads=99"], ["backend 'tenseal': option 'threads' = 99", "less than or equal to 64"]),
         (["--option", "engine.threads=1"], ["'engine' has no options", "backend, strategy, model, scheduler"]),
@@ -386,9 +409,10 @@ def test_help_tells_the_defaults_as_they_are(call: Call) -> None:
     values = Config().to_dict()
     values["precision-db"] = f"{values.pop('params')['precision_db']:g}"
     for key, value in values.items():
-        if key != "allow_insecure":
-            option = text[text.index(f"--{key} ") :]
-            assert re.search(r"\(default ([^)]+)\)", option)[1] == str(value), key  # type: ignore[index]
+        option = re.split(r" --(?!no-)", text[text.index(f"--{key.replace('_', '-')} ") :])[0]
+        told = re.findall(r"\(default ([^)]+)\)", option)
+        shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+        assert told == ([] if value in (None, []) else [shown]), key
 
 
 def test_every_key_is_an_option(call: Call) -> None:

@@ -45,7 +45,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     real = plugins.registry()
     for kind, name in (("backend", "simulator"), ("backend", "tenseal"), ("strategy", "full"), ("model", "digits")):
         registry.add(kind, real.entry(kind, name), "built-in")  # type: ignore[arg-type]
-    registry.add("scheduler", real.entry("scheduler", "ddim"), "built-in")
+    registry.add("scheduler", real.entry("scheduler", "auto"), "built-in")
     mine = [
         Entry(
             "far",

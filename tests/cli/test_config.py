@@ -47,6 +47,10 @@ def choices() -> st.SearchStrategy[Choice]:
     return st.builds(Choice, st.text(min_size=1), st.dictionaries(names, json_values, max_size=3))
 
 
+texts = st.text().filter(lambda text: "\0" not in text)
+prompts = texts.filter(lambda text: bool(text.strip()))
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     return Config(
@@ -54,8 +58,15 @@ def configs(draw: st.DrawFn) -> Config:
         strategy=draw(choices()),
         model=draw(choices()),
         scheduler=draw(choices()),
+        protocol=draw(st.sampled_from(["auto", "end-to-end", "update-only"])),
+        noise_prediction=draw(st.sampled_from(["encrypted", "plaintext"])),
         refresh=draw(refreshes),
-        labels=draw(label_lists),
+        labels=draw(label_lists | st.just(Config().labels)),
+        prompt=draw(st.just([]) | st.lists(prompts, max_size=3)),
+        negative_prompt=draw(st.none() | texts),
+        guidance_scale=draw(st.none() | st.floats(0, 1000)),
+        init_image=draw(st.none() | texts.filter(bool)),
+        strength=draw(st.none() | st.floats(0, 1)),
         steps=draw(st.integers(1, 1000)),
         batch=draw(st.just("auto") | st.integers(1, 10**6)),
         seed=draw(st.integers(0, MAX_SEED)),
@@ -65,7 +76,8 @@ def configs(draw: st.DrawFn) -> Config:
             "modulus_bits": draw(bits),
             "special_bits": draw(bits),
         },
-        out=draw(st.text(min_size=1).filter(lambda text: "\0" not in text)),
+        out=draw(texts.filter(bool)),
+        twin=draw(st.booleans()),
         allow_insecure=draw(st.booleans()),
     )
 
@@ -172,15 +184,22 @@ def test_defaults() -> None:
         "backend": "tenseal",
         "strategy": "full",
         "model": "digits",
-        "scheduler": "ddim",
-        "protocol": "end-to-end",
+        "scheduler": "auto",
+        "protocol": "auto",
+        "noise_prediction": "encrypted",
         "refresh": "client",
         "labels": "0-9,0-5",
+        "prompt": [],
+        "negative_prompt": None,
+        "guidance_scale": None,
+        "init_image": None,
+        "strength": None,
         "steps": 10,
         "batch": "auto",
         "seed": 0,
         "params": {"precision_db": 60.0, "ring_dimension": None, "modulus_bits": None, "special_bits": None},
         "out": "hefw-run",
+        "twin": True,
         "allow_insecure": False,
     }
     assert len(config.labels) == 16
@@ -202,9 +221,41 @@ def test_defaults() -> None:
             "holds); for example batch: auto",
         ),
         (
-            {"protocol": "update-only"},
-            "protocol: 'update-only' is not allowed; allowed: end-to-end; for example protocol: end-to-end",
+            {"protocol": "update"},
+            "protocol: 'update' is not allowed; allowed: end-to-end (the server evaluates the network), update-only "
+            "(it adds up the scheduler's update) or auto (end-to-end where the model can); for example protocol: ",
         ),
+        (
+            {"noise_prediction": "plain"},
+            "noise_prediction: 'plain' is not allowed; allowed: encrypted, or plaintext (as HE-Diffusion was "
+            "published; protocol update-only); for example noise_prediction: encrypted",
+        ),
+        ({"prompt": ""}, "prompt: '' is not allowed; allowed: text, or a list of texts, one an image; for example "),
+        ({"prompt": ["a cat", " "]}, "prompt: ' ' is not allowed; allowed: text, or a list of texts"),
+        ({"prompt": [3]}, "prompt: 3 is not allowed; allowed: text, or a list of texts"),
+        ({"prompt": "a\0b"}, "prompt: 'a\\x00b' is not allowed; allowed: text, or a list of texts"),
+        ({"prompt": ["a"] * 65_537}, "prompt: 65537 prompts are not allowed; allowed: up to 65536, one an image"),
+        (
+            {"negative_prompt": 3},
+            "negative_prompt: 3 is not allowed; allowed: text of what the picture should not show",
+        ),
+        ({"negative_prompt": "a\0b"}, "negative_prompt: 'a\\x00b' is not allowed; allowed: text of what the picture"),
+        (
+            {"guidance_scale": -1.0},
+            "guidance_scale: -1.0 is not allowed; allowed: a number from 0 (no guidance at 1 and below), or null (the "
+            "model's own); for example guidance_scale: 7.5",
+        ),
+        ({"guidance_scale": 1001.0}, "guidance_scale: 1001.0 is not allowed; allowed: a number from 0"),
+        ({"guidance_scale": float("nan")}, "guidance_scale: nan is not allowed; allowed: a number from 0"),
+        ({"guidance_scale": "7"}, "guidance_scale: '7' is not allowed; allowed: a number from 0"),
+        ({"init_image": ""}, "init_image: '' is not allowed; allowed: the path of a picture to start from, or null"),
+        ({"init_image": "a\0b"}, "init_image: 'a\\x00b' is not allowed; allowed: the path of a picture to start from"),
+        (
+            {"strength": 2.0},
+            "strength: 2.0 is not allowed; allowed: how much of init_image is changed, from 0 to 1, or null (the "
+            "model's own); for example strength: 0.8",
+        ),
+        ({"twin": "no"}, "twin: 'no' is not allowed; allowed: true, or false (no plaintext run to compare with); for "),
         ({"backend": 3}, "backend: 3 is not allowed; allowed: a name, or {name: ..., option: ...}"),
         ({"model": {"width": 3}}, "model: {'width': 3} is not allowed; allowed: a name, or {name: ..., option: ...}"),
         ({"model": ""}, "model: '' is not allowed; allowed: a name, or {name: ..., option: ...}"),
@@ -223,7 +274,7 @@ def test_defaults() -> None:
         ({"params": {"modulus_bits": [60, 19]}}, "params.modulus_bits: 19 is not allowed; allowed: a list of prime"),
         ({"params": {"modulus_bits": []}}, "params.modulus_bits: [] is not allowed; allowed: a list of prime"),
         ({"params": {"special_bits": 60}}, "params.special_bits: 60 is not allowed; allowed: a list of prime"),
-        ({"stepz": 1}, "unknown key 'stepz'; did you mean 'steps'? Known: allow_insecure, backend, batch, labels"),
+        ({"stepz": 1}, "unknown key 'stepz'; did you mean 'steps'? Known: allow_insecure, backend, batch, guidance"),
         (
             {"params": {"precision": 40}},
             "unknown key 'params.precision'; did you mean 'precision_db'? Known: modulus_bits, precision_db,",
@@ -326,7 +377,29 @@ def test_refresh_refused(value: object, line: str) -> None:
 )
 def test_the_command_repeats_the_refresh(refresh: object, words: str) -> None:
     plain = "hefw generate --labels 0-9,0-5 --steps 10 --seed 0 --backend tenseal --strategy full --model digits"
-    assert Config(refresh=refresh).command() == f"{plain} --scheduler ddim{words}"
+    assert Config(refresh=refresh).command() == f"{plain} --scheduler auto{words}"
+
+
+@pytest.mark.parametrize(
+    ("values", "head", "tail"),
+    [
+        ({}, "--labels 0-9,0-5 --steps 10", ""),
+        ({"prompt": ["a cat", "it's"]}, "--steps 10", "--prompt 'a cat' --prompt 'it'\"'\"'s'"),
+        ({"prompt": "a cat", "labels": "3"}, "--labels 3 --steps 10", "--prompt 'a cat'"),
+        ({"prompt": "a", "negative_prompt": ""}, "--steps 10", "--prompt a --negative-prompt ''"),
+        ({"protocol": "update-only", "twin": False}, "--labels 0-9,0-5 --steps 10", "--protocol update-only --no-twin"),
+        ({"noise_prediction": "plaintext"}, "--labels 0-9,0-5 --steps 10", "--noise-prediction plaintext"),
+        (
+            {"guidance_scale": 7.5, "init_image": "a b.png", "strength": 0.0},
+            "--labels 0-9,0-5 --steps 10",
+            "--guidance-scale 7.5 --init-image 'a b.png' --strength 0.0",
+        ),
+    ],
+)
+def test_the_command_has_what_is_no_default(values: dict[str, Any], head: str, tail: str) -> None:
+    """And always labels, unless prompts stand for them."""
+    rest = "--seed 0 --backend tenseal --strategy full --model digits --scheduler auto"
+    assert Config(**values).command() == f"hefw generate {head} {rest} {tail}".rstrip()
 
 
 def test_every_alone_keeps_the_refresh_of_the_file(tmp_path: Path) -> None:
@@ -461,7 +534,7 @@ def test_resolve_gives_entries_and_options() -> None:
     ("values", "line"),
     [
         ({"backend": "tensela"}, "unknown backend 'tensela'; did you mean 'tenseal'? Known: simulator, tenseal"),
-        ({"scheduler": "zzz"}, "unknown scheduler 'zzz'; Known: ddim, euler"),
+        ({"scheduler": "zzz"}, "unknown scheduler 'zzz'; Known: auto, ddim, euler"),
         (
             {"backend": {"name": "tenseal", "threds": 2}},
             "backend 'tenseal': unknown option 'threds'; did you mean 'threads'? Known: mode, threads",
@@ -476,6 +549,16 @@ def test_resolve_gives_entries_and_options() -> None:
             "a valid integer",
         ),
         ({"strategy": {"name": "full", "x": 1}}, "strategy 'full': unknown option 'x'; Known: none"),
+        (
+            {"model": {"name": "digits", "threads": 2}},
+            "model 'digits': unknown option 'threads'; Known: width; backend 'tenseal' has 'threads': write --option "
+            "backend.threads=VALUE",
+        ),
+        (
+            {"model": {"name": "digits", "width": 2, "threads": 2}, "backend": "simulator"},
+            "model 'digits': unknown option 'threads'; Known: width",
+        ),
+        ({"model": {"name": "digts", "threads": 2}}, "unknown model 'digts'; did you mean 'digits'? Known: digits"),
     ],
 )
 def test_resolve_refused(values: dict[str, Any], line: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from cli_fakes import fake_record
+from cli_fakes import fake_record, partial_ledger
 from pydantic import ValidationError
 
 from hefw.config import Config
@@ -27,7 +27,16 @@ def test_schema_is_current() -> None:
 def test_sample_validates_and_round_trips() -> None:
     schema = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    for changes in ({}, {"max_abs_error": None, "psnr_db": None}, {"simulated": True, "insecure": True}):
+    for changes in (
+        {},
+        {"max_abs_error": None, "psnr_db": None},
+        {"simulated": True, "insecure": True},
+        {
+            "config": Config(protocol="update-only", steps=4),
+            "ledger": partial_ledger([7, 8, 9, 9], predictions="shown"),
+        },
+        {"config": Config(prompt=["a cat", "a dog"], steps=2), "trace": ()},
+    ):
         record = fake_record(**changes)
         jsonschema.validate(json.loads(record.to_json()), schema)
         assert RunRecord.model_validate_json(record.to_json()) == record
@@ -42,7 +51,10 @@ def test_keys_are_those_promised() -> None:
         "insecure",
         "config",
         "model",
+        "protocol",
         "labels",
+        "prompts",
+        "evaluations",
         "shape",
         "params",
         "seconds",
@@ -60,7 +72,11 @@ def test_keys_are_those_promised() -> None:
         "machine",
     }
     assert set(record["params"]) >= {"ring_dimension", "log_qp", "security_bits", "depth", "scale_bits", "secret"}
-    assert set(record["seconds"]) == {"keygen", "encode_weights", "encrypt", "evaluate", "decrypt", "total"}
+    assert set(record["model"]) == {"name", "digest", "scheduler"}
+    assert list(record["seconds"]) == [
+        *("plan", "keygen", "encode_weights", "select", "encrypt", "evaluate", "decrypt"),
+        *("model", "twin", "total"),
+    ]
     assert set(record["bytes"]) == {"evaluation_keys", "upload_per_step", "download_per_step", "encoded_weights"}
     assert record["messages"] == 3
     assert set(record["trace"][0]) == {"step", "operation", "level", "scale_bits", "seconds"}
@@ -83,7 +99,13 @@ def test_keys_are_those_promised() -> None:
         (["processes", 0, "party"], "eavesdropper"),
         (["params", "fresh_level"], -1),
         (["hefw_record_version"], 2),
-        (["labels"], []),
+        (["labels"], [-1]),
+        (["prompts"], [3]),
+        (["protocol"], "auto"),
+        (["evaluations"], 0),
+        (["seconds", "model"], -1),
+        (["seconds", "twin"], None),
+        (["model", "scheduler"], None),
         (["shape"], [1, 8, 8]),
         (["surprise"], 1),
     ],
@@ -104,6 +126,30 @@ def test_schema_and_model_refuse_alike(path: list[Any], value: Any) -> None:
 def test_numbers_are_finite(value: float) -> None:
     with pytest.raises(ValidationError):
         fake_record(psnr_db=value)
+
+
+@pytest.mark.parametrize(
+    ("values", "count", "every", "captions"),
+    [
+        ({"labels": "3,1", "steps": 6}, 2, 1, ("3", "1")),
+        ({"labels": "3,1", "steps": 6, "refresh": {"every": 3}}, 2, 3, ("3", "1")),
+        ({"labels": "3,1", "steps": 6, "refresh": "none"}, 2, 6, ("3", "1")),
+        ({"labels": "3", "steps": 6, "protocol": "update-only"}, 1, 1, ("3",)),
+        ({"prompt": ["a cat", "a dog", "a cat"], "steps": 6}, 3, 1, ("a cat", "a dog", "a cat")),
+    ],
+)
+def test_what_follows_from_the_record(
+    values: dict[str, Any], count: int, every: int, captions: tuple[str, ...]
+) -> None:
+    record = fake_record(Config(**values))
+    assert (record.count, record.every, record.captions) == (count, every, captions)
+
+
+def test_evaluations_between_messages_are_of_the_network_not_of_the_steps() -> None:
+    """PNDM evaluates the network 51 times in 50 steps, Heun's method 99 times."""
+    config = Config(steps=50, protocol="update-only")
+    assert fake_record(config, evaluations=51, messages=51).every == 1
+    assert fake_record(config, evaluations=99, messages=33).every == 3
 
 
 def test_banner() -> None:

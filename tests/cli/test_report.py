@@ -7,7 +7,6 @@ import html
 import io
 import json
 import os
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -36,125 +35,6 @@ def pixels(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def red_share(picture: Image.Image) -> float:
     return float((pixels(picture) == RED).all(axis=-1).mean())
-
-
-# Pictures
-
-
-@pytest.mark.parametrize("count", [1, 2, 7, 16, 40])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_grid_shows_every_image(count: int, channels: int) -> None:
-    shades = np.linspace(-0.9, 0.5, count)
-    picture = images.grid(np.broadcast_to(shades[:, None, None, None], (count, channels, 8, 8)), range(count))
-    drawn = pixels(picture)
-    for shade in np.round((shades + 1) * 127.5).astype(int):
-        assert (drawn == shade).all(axis=-1).sum() >= 72 * 72
-
-
-def test_grid_says_when_images_are_left_out() -> None:
-    few = images.grid(np.zeros((256, 1, 8, 8)), [0] * 256)
-    many = images.grid(np.zeros((300, 1, 8, 8)), [0] * 300)
-    assert many.size == few.size
-    assert not np.array_equal(pixels(many), pixels(few))  # the title
-
-
-def test_values_beyond_the_range_are_clipped_and_broken_ones_are_magenta() -> None:
-    image = np.full((1, 1, 2, 2), 5.0)
-    image[0, 0, 0, 0] = np.nan
-    image[0, 0, 1, 1] = -np.inf
-    drawn = pixels(images.grid(image, [3]))
-    assert (drawn == images.NOT_FINITE).all(axis=-1).sum() == 2 * 36 * 36
-
-
-def test_labels_are_drawn() -> None:
-    zeros = np.zeros((2, 1, 8, 8))
-    assert not np.array_equal(pixels(images.grid(zeros, [3, 4])), pixels(images.grid(zeros, [3, 5])))
-
-
-@pytest.mark.parametrize("shape", [(4, 8, 8), (0, 1, 8, 8), (4, 2, 8, 8), (4, 4, 8, 8)])
-def test_grid_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(str(shape))):
-        images.grid(np.zeros(shape), [0] * shape[0])
-
-
-def test_grid_refuses_missing_labels() -> None:
-    with pytest.raises(ValueError, match="1 labels for 2 images"):
-        images.grid(np.zeros((2, 1, 8, 8)), [0])
-
-
-def test_steps_strip_bounds_rows_and_columns() -> None:
-    small = images.steps_strip(np.zeros((4, 3, 1, 8, 8)))
-    large = images.steps_strip(np.zeros((1001, 20, 1, 8, 8)), labels=range(20))
-    assert small.height < large.height
-    assert large.width < 14 * 80 + 80
-    assert large.height < 10 * 80 + 80
-
-
-def test_steps_strip_says_after_which_step() -> None:
-    """Three messages: of three steps, of twelve; and one message of twelve."""
-    three, one = np.zeros((4, 1, 1, 8, 8)), np.zeros((2, 1, 1, 8, 8))
-    drawn = [pixels(images.steps_strip(three, steps=steps)) for steps in (None, 3, 12)]
-    assert np.array_equal(drawn[0], drawn[1])
-    assert not np.array_equal(drawn[1], drawn[2])
-    assert not np.array_equal(pixels(images.steps_strip(one)), pixels(images.steps_strip(one, steps=12)))
-
-
-def test_captions_of_steps_and_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The very words: titles and captions that are drawn."""
-    words: list[str] = []
-    table, page = images._table, images._page
-
-    def drawn_table(rows: Any, captions: list[list[str]], **options: Any) -> Image.Image:
-        words.extend(word for line in captions for word in line)
-        return table(rows, captions, **options)
-
-    def drawn_page(title: str, *arguments: Any) -> Image.Image:
-        words.append(title)
-        return page(title, *arguments)
-
-    monkeypatch.setattr(images, "_table", drawn_table)
-    monkeypatch.setattr(images, "_page", drawn_page)
-    images.steps_strip(np.zeros((4, 1, 1, 8, 8)), steps=6)
-    images.steps_strip(np.zeros((2, 1, 1, 8, 8)), steps=6)
-    images.steps_strip(np.zeros((2, 1, 1, 8, 8)), steps=1)
-    images.server_view((b"x", b"yz"), 4)
-    images.server_view((b"x",), 1)
-    assert words == [
-        *(
-            "noise",
-            "step 2",
-            "step 4",
-            "step 6",
-            "The denoising, from noise to picture (decrypted after every 2 steps)",
-        ),
-        *("noise", "step 6", "The denoising, from noise to picture (decrypted once, at the end)"),
-        *("noise", "step 1", "The denoising, from noise to picture"),
-        *("message 1", "message 2", "What the server held of the 4 images: the first 2 bytes of each message"),
-        *("message 1", "What the server held of the image: the first 1 bytes of the one message"),
-    ]
-
-
-def test_server_view_is_drawn_from_the_bytes() -> None:
-    payloads = (b"\x00" * 20_000, b"\x40" * 20_000, b"\xc0" * 100)
-    drawn = pixels(images.server_view(payloads, 16))
-    tile = images.NOISE_TILE**2
-    assert (drawn == 0).all(axis=-1).sum() >= tile
-    assert (drawn == 0x40).all(axis=-1).sum() >= tile
-    assert 100 <= (drawn == 0xC0).all(axis=-1).sum() < 200
-    images.server_view((), 1)
-    images.server_view(tuple(bytes([i % 256]) * 50 for i in range(200)), 1)
-
-
-def test_banner_is_on_every_picture() -> None:
-    result = fake_result()
-    drawn = [
-        lambda banner: images.grid(result.images, result.labels, banner=banner),
-        lambda banner: images.steps_strip(result.trajectory, banner=banner),
-        lambda banner: images.server_view(result.server_view, 4, banner=banner),
-    ]
-    for draw in drawn:
-        assert red_share(draw(None)) == 0
-        assert red_share(draw(SIMULATED)) > 0.02
 
 
 # The page
