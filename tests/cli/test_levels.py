@@ -11,7 +11,7 @@ from cli_fakes import fake_record
 
 from hefw.config import Config
 from hefw.record import RunRecord
-from hefw.report.levels import ALARM, DARK, LIGHT, MAX_REFRESHES, caption, course, draw
+from hefw.report.levels import ALARM, DARK, LIGHT, MAX_REFRESHES, caption, course, draw, used
 
 
 def record(batches: int = 1, **values: Any) -> RunRecord:
@@ -115,3 +115,9 @@ def test_a_run_without_a_trace_is_an_empty_chart() -> None:
     assert course(empty).times == []
     ElementTree.fromstring(draw(empty))
     assert caption(empty)
+
+
+def test_levels_are_used_by_networks_and_not_by_updates() -> None:
+    assert all(used(record(steps=2, refresh=refresh)) for refresh in ("client", "none", "bootstrap"))
+    assert not used(record(steps=2, protocol="update-only"))
+    assert not used(fake_record(trace=()))

@@ -1,8 +1,9 @@
-"""Pictures, page and files of a run."""
+"""The page and the files of a run, and its progress."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import io
 import json
@@ -11,31 +12,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from cli_fakes import fake_process, fake_record, fake_result
+from cli_fakes import fake_process, fake_record, fake_result, partial_ledger
 from PIL import Image
+from test_report_images import red_share
 
 from hefw.config import Config
 from hefw.core.errors import ConfigError
 from hefw.core.progress import Progress
-from hefw.record import INSECURE, SIMULATED, LedgerEntryRecord
-from hefw.report import images
+from hefw.record import INSECURE, SIMULATED
 from hefw.report.files import check_writable, put
-from hefw.report.page import duration, render, seen, size, summary
+from hefw.report.page import render
+from hefw.report.sight import seen
 from hefw.report.terminal import PlainLines, show_progress
 from hefw.report.write import write_run
-
-RED = np.array(images.ALARM)
-
-
-def pixels(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.asarray(picture.convert("RGB"))
-
-
-def red_share(picture: Image.Image) -> float:
-    return float((pixels(picture) == RED).all(axis=-1).mean())
-
 
 # The page
 
@@ -69,10 +59,10 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def page_of(**changes: Any) -> tuple[str, Page]:
+def page_of(*, pictures: list[str] | None = None, **changes: Any) -> tuple[str, Page]:
     result = fake_result(**changes)
-    names = ["images.png", "steps.png", "server_view.png", "levels.svg", "levels-dark.svg"]
-    names += ["plain.png"] if result.plain is not None else []
+    names = pictures or ["images.png", "steps.png", "server_view.png", "levels.svg", "levels-dark.svg"]
+    names = [*names, "plain.png"] if result.plain is not None else names
     text = render(result.record, {name: name.encode() for name in names})
     return text, Page(text)
 
@@ -100,7 +90,7 @@ def test_page_is_readable_by_all() -> None:
     assert ("html", {"lang": "en"}) in page.tags
     assert "width=device-width" in text
     assert "prefers-color-scheme: dark" in text
-    assert tags.count("table") == tags.count("caption") + 2  # processes and ledger stand under their own headings
+    assert tags.count("table") == tags.count("caption") + 1  # processes stand under their own heading
 
 
 def test_page_says_what_the_record_holds() -> None:
@@ -108,8 +98,15 @@ def test_page_says_what_the_record_holds() -> None:
     _, page = page_of(config=config)
     for words in (
         "4 images drawn on ciphertext",
-        "it saw no entry of any latent or image in plaintext",
-        "The server saw 0 % of the latents' entries in plaintext",
+        "By the protocol end-to-end the server computed all of it",
+        "The server saw ciphertext alone: no entry of any latent, noise prediction or image in plaintext.",
+        "The labels none 0 of 160",
+        "The latents none 0 of 1,024",
+        "Selecting what to encrypt 62.5 ms",
+        "Encoding the weights, meanwhile 4.25 s",
+        "the encrypted part 87.9 s",
+        "The same in plaintext, to compare 31 s",
+        "The server, an image and step 520 ms",
         "PSNR 61.2 dB",
         "16,384",
         "128 bits, classical",
@@ -205,45 +202,52 @@ def test_page_says_how_many_messages_were_needed(
 
 
 def test_page_escapes() -> None:
-    text, _ = page_of(model={"name": "<script>alert(1)</script>", "digest": "00"})
+    text, _ = page_of(model={"name": "<script>alert(1)</script>", "digest": "00", "scheduler": "<script>2</script>"})
     assert "<script" not in text
     assert html.escape("<script>") in text
 
 
-def test_ledger_rows_are_grouped() -> None:
-    rows = seen(fake_record())
-    assert [(row["party"], row["item"], row["form"], row["when"]) for row in rows] == [
-        ("server", "latent x_t", "only as ciphertext", "in 3 messages"),
-        ("server", "labels", "only as ciphertext", "once"),
-        ("server", "timesteps", "as public data", "once"),
-        ("key holder", "latent x_t", "in plaintext", "in 3 messages"),
-    ]
-    assert (rows[0]["entries"], rows[0]["bytes"]) == (3 * 1024, 900_000)
+def test_page_escapes_prompts() -> None:
+    asked = '"><script>alert(1)</script>'
+    text, page = page_of(config=Config(prompt=asked, negative_prompt=asked, steps=2))
+    assert "<script" not in text
+    assert page.text.count("script>alert(1)</") == 2 + 2  # prompts and the command that repeats the run
+    (alt,) = [a["alt"] for tag, a in page.tags if tag == "img" and (a["alt"] or "").startswith("The 1 image as")]
+    assert alt == f"The 1 image as the key holder decrypted them, prompts {asked}"
 
 
-def test_summary_tells_partial_and_simulated_runs_apart() -> None:
-    partial = fake_record(ledger={"server_plaintext_fraction": 0.115, "entries": []})
-    assert "11.5% of the latents' entries in plaintext" in " ".join(summary(partial))
-    assert "nothing was encrypted" in " ".join(summary(fake_record(simulated=True)))
+def test_page_of_prompts() -> None:
+    prompts = [f"prompt number {k}, in the manner of nobody" for k in range(40)]
+    _, page = page_of(config=Config(prompt=prompts, negative_prompt="blurred", steps=2))
+    assert "40 images drawn with updates on ciphertext" in page.text
+    assert [tag for tag, _ in page.tags].count("li") == 32
+    assert "prompt number 31" in page.text
+    assert "And 8 more, in run.json. Negative prompt: blurred" in page.text
+    assert "prompts, seed and pictures are in them" in page.text
+    assert all(len(attributes["alt"] or "") < 300 for tag, attributes in page.tags if tag == "img")
+    _, page = page_of()
+    assert "li" not in [tag for tag, _ in page.tags]
+    assert "labels, seed and pictures are in them" in page.text
 
 
-def test_units() -> None:
-    assert [size(n) for n in (0, 999, 1500, 354_000_000, 2_800_000_000)] == [
-        "0 B",
-        "999 B",
-        "1.5 kB",
-        "354 MB",
-        "2.8 GB",
-    ]
-    assert [size(n) for n in (999_700, 5e15)] == ["1,000 kB", "5,000 TB"]
-    assert [duration(s) for s in (0.0021, 0.5, 4.25, 83, 125, 7260)] == [
-        "2.1 ms",
-        "500 ms",
-        "4.25 s",
-        "83 s",
-        "2 min 5 s",
-        "2 h 1 min",
-    ]
+def test_page_of_update_only() -> None:
+    config = Config(labels="0-3", steps=3, protocol="update-only", noise_prediction="plaintext")
+    shown = [57, 60, 82]
+    _, page = page_of(config=config, ledger=partial_ledger(shown, predictions="plaintext"), pictures=["images.png"])
+    for words in (
+        "4 images drawn with updates partly on ciphertext",
+        "By the protocol update-only the network ran in plaintext at the key holder",
+        "The latents 10.4 % 57 to 82 of 640, 66.3 on average",
+        "The noise predictions all 640 of 640",
+        "From them alone it can rebuild the picture or much of it",
+        "The network, in plaintext at the key holder 30 s",
+        "All else: building and decoding 3.06 s",
+        "The server latent x_t in plaintext in 3 messages 199 57 to 82, mean 66.3 796 B",
+        "depends on private numbers without being them",
+    ):
+        assert words in page.text, words
+    for words in ("Levels", "rescaled", "Encoding the weights", "Encoded weights"):
+        assert words not in page.text, words
 
 
 # Files
@@ -276,6 +280,40 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     write_run(fake_result(twin=False, max_abs_error=None, psnr_db=None), tmp_path)
     assert names_in(tmp_path) == sorted({*ALL, "mine.txt"} - {"plain.png"})
     assert json.loads((tmp_path / "run.json").read_text())["psnr_db"] is None
+
+
+def test_what_there_is_nothing_of_is_not_written(tmp_path: Path) -> None:
+    """Updates take no level; where everything is shown there is no ciphertext, nor an operation on one."""
+    levels, view = tmp_path / "levels.svg", tmp_path / "server_view.png"
+    write_run(fake_result(), tmp_path)
+    assert levels.exists()
+    assert view.exists()
+    config = Config(labels="0-3", steps=3, protocol="update-only")
+    write_run(fake_result(config), tmp_path)
+    assert not levels.exists()
+    assert view.exists()
+    nothing = partial_ledger([640] * 3, predictions="plaintext")
+    result = fake_result(config, trace=(), counts={}, ledger=nothing)
+    write_run(dataclasses.replace(result, server_view=()), tmp_path)
+    assert names_in(tmp_path) == sorted({*ALL} - {"levels.svg", "server_view.png"})
+    page = Page((tmp_path / "report.html").read_text())
+    assert "4 images drawn with nothing encrypted" in page.text
+    assert [tag for tag, _ in page.tags].count("img") == 3
+
+
+def test_a_trajectory_of_some_moments(tmp_path: Path) -> None:
+    """Prompts, 51 evaluations of 50 steps, six moments: as runs of Stable Diffusion are."""
+    config = Config(prompt=["a cat", "a dog"], steps=50, init_image="a.png")
+    result = fake_result(config, evaluations=51, messages=51, shape=(2, 3, 64, 64))
+    after = (0, 10, 20, 31, 41, 51)
+    result = dataclasses.replace(result, trajectory=result.trajectory[list(after)], after=after)
+    write_run(result, tmp_path)
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "drew 2 images in 51 evaluations of the network (50 steps of DDIMScheduler, begun from a picture)" in text
+    assert "with a round trip to the key holder after each evaluation" in text
+    assert "one grey pixel a byte; one message an evaluation" in text
+    with Image.open(tmp_path / "steps.png") as picture:
+        assert picture.width < 6 * (2 * 64 + 8) + 100
 
 
 @pytest.mark.parametrize("failing", range(7))
@@ -353,6 +391,34 @@ def test_plain_progress_is_a_few_lines_with_step_region_and_time_left() -> None:
     assert len(lines) == 2 + 11
 
 
+def test_stages_that_take_turns_print_no_line_for_every_turn() -> None:
+    """As network and updates do in update-only."""
+    stream, now = io.StringIO(), iter(range(10_000))
+    show = PlainLines(stream, clock=lambda: float(next(now)))
+    for step in range(1, 101):
+        show(Progress("network", step, 100, f"evaluation {step} of 100"))
+        show(Progress("evaluate", step, 100))
+    lines = stream.getvalue().splitlines()
+    assert lines[:2] == [
+        "network in plaintext 1/100, evaluation 1 of 100, about 1 s left",
+        "evaluating 1/100, about 1 s left",
+    ]
+    assert lines[2].startswith("network in plaintext 10/100, evaluation 10 of 100, about ")
+    assert lines[-1] == "evaluating 100/100"
+    assert len(lines) == 22
+
+
+def test_a_stage_that_begins_again_is_shown_again() -> None:
+    """As sampling in plaintext does for several numbers of steps."""
+    stream = io.StringIO()
+    show = PlainLines(stream, clock=lambda: 0.0)
+    for done in (0, 1, 2, 0, 1, 2):
+        show(Progress("sample", done, 2))
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == [
+        f"sampling in plaintext {done}/2" for done in (0, 1, 2, 0, 1, 2)
+    ]
+
+
 def test_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -367,20 +433,3 @@ def test_terminal_progress_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "evaluating" in stream.getvalue()
     assert "4/4" in stream.getvalue()
     assert "step 2 of 2" in stream.getvalue()
-
-
-def test_rotation_keys_share_a_row() -> None:
-    """Dozens of keys that differ only in their step are one row with their number and their bytes together."""
-    record = fake_record()
-    keys = tuple(
-        LedgerEntryRecord(
-            party="server", step=None, item=f"evaluation key rotation/{k}", form="public", entries=0, bytes=10
-        )
-        for k in (16, 32, 48)
-    )
-    more = record.model_copy(
-        update={"ledger": record.ledger.model_copy(update={"entries": record.ledger.entries + keys})}
-    )
-    (row,) = [row for row in seen(more) if "rotation" in row["item"]]
-    assert row["item"] == "evaluation key rotation, 3 of them"
-    assert row["bytes"] == 30
