@@ -25,7 +25,7 @@ from hefw.config import Choice, Config, Resolved, merge, resolve
 from hefw.core.errors import ConfigError, SchedulerError, suggest
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.models.base import PromptModel, Wish
-from hefw.plugins import registry
+from hefw.plugins import registry, unavailable
 from hefw.record import machine_info, versions_info
 from hefw.run import check
 from hefw.strategies.base import Strategy
@@ -115,7 +115,10 @@ class _Run:
         self.seed = config.seed if seed is None else seed
         self.thresholds = tuple(dict.fromkeys(thresholds))
         self.chosen = config.resolve()
-        self.attacks: dict[str, Attack] = {name: _load("attack", Choice(name)) for name in _names(attacks)}
+        names = _names(attacks)
+        #: Reasons by name: what was not asked for by name, and cannot be had here.
+        self.missing = {} if attacks else {n: why for n in names if (why := unavailable(registry().entry("attack", n)))}
+        self.attacks: dict[str, Attack] = {n: _load("attack", Choice(n)) for n in names if n not in self.missing}
         model = _made(self.chosen["model"])
         self.protocol = check(config, model)
         self.rules = Rules(
@@ -165,7 +168,10 @@ class _Run:
             nothing={name: results.nothing(between, name, self.bootstrap) for name in everything},
             everything={name: results.interval(self.bootstrap.mean(values)) for name, values in everything.items()},
             attacks=tuple(self._described(outcome) for outcome in outcomes),
-            not_available=results.not_available(subject, between),
+            not_available=(
+                *results.not_available(subject, between),
+                *(f"attack {name!r}: {reason}" for name, reason in self.missing.items()),
+            ),
             beyond_prior=any(found.beyond_prior for outcome in outcomes for found in outcome.findings.values()),
             curves=self._curves(runs, own) if self.thresholds else None,
             versions=versions_info(VERSIONS),
@@ -189,7 +195,7 @@ class _Run:
             return model.scheduler(kind, options)
 
         if not isinstance(model, PromptModel):
-            return LabelSubject(model, scheduler, config.steps, self.seed)
+            return LabelSubject(model, scheduler, config.steps, self.seed, self.protocol == "update-only")
         if config.init_image is not None:
             raise ConfigError("init_image: an audit draws from noise; leave init_image and strength out")
         wish = Wish(config.prompt, config.steps, self.seed, config.negative_prompt, config.guidance_scale)

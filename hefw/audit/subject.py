@@ -51,14 +51,19 @@ class Subject(ABC):
 
 
 class LabelSubject(Subject):
-    """A model that takes labels. The pictures audited have all its labels in turn."""
+    """A model that takes labels. The pictures audited have all its labels in turn.
+
+    `stochastic`: whether the scheduler may add noise, which not every protocol allows.
+    """
 
     model: Model
 
-    def __init__(self, model: Model, scheduler: Callable[[], Any], steps: int, seed: int) -> None:
+    def __init__(
+        self, model: Model, scheduler: Callable[[], Any], steps: int, seed: int, stochastic: bool = False
+    ) -> None:
         super().__init__(model)
         self.labels = model.labels
-        self.updates = linear_updates(scheduler(), steps, stochastic=True)
+        self.updates = linear_updates(scheduler(), steps, stochastic=stochastic)
         self._scheduler, self._steps, self._seed = scheduler, steps, seed
 
     def audited(self, count: int) -> Trajectories:

@@ -136,7 +136,7 @@ def test_random_schedulers_are_inverted_by_nobody_and_repainted() -> None:
     registry = plugins.registry()
     subject = digits()
     kind = registry.load("scheduler", "ddpm")
-    noisy = LabelSubject(subject.model, lambda: subject.model.scheduler(kind, {}), 5, 0)
+    noisy = LabelSubject(subject.model, lambda: subject.model.scheduler(kind, {}), 5, 0, stochastic=True)
     assert any(update.noise for update in noisy.updates)
     left_out, *_ = attack_one(noisy, "inversion", strategy("full"), UPDATE_ONLY, images=3, own=6)
     assert left_out.reason is not None

@@ -21,7 +21,7 @@ from hefw.audit.record import SCHEMA_PATH, AuditRecord, schema_text
 from hefw.audit.run import Audit, audit
 from hefw.audit.view import View
 from hefw.config import Config
-from hefw.core.errors import ConfigError, SchedulerError
+from hefw.core.errors import ConfigError, PluginError, SchedulerError
 from hefw.core.progress import Progress
 from hefw.hookspecs import Entry
 from hefw.testing.pipelines import tiny_pipeline
@@ -188,13 +188,16 @@ class Oracle:
     def refusal(self, view: View, attacker: Attacker) -> None: ...
 
     def guess(self, view: View, attacker: Attacker, rng: np.random.Generator) -> Guess:
-        return Guess(self.truth)
+        return Guess(self.truth[: len(view)])
 
 
 class OraclePlugin:
     @hookimpl
     def hefw_attacks(self) -> list[Entry]:
-        return [Entry("oracle", f"{__name__}:Oracle", "knows all")]
+        return [
+            Entry("oracle", f"{__name__}:Oracle", "knows all"),
+            Entry("elsewhere", f"{__name__}:Oracle", "needs more", requires=("no_such_module",), advice="install it"),
+        ]
 
 
 def test_a_strangers_attack_enters_by_the_hook(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +210,11 @@ def test_a_strangers_attack_enters_by_the_hook(monkeypatch: pytest.MonkeyPatch) 
     assert (attack.name, attack.summary, attack.reference) == ("oracle", "knows all", "made up")
     assert attack.findings["psnr"].value == record.everything["psnr"]
     assert attack.findings["label"].value.mean == record.everything["label"].mean
+    everything = small(images=2, attacks=None).record
+    assert "elsewhere" not in [attack.name for attack in everything.attacks]
+    assert everything.not_available == ("attack 'elsewhere': no_such_module not installed; run: install it",)
+    with pytest.raises(PluginError, match="attack 'elsewhere' is unavailable: no_such_module not installed"):
+        small(attacks=["elsewhere"])
 
 
 def _module(name: str) -> Callable[[], Any]:
@@ -229,6 +237,11 @@ def test_bad_input_is_one_line(arguments: dict[str, Any], part: str) -> None:
         audit(Config(), **arguments)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_noise_is_for_update_only() -> None:
+    with pytest.raises(SchedulerError, match="DDPMScheduler is stochastic"):
+        small(images=2, scheduler="ddpm")
 
 
 def test_runs_that_diverge_are_named() -> None:
