@@ -16,6 +16,7 @@ from hefw import __version__
 from hefw.backends.choose import make
 from hefw.config import Config, Resolved
 from hefw.core.backend import Backend, Provenance
+from hefw.core.errors import SchedulerError
 from hefw.core.ledger import LedgerEntry
 from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import CkksParams
@@ -115,7 +116,13 @@ class Run:
         """x_T: fixed by the seed, which fixes nothing else; image i has the same noise in a run of any size."""
         scheduler = self.scheduler()
         if hasattr(scheduler, "set_timesteps"):  # some know the magnitude only then
-            scheduler.set_timesteps(self.config.steps)
+            try:
+                scheduler.set_timesteps(self.config.steps)
+            except Exception as error:  # a scheduler may be anyone's, and raise anything
+                name, steps = type(scheduler).__name__, self.config.steps
+                raise SchedulerError(
+                    f"{name} refuses {steps} steps: {error}; choose another number of steps"
+                ) from error
         noise = np.random.default_rng(self.config.seed).normal(size=(len(self.labels), *self.model.latent_shape))
         return np.asarray(noise * float(getattr(scheduler, "init_noise_sigma", 1.0)))
 

@@ -17,7 +17,15 @@ import hefw
 from hefw import plugins, run, running
 from hefw.backends.openfhe import plugin as openfhe_plugin
 from hefw.config import Config
-from hefw.core.errors import CapabilityError, ConfigError, HefwError, LoweringError, ParameterError, ProtocolError
+from hefw.core.errors import (
+    CapabilityError,
+    ConfigError,
+    HefwError,
+    LoweringError,
+    ParameterError,
+    ProtocolError,
+    SchedulerError,
+)
 from hefw.core.program import Interface
 from hefw.protocol.process import ServerProcess
 from hefw.record import INSECURE, SCHEMA_PATH, SIMULATED
@@ -418,6 +426,14 @@ def test_a_manifest_of_another_schedule_or_shape(toys, servers, monkeypatch, cha
     with pytest.raises(ProtocolError, match="the server's manifest is not that of this model"):
         hefw.generate(**TOY)
     assert not psutil.pid_exists(servers[0].pid)
+
+
+def test_a_number_of_steps_that_a_scheduler_refuses(servers) -> None:
+    for protocol in ("update-only", "end-to-end"):
+        with pytest.raises(SchedulerError, match=r"^PNDMScheduler refuses .*2.*broadcast") as caught:
+            hefw.generate(protocol=protocol, scheduler="pndm", steps=2, labels="3")
+        assert "\n" not in str(caught.value)
+    assert not servers
 
 
 # -- digits -----------------------------------------------------------------------------------------------------------

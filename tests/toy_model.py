@@ -18,6 +18,7 @@ from hefw.core.lower import Request
 from hefw.hookspecs import Entry, Options, hookimpl
 from hefw.models.base import Watch
 from hefw.plugins import Registry
+from hefw.strategies import plugin as strategies_plugin
 
 Array = NDArray[np.float64]
 
@@ -159,10 +160,10 @@ class ToyPlugin:
 
     @hookimpl
     def hefw_strategies(self) -> list[Entry]:
-        return [Entry("full", "hefw.strategies.full:Full", "all"), Entry("half", "toy_model:HalfStrategy", "half")]
+        return [*strategies_plugin.hefw_strategies(), Entry("half", "toy_model:HalfStrategy", "half")]
 
 
 def toy_registry(*more: tuple[str, Any]) -> Registry:
-    """The toy model with two backends, and the plugins of other (source, plugin) pairs."""
+    """The toy model with two backends and all strategies, and the plugins of other (source, plugin) pairs."""
     sources = [("simulator", simulator_plugin), ("tenseal", tenseal_plugin), ("toy", ToyPlugin()), *more]
     return plugins.build(sources)

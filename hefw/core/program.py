@@ -29,6 +29,11 @@ class Scalar:
     factors: Array
     scale: float
 
+    def at(self, step: int) -> float:
+        """The factor at a step; 0 if it rounds to that, since libraries refuse a product that hides nothing."""
+        factor = float(self.factors[step % len(self.factors)])
+        return factor if abs(factor) * self.scale > 0.5 else 0.0
+
 
 @dataclass(frozen=True, eq=False)
 class LinearOp:
@@ -287,7 +292,7 @@ def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
         levels[op.name] = (op.level - op.rescales, n)
         if not counted:
             continue
-        scalars = [s for s in op.scalars if s.factors[step % len(s.factors)]]
+        scalars = [scalar for scalar in op.scalars if scalar.at(step)]
         for name in {*op.sources, *(s.value for s in scalars)}:
             if levels[name][0] > op.level:
                 counts["drop_level"] += levels[name][1]

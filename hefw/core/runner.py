@@ -247,7 +247,7 @@ class Runner:
             sources = [ct for name in op.sources for ct in at_level(name)]
             total = evaluator.linear_transform(sources, op.transform, self.weights.get(evaluator, op))
         for scalar in op.scalars:
-            factor = float(scalar.factors[step % len(scalar.factors)])
+            factor = scalar.at(step)
             if factor and scalar.value in values:
                 part = [evaluator.mul_scalar(ct, factor, scalar.scale) for ct in at_level(scalar.value)]
                 total = part if total is None else _add(evaluator, total, part)

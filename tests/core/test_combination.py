@@ -261,6 +261,21 @@ def test_what_has_no_share_in_a_step_may_be_left_out() -> None:
         session.run(0, {"eps-1": session.encrypt("eps-1", given["eps-1"])})
 
 
+@backends
+def test_a_share_that_rounds_to_nothing_is_left_out(name) -> None:
+    """A library refuses a product with zero: multistep schedulers have factors of 1e-6 and less beside those of 1."""
+    where = backend(name)
+    program = lower(combination({"x": [0.9, 1e-6], "eps": [1e-9, 0.5]}, ENTRIES), where, Request(60.0))
+    session, given = Session(program, where), values()
+    for step, (source, factor) in enumerate([("x", 0.9), ("eps", 0.5)]):
+        counts = session.evaluator.counts.copy()
+        inputs = {name: session.encrypt(name, given[name]) for name in ("x", "eps")}
+        found = session.run(step, inputs).real[:ENTRIES]
+        assert np.abs(found - factor * given[source]).max() < 1e-3
+        assert session.evaluator.counts - counts == program.counts(step)
+        assert program.counts(step)["mul_plain"] == program.interface.inputs["x"].layout.ciphertexts
+
+
 def test_wrong_inputs_are_refused() -> None:
     where = backend("simulator")
     program = lower(MANY, where, Request(60.0))
