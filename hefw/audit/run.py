@@ -30,7 +30,8 @@ from hefw.record import machine_info, versions_info
 from hefw.run import check
 from hefw.strategies.base import Strategy
 
-DEFAULT_IMAGES, FEWEST_IMAGES, MOST_IMAGES = 200, 2, 10_000
+DEFAULT_IMAGES, FEWEST_IMAGES = 200, 2
+MOST_IMAGES = 2000  # resamples of more would take gigabytes
 DEFAULT_THRESHOLDS = (0.0, 0.001, 0.01, 0.05, 0.2, 1.0)
 #: Pictures that the attacker draws for itself, for each that is audited.
 OWN_PER_IMAGE = 20
@@ -121,15 +122,11 @@ class _Run:
         self.attacks: dict[str, Attack] = {n: _load("attack", Choice(n)) for n in names if n not in self.missing}
         model = _made(self.chosen["model"])
         self.protocol = check(config, model)
-        self.rules = Rules(
-            rounded=self.protocol == "end-to-end",
-            updates=self.protocol == "update-only",
-            predictions=config.noise_prediction == "plaintext",
-        )
         self.subject = self._subject(model)
         if self.protocol == "end-to-end":
-            every = config.refresh.steps_a_message(len(self.subject.updates))
-            self.rules = Rules(rounded=True, every=every)
+            self.rules = Rules(rounded=True, every=config.refresh.steps_a_message(len(self.subject.updates)))
+        else:
+            self.rules = Rules(updates=True, predictions=config.noise_prediction == "plaintext")
         self.bootstrap = Bootstrap(images, self.seed)
 
     def go(self) -> Audit:

@@ -9,6 +9,7 @@ import numpy as np
 from hefw import plugins
 from hefw.audit.attacker import Attacker
 from hefw.audit.measure import Ends, Outcome, ends, measure
+from hefw.audit.run import one_thread
 from hefw.audit.statistics import Bootstrap
 from hefw.audit.subject import LabelSubject
 from hefw.audit.trajectories import Array, Trajectories
@@ -70,9 +71,10 @@ def attack_one(
 ) -> tuple[Outcome, Ends, View, Trajectories]:
     """One attack on pictures of a subject under a strategy and rules."""
     attack = plugins.registry().load("attack", name)(None)
-    runs, theirs = subject.audited(images), subject.own(own)
-    view = look(runs, chosen, subject.updates, rules)
-    attacker = Attacker(chosen, rules, subject.updates, subject.labels, subject.denoiser, theirs)
-    between = ends(subject, runs, theirs, 0)
-    (outcome,) = measure(subject, {name: attack}, runs, view, attacker, between, Bootstrap(images, 0), 0)
+    with one_thread():
+        runs, theirs = subject.audited(images), subject.own(own)
+        view = look(runs, chosen, subject.updates, rules)
+        attacker = Attacker(chosen, rules, subject.updates, subject.labels, subject.denoiser, theirs)
+        between = ends(subject, runs, theirs, 0)
+        (outcome,) = measure(subject, {name: attack}, runs, view, attacker, between, Bootstrap(images, 0), 0)
     return outcome, between, view, runs

@@ -227,7 +227,7 @@ def _module(name: str) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ({"images": 1}, "images 1 is not allowed; allowed: 2 to 10000"),
+        ({"images": 1}, "images 1 is not allowed; allowed: 2 to 2000"),
         ({"attacks": ["repant"]}, "unknown attack 'repant'; did you mean 'repaint'? Known: inpaint, inversion"),
         ({"thresholds": (0.1, 1.5)}, "threshold 1.5 is not allowed; allowed: 0 to 1"),
     ],
