@@ -263,9 +263,9 @@ def test_what_has_no_share_in_a_step_may_be_left_out() -> None:
 
 @backends
 def test_a_share_that_rounds_to_nothing_is_left_out(name) -> None:
-    """A library refuses a product with zero: multistep schedulers have factors of 1e-6 and less beside those of 1."""
+    """A library refuses a product with zero: multistep schedulers have factors of 1e-6 beside those of 1."""
     where = backend(name)
-    program = lower(combination({"x": [0.9, 1e-6], "eps": [1e-9, 0.5]}, ENTRIES), where, Request(60.0))
+    program = lower(combination({"x": [0.9, 1e-9], "eps": [1e-9, 0.5]}, ENTRIES), where, Request(60.0))
     session, given = Session(program, where), values()
     for step, (source, factor) in enumerate([("x", 0.9), ("eps", 0.5)]):
         counts = session.evaluator.counts.copy()
