@@ -8,10 +8,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from hefw.hookspecs import hookimpl
+    from hefw.models.compiler.compile import compile
     from hefw.run import Result, generate
     from hefw.wrapping import wrap
 
-__all__ = ["Result", "__version__", "generate", "hookimpl", "wrap"]
+__all__ = ["Result", "__version__", "compile", "generate", "hookimpl", "wrap"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from hefw.wrapping import wrap
 
         return wrap
+    if name == "compile":
+        from hefw.models.compiler.compile import compile
+
+        return compile
     if name == "hookimpl":
         from hefw.hookspecs import hookimpl
 

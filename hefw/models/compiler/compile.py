@@ -1,0 +1,125 @@
+"""`hefw.compile`: a torch module and a diffusers scheduler become one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hefw.core.errors import CompileError
+from hefw.core.graph import Graph, Input, LinearTerm, Node
+from hefw.models.compiler import values as v
+from hefw.models.compiler.build import Builder, interpret
+from hefw.models.compiler.check import check_module, check_sample_shape
+from hefw.models.compiler.matrices import to_sparse
+from hefw.models.compiler.rules import RULES
+from hefw.models.compiler.trace import Network, float64, timestep_tensor, trace
+from hefw.models.compiler.values import Clear, Table, Value
+from hefw.models.compiler.verify import verify
+from hefw.models.schedules import LinearUpdate, initial_noise, linear_updates
+from hefw.models.update_terms import append_update, check_updates, network_input
+from hefw.models.update_terms import calibration as samples
+
+Array = NDArray[np.float64]
+
+
+def compile(
+    module: nn.Module,
+    sample_shape: Sequence[int],
+    *,
+    scheduler: Any,
+    steps: int,
+    classes: int | None = None,
+    calibration: Array | torch.Tensor | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Graph:
+    """The graph of `module` with the scheduler's update: what a server evaluates on ciphertext, without torch.
+
+    Everything is checked before it is returned: the graph's predictions on random and on calibration latents are the
+    module's, in float64, at every step.
+
+    Args:
+        module: a diffusers UNet or any module whose `forward(x, t)` or `forward(x, t, y)` returns a prediction of the
+            shape of x: x (batch, *sample_shape), t (batch,), y (batch,) labels. It is copied, not changed.
+        sample_shape: shape of one latent, such as (channels, height, width).
+        scheduler: a diffusers scheduler; its update joins the graph. It is copied, not changed.
+        steps: number of steps asked of `scheduler.set_timesteps`.
+        classes: number of labels of a class-conditional module; the label is then private, and one-hot in the graph.
+        calibration: latents of the first step (images, *sample_shape), from which the planner learns ranges; noise of
+            the scheduler's by default.
+        arguments: further keywords of every call of the module: public, the same for all requests.
+        metadata: added to the graph's.
+
+    Raises:
+        CompileError: what cannot be compiled, by the module's path and operator, and what can be done.
+        SchedulerError: the scheduler's update is not linear or adds noise.
+    """
+    shape = check_sample_shape(sample_shape)
+    if classes is not None and (type(classes) is not int or classes < 1):
+        raise CompileError(
+            f"classes={classes!r} is not allowed; allowed: the number of labels, an integer from 1, or None"
+        )
+    check_module(module, arguments or {}, labelled=classes is not None)
+    updates = linear_updates(scheduler, steps)
+    check_updates(updates)
+    network = Network(module, arguments or {})
+    nodes: dict[str, Node] = {"latent": Input("latent", shape)}
+    if classes is not None:
+        nodes["label"] = Input("label", (classes,), once=True)
+    prediction = _prediction(network, nodes, shape, updates, classes)
+    terms = [LinearTerm(name, to_sparse(matrix)) for name, matrix in prediction.terms.items() if matrix.nnz]
+    if not terms:
+        raise CompileError("the module's prediction does not depend on the sample: there is nothing to encrypt")
+    outputs = append_update(nodes, updates, terms, prediction.bias)
+    public = samples(nodes, initial_noise(scheduler, steps))
+    if calibration is not None:
+        public |= _calibration(calibration, shape, public)
+    graph = Graph(
+        nodes,
+        outputs,
+        tuple(u.timestep for u in updates),
+        public,
+        {"model": type(module).__name__, "sample_shape": list(shape), **(metadata or {})},
+    )
+    verify(graph, network, updates, shape)
+    return graph
+
+
+def _prediction(
+    network: Network,
+    nodes: dict[str, Node],
+    shape: tuple[int, ...],
+    updates: Sequence[LinearUpdate],
+    classes: int | None,
+) -> v.Expression:
+    traced = trace(network, shape, updates[0].timestep, labelled=classes is not None)
+    given: dict[str, Value] = {name: Clear((tensor,)) for name, tensor in traced.constants.items()}
+    entering = network_input(nodes, updates)
+    for name, what in traced.inputs.items():
+        if what == "x":
+            given[name] = v.whole((1, *shape), entering)
+        elif what == "t":
+            given[name] = Clear(tuple(timestep_tensor(u.timestep) for u in updates))
+        else:
+            given[name] = Table((torch.arange(classes).reshape(-1, 1),))
+    with torch.no_grad(), float64():
+        return interpret(traced.graph, given, Builder(nodes, len(updates)), RULES, shape)
+
+
+def _calibration(given: Any, shape: tuple[int, ...], public: Mapping[str, Array]) -> dict[str, Array]:
+    """Latents in place of the noise, and as many of everything else."""
+    latents = np.asarray(torch.as_tensor(given).detach().cpu().double().numpy())
+    if latents.shape[1:] != shape or not len(latents) or not np.isfinite(latents).all():
+        raise CompileError(
+            f"calibration of shape {latents.shape} is not allowed; allowed: finite latents of the first step, (images, "
+            f"{', '.join(map(str, shape))})"
+        )
+    rows = np.arange(len(latents))
+    return {name: value[rows % len(value)] for name, value in public.items()} | {
+        "latent": latents.reshape(len(latents), -1)
+    }
