@@ -1,4 +1,4 @@
-"""Whether processes that should end do."""
+"""Whether processes that should end do, and what they import."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def imported_by(said: str) -> list[str]:
+    """The modules that a process says it imported, in order, on a standard error made with `-X importtime`."""
+    return [line.rpartition("|")[2].strip() for line in said.splitlines() if line.startswith("import time:")]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_model
+from processes import imported_by
 
 from hefw.core.envelope import HEADER_SIZE
 from hefw.core.errors import ProtocolError
@@ -231,8 +232,7 @@ def imported(model_file: Path, backend: str) -> list[str]:
         client.open(graph.digest, toy_model.REQUEST)
         client.generate(toy_model.inputs(2))
         client.close()
-        lines = server.stderr().splitlines()
-    return [line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")]
+        return imported_by(server.stderr())
 
 
 @pytest.mark.parametrize("backend", ["tenseal", "simulator"])
