@@ -1,4 +1,4 @@
-"""A small UNet's graph from numpy alone: convolutions, two resolutions, a skip, labels, a scheduler's update."""
+"""Graphs from numpy alone: a small UNet with two resolutions, a skip, labels and an update; and an update alone."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ def small_unet(steps: int = 2, seed: int = 0) -> Graph:
     output = Output("update", rng.uniform(-0.4, -0.2, steps), feedback="latent")
     timesteps = tuple(range(10 * steps, 0, -10))
     return Graph({node.name: node for node in nodes}, {"latent": output}, timesteps, samples(8, seed=1))
+
+
+def small_update(entries: int) -> Graph:
+    """Two steps of a scheduler's update, entry by entry: multiples of `latent` and `prediction`, added up."""
+    identity = SparseMatrix.diagonal(np.ones(entries))
+    factors = {"latent": np.array([1.02, 0.98]), "prediction": np.array([-0.3, 0.2])}
+    nodes: dict[str, Node] = {name: Input(name, (entries,)) for name in factors}
+    terms = tuple(LinearTerm(name, identity, each) for name, each in factors.items())
+    nodes["update"] = Affine("update", (entries,), terms, np.zeros((1, entries)))
+    calibration = {name: np.full((1, entries), 4.0) for name in factors}
+    return Graph(nodes, {"result": Output("update", np.ones(2))}, (20, 10), calibration)
 
 
 def samples(images: int, seed: int = 0) -> dict[str, Array]:

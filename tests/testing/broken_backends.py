@@ -12,6 +12,7 @@ import numpy as np
 from hefw.backends.simulator.backend import SimulatorBackend
 from hefw.backends.simulator.evaluator import SimulatorEvaluator
 from hefw.core.backend import Bootstrapping, Capabilities, Ciphertext, KeyManifest, load_ciphertext
+from hefw.core.engine import LocalEngine
 from hefw.core.errors import CapabilityError
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 
@@ -381,3 +382,46 @@ class Leaks(Sound):
         def _rotate(self, a, step):
             self.kept.append(super()._rotate(a, step))
             return self.kept[-1]
+
+
+class IgnoresShown(Sound):
+    """Its engine leaves plaintext parts out."""
+
+    class Engine(LocalEngine):
+        def run(self, step, inputs, progress=None, shown=None):
+            return super().run(step, inputs, progress)
+
+    def engine(self, program, weights=None):
+        return self.Engine(program, self, weights)
+
+
+class ShowsBeforeTheResult(Sound):
+    """Its engine adds plaintext for a result to the input of the first name instead."""
+
+    class Engine(LocalEngine):
+        def run(self, step, inputs, progress=None, shown=None):
+            moved = {("latent" if name == "result" else name): part for name, part in (shown or {}).items()}
+            return super().run(step, inputs, progress, moved)
+
+    def engine(self, program, weights=None):
+        return self.Engine(program, self, weights)
+
+
+class WantsAllCiphertexts(Sound):
+    """Its engine repeats the first ciphertext where some are left out."""
+
+    class Engine(LocalEngine):
+        def run(self, step, inputs, progress=None, shown=None):
+            ports = self.runner.program.interface.inputs
+            whole = {name: [*items, *items[:1] * ports[name].layout.ciphertexts] for name, items in inputs.items()}
+            cut = {name: items[: ports[name].layout.ciphertexts] for name, items in whole.items()}
+            return super().run(step, cut, progress, shown)
+
+    def engine(self, program, weights=None):
+        return self.Engine(program, self, weights)
+
+
+class LosesImaginaryParts(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _encode(self, values, level, scale):
+            return super()._encode(np.real(values), level, scale)

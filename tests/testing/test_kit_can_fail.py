@@ -104,6 +104,13 @@ BACKENDS = {
     "DiesOfForks": {"fork"},
     "SilentAboutForks": {"fork"},
     "TurnsByAnyKey": {"a_key_serves_the_levels_that_the_manifest_names"},
+    "IgnoresShown": {
+        "what_is_shown_is_added_to_an_input",
+        "updates_take_as_many_ciphertexts_as_there_are",
+    },
+    "ShowsBeforeTheResult": {"updates_take_as_many_ciphertexts_as_there_are"},
+    "WantsAllCiphertexts": {"updates_take_as_many_ciphertexts_as_there_are"},
+    "LosesImaginaryParts": {"updates_take_as_many_ciphertexts_as_there_are"},
     "Leaks": {"two_hundred_operations_leak_no_ciphertext"},
 }
 

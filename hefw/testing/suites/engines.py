@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hefw.core.params import CkksParams
 from hefw.core.program import Program
 from hefw.core.progress import Progress
 from hefw.core.runner import Weights
-from hefw.testing.graphs import samples, small_unet
+from hefw.testing.graphs import samples, small_unet, small_update
 from hefw.testing.parties import Precision
 from hefw.testing.session import plain, psnr
 
@@ -100,6 +101,56 @@ class Engines:
             assert psnr(found, expected["latent"]) >= self.precision.program_db
         with pytest.raises((EnvelopeError, KeyMismatchError), match="another key"):
             engines[0].run(0, send(holders[1], program, values, once=False))
+
+    def test_what_is_shown_is_added_to_an_input(self, backend: Backend, program_params: CkksParams) -> None:
+        """A latent in two parts, plaintext beside its ciphertext, is the whole latent; all in plaintext is one, too."""
+        program, values = lower(small_unet(1), backend, Request(params=program_params)), samples(IMAGES, seed=3)
+        holder, engine = backend.keygen(program.params, program.interface.keys), backend.engine(program)
+        for name, blob in holder.evaluation_keys():
+            engine.load_keys({name: blob})
+        engine.begin(send(holder, program, values, once=True))
+        (expected,), port = plain(small_unet(1), values), program.interface.outputs["latent"]
+        for shown in (values["latent"] * (np.arange(16) % 3 == 0), values["latent"]):
+            hidden = {**values, "latent": values["latent"] - shown}
+            (item,) = engine.run(0, send(holder, program, hidden, once=False), shown={"latent": shown})["latent"]
+            found = port.layout.unpack(holder.decrypt_bytes(item).real[None], IMAGES) * port.factors[0]
+            quality = psnr(found, expected["latent"])
+            assert quality >= self.precision.program_db, f"PSNR of {quality:.1f} dB"
+        often = send(holder, program, values, once=False)
+        with pytest.raises(ProtocolError, match="plaintext for nothing, which this program does not have"):
+            engine.run(0, often, shown={"nothing": values["latent"]})
+        engine.run(0, often)
+
+    def test_updates_take_as_many_ciphertexts_as_there_are(self, backend: Backend) -> None:
+        """Where all operations act on each slot alone: one of two ciphertexts, or both, and plaintext for the result.
+
+        Where a library has complex numbers, two real ones lie in a slot.
+        """
+        entries = max(backend.capabilities.ring_dimensions)  # more than any ciphertext has slots
+        program = lower(small_update(entries), backend)
+        interface, slots, rng = program.interface, program.params.slots, np.random.default_rng(4)
+        holder, engine = backend.keygen(interface.params, interface.keys), backend.engine(program)
+
+        def draw(size: int) -> NDArray[Any]:
+            values = rng.uniform(-1, 1, size) + 1j * rng.uniform(-1, 1, size)
+            return values if backend.capabilities.complex_values else values.real
+
+        shown = draw(entries)[None]
+        for count in (1, 2):
+            given = {name: draw(count * slots) for name in interface.inputs}
+            inputs = {
+                name: [holder.encrypt_bytes(row, port.level, port.scale) for row in given[name].reshape(count, slots)]
+                for name, port in interface.inputs.items()
+            }
+            expected = 0.98 * given["latent"] + 0.2 * given["prediction"]
+            for more in (None, {"result": shown}):
+                items = engine.run(1, inputs, shown=more)["result"]
+                assert len(items) == count
+                found = np.concatenate([holder.decrypt_bytes(item) for item in items])
+                error = float(np.abs(found - expected - (0 if more is None else shown[0, : len(found)])).max())
+                assert error < self.precision.worst, f"the result is wrong by {error:.2g}"
+        with pytest.raises(ProtocolError, match="must have one number of ciphertexts"):
+            engine.run(1, {**inputs, "latent": inputs["latent"][:1]})
 
     def test_an_engine_refuses_what_is_out_of_order(self, backend: Backend, program_params: CkksParams) -> None:
         program, values = lower(small_unet(1), backend, Request(params=program_params)), samples(IMAGES)
