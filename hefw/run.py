@@ -83,9 +83,10 @@ def check(config: Config, model: Any) -> Protocol:
             "predictions on ciphertext: leave it out"
         )
     if protocol == "update-only" and config.refresh != Config().refresh:
+        asked = f"every {config.refresh.every}" if config.refresh.every > 1 else config.refresh.name
         raise ConfigError(
-            f"refresh: {config.refresh.name} is for protocol: end-to-end; in update-only the key holder encrypts every "
-            "latent anew: leave it out"
+            f"refresh: {asked} is for protocol: end-to-end; in update-only the key holder encrypts every latent anew: "
+            "leave it out"
         )
     if protocol == "update-only" and config.batch != "auto":
         raise ConfigError(
@@ -158,10 +159,10 @@ class EndToEnd(Run):
 
     def _check_refresh(self) -> None:
         if self.config.refresh.name == "bootstrap" and not self.backend.capabilities.bootstrap:
-            able = ", ".join(with_capability("bootstrap")) or "none"
+            able = with_capability("bootstrap")
             raise CapabilityError(
-                f"backend {self.backend.name!r} cannot bootstrap; those that can: {able}. Choose one of them, or use "
-                "refresh: client"
+                f"backend {self.backend.name!r} cannot bootstrap; those that can: {', '.join(able) or 'none here'}. "
+                f"{'Choose one of them, or use' if able else 'Use'} refresh: client"
             )
 
     def _twin(self, start: Array, evaluations: int) -> Array:

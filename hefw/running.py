@@ -100,6 +100,7 @@ class Run:
         self.clock = time.perf_counter()
         self.backend: Backend = make(chosen["backend"].entry, chosen["backend"].options)
         self.strategy: Strategy = load(chosen["strategy"])
+        self.strategy.select(np.zeros(model.latent_shape))  # a mask of another shape is refused before anything is done
         self.labels = np.array(config.labels if not config.prompt else (), dtype=np.int64)
 
     def go(self) -> Result:

@@ -14,7 +14,19 @@ from typing import Any
 
 import msgpack
 
-from hefw.core.errors import EnvelopeError, HefwError, ProtocolError, error_class, line
+from hefw.core.errors import (
+    CapabilityError,
+    ConfigError,
+    EnvelopeError,
+    HefwError,
+    LoweringError,
+    ParameterError,
+    PluginError,
+    ProtocolError,
+    SchedulerError,
+    error_class,
+    line,
+)
 
 MAGIC = b"HEFM"
 VERSION = 2
@@ -38,6 +50,8 @@ KINDS: dict[str, int] = {
     "update": 256 * MEBIBYTE,  # key holder: tensors of one update, in protocol update-only
     "updated": 256 * MEBIBYTE,  # server: their sum
 }
+#: Errors in what a user asked for, whichever party finds out.
+ASKED = (CapabilityError, ConfigError, LoweringError, ParameterError, PluginError, SchedulerError)
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
 
@@ -105,7 +119,8 @@ def error(exception: HefwError) -> bytes:
 def raise_error(message: Message) -> None:
     """Raise what an 'error' message tells of, as an error of the same class."""
     kind = error_class(message.fields.get("error"))
-    raise kind(f"the server refused: {line(message.fields.get('message', ''))}")
+    text = line(message.fields.get("message", ""))
+    raise kind(text if issubclass(kind, ASKED) else f"the server refused: {text}")
 
 
 def field(message: Message, name: str, kind: type | tuple[type, ...]) -> Any:
