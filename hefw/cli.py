@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hefw import __version__, cli_audit, cli_backends
+from hefw import __version__, cli_audit, cli_backends, cli_models
 from hefw.core.errors import (
     CapabilityError,
     ConfigError,
@@ -53,6 +53,8 @@ train_app = typer.Typer(help="Train a built-in model again.", rich_markup_mode=N
 app.add_typer(train_app, name="train")
 app.add_typer(cli_backends.app, name="backends")
 app.command("audit")(cli_audit.audit)
+app.command("compile")(cli_models.compile_model)
+app.command("inspect")(cli_models.inspect_model)
 
 
 def _show_version(wanted: bool) -> None:
@@ -186,7 +188,7 @@ def generate(
         "seed": _number(seed),
         "out": out,
         "allow_insecure": allow_insecure,
-        "params": _pairs("--param", param) | ({} if precision_db is None else {"precision_db": _number(precision_db)}),
+        "params": pairs("--param", param) | ({} if precision_db is None else {"precision_db": _number(precision_db)}),
     }
     names = {"backend": backend, "strategy": strategy, "model": model, "scheduler": scheduler}
     options = _plugin_options(option)
@@ -353,7 +355,7 @@ def whole(name: str, text: str, least: int, most: int | None = None) -> int:
     raise ConfigError(f"{name} {_number(text)!r} is not allowed; allowed: {allowed}")
 
 
-def _pairs(name: str, texts: Sequence[str] | None) -> dict[str, Any]:
+def pairs(name: str, texts: Sequence[str] | None) -> dict[str, Any]:
     """KEY=VALUE texts as a mapping; a value is JSON where it can be read so, else text."""
     pairs: dict[str, Any] = {}
     for text in texts or ():
@@ -375,7 +377,7 @@ def _no_number(name: str) -> NoReturn:
 def _plugin_options(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """`--option` texts by kind of plugin; without a kind they are the model's."""
     options: dict[str, dict[str, Any]] = {kind: {} for kind in PLUGIN_KEYS}
-    for key, value in _pairs("--option", texts).items():
+    for key, value in pairs("--option", texts).items():
         kind, dot, name = key.partition(".")
         if dot and kind not in options:
             raise ConfigError(f"--option {key!r}: {kind!r} has no options; allowed: {', '.join(options)}")

@@ -225,7 +225,8 @@ def _value(node: fx.Node, values: dict[fx.Node, Any], builder: Builder, rules: M
         except RuntimeError as error:
             text = " ".join(str(error).split())[:200]
             raise CompileError(
-                f"{where}: operator {operator!r} cannot be evaluated ({text}): networks are compiled in float64; where it "
+                f"{where}: operator {operator!r} cannot be evaluated ({text}): networks are compiled in float64; "
+                "where it "
                 "mixes float32 and float64, write t.to(x.dtype) instead of t.float()"
             ) from error
     for result in node.meta["val"] if isinstance(node.meta["val"], (tuple, list)) else [node.meta["val"]]:
