@@ -347,6 +347,8 @@ class Config(BaseModel):
 
     def _elsewhere(self, kind: Kind, choice: Choice, registry: Registry | None) -> str:
         """The tail of a message about an unknown option, where another chosen plugin has one of that name."""
+        if (kind, choice.name) == ("scheduler", "auto") and choice.options:
+            return "; options are for a scheduler by name, such as --scheduler ddim"
         registry = registry or plugins.registry()
         options = {
             other: registry.entry(other, name).options.model_fields

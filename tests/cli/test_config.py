@@ -558,6 +558,11 @@ def test_resolve_gives_entries_and_options() -> None:
             {"model": {"name": "digits", "width": 2, "threads": 2}, "backend": "simulator"},
             "model 'digits': unknown option 'threads'; Known: width",
         ),
+        (
+            {"scheduler": {"name": "auto", "timestep_spacing": "leading"}},
+            "scheduler 'auto': unknown option 'timestep_spacing'; Known: none; options are for a scheduler by name, "
+            "such as --scheduler ddim",
+        ),
         ({"model": {"name": "digts", "threads": 2}}, "unknown model 'digts'; did you mean 'digits'? Known: digits"),
     ],
 )
