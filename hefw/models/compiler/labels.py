@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: What is left of a table, beside its largest entry, when a part of it counts as nothing.
-NEGLIGIBLE = 1e-9
+#: What is left of a table, beside its largest entry, when a part of it counts as nothing: below what CKKS keeps.
+NEGLIGIBLE = 1e-7
 
 
 @dataclass(frozen=True)
