@@ -111,7 +111,13 @@ def notes(record: RunRecord) -> list[str]:
     """What follows from what the server was shown."""
     known = {part.kind: part for part in shares(record)}
     shown = {kind: sum(part.shown) for kind, part in known.items()}
+    hidden = {kind for kind, part in known.items() if part.words != "all"}
     found = []
+    if shown.get("latent") and "latent" in hidden:
+        found.append(
+            "What is shown tells of what is encrypted: a server that has the model can compute much of the rest from "
+            "the entries of all steps together. `hefw audit` measures how much; the strategy full shows none."
+        )
     if record.protocol == "update-only" and shown.get("prediction"):
         if record.config["noise_prediction"] == "plaintext":
             found.append(
@@ -125,6 +131,10 @@ def notes(record: RunRecord) -> list[str]:
                 "Where the server was shown all that goes into an entry of the next latent, it has that entry, too: of "
                 "the final latent like of any other."
             )
+            if record.config["noise_prediction"] == "plaintext" and "noise" not in hidden:
+                found[-1] += (
+                    " With all noise predictions in plaintext an entry that is shown once is known at all steps."
+                )
     if record.protocol == "end-to-end" and shown.get("latent"):
         text = (
             f"Under this run's key {number(shown['latent'])} entries of latents were shown, each rounded to 8 bits; at "

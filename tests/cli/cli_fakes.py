@@ -130,7 +130,7 @@ def fake_ledger(config: Config, batches: int = 1) -> dict[str, Any]:
         entries = batches * (
             batch + [ledger_entry("latent", "plaintext", message, "key holder") for message in messages]
         )
-    setup = ledger_entry("parameters, schedule and precision wanted", "public", None, entries=0, size=0)
+    setup = ledger_entry("parameters, schedule, shapes, counts and precision wanted", "public", None, entries=0, size=0)
     return {"server_plaintext_fraction": 0.0, "entries": [setup, *entries]}
 
 

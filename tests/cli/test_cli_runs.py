@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hefw
 from hefw import cli
 from hefw.config import Config
 from hefw.record import RunRecord
@@ -161,3 +162,13 @@ def test_progress_of_both_parties(call: Call) -> None:
     assert "network in plaintext 5/5, evaluation 5 of 5" in err
     assert any(line.startswith("evaluating 5/5, message 5 of 5") for line in err)
     assert "plaintext twin 5/5, evaluation 5 of 5" in err
+
+
+def test_the_server_view_has_one_latent_a_message() -> None:
+    """Not what a multistep scheduler sends of earlier steps besides."""
+    result = hefw.generate(
+        labels="3", steps=3, scheduler="dpm-solver++", backend="simulator", params={"precision_db": 40}, twin=False
+    )
+    names = {entry.item for entry in result.record.ledger.entries}
+    assert "latent-1" in names
+    assert len(result.server_view) == result.record.messages == 3

@@ -165,7 +165,7 @@ def test_round_trips_are_counted_in_evaluations(evaluations: int, messages: int,
 def test_ledger_rows_are_grouped() -> None:
     rows = seen(fake_record())
     assert [(row["party"], row["item"], row["form"], row["when"]) for row in rows] == [
-        ("server", "parameters, schedule and precision wanted", "as public data", "once"),
+        ("server", "parameters, schedule, shapes, counts and precision wanted", "as public data", "once"),
         ("server", "labels", "only as ciphertext", "once"),
         ("server", "latent x_t", "only as ciphertext", "in 3 messages"),
         ("key holder", "latent x_t", "in plaintext", "in 3 messages"),
@@ -262,9 +262,31 @@ def test_what_follows_from_plaintext_predictions() -> None:
     assert "From them alone it can rebuild the picture or much of it, whatever is encrypted of the latents" in text
     assert "`hefw audit` measures how closely" in text
     assert "it has that entry, too" not in text
+    text = notes_of(PLAIN_PREDICTIONS, partial_ledger([5, 6, 7], predictions="plaintext"))
+    assert "an entry that is shown once is known at all steps" in text
     text = notes_of(UPDATE_ONLY, partial_ledger([5, 6, 7], predictions="alike"))
     assert "rebuild" not in text
+    assert "shown once" not in text
     assert "Where the server was shown all that goes into an entry of the next latent, it has that entry, too" in text
+
+
+def test_noise_that_is_encrypted_hides_what_predictions_would_tell() -> None:
+    entries = [
+        *partial_ledger([5, 6, 7], predictions="plaintext")["entries"],
+        ledger_entry("noise", "ciphertext", 0, entries=640),
+    ]
+    text = " ".join(notes(record_of(PLAIN_PREDICTIONS, *entries)))
+    assert "it has that entry, too" in text
+    assert "shown once" not in text
+
+
+@pytest.mark.parametrize("config", [None, UPDATE_ONLY])
+def test_what_is_shown_tells_of_the_rest(config: Config | None) -> None:
+    words = "a server that has the model can compute much of the rest"
+    predictions = "alike" if config else None
+    assert words in notes_of(config, partial_ledger([100, 200, 300], predictions=predictions))
+    assert words not in notes_of(config, partial_ledger([640] * 3, predictions=predictions))
+    assert words not in notes_of(config, partial_ledger([0] * 3, predictions=predictions))
 
 
 def test_what_follows_from_entries_shown_in_end_to_end() -> None:
