@@ -302,7 +302,8 @@ def _check_node(graph: Graph, node: Node, steps: int) -> None:
                 m.row.min() < 0 or m.column.min() < 0 or m.row.max() >= width or m.column.max() >= m.shape[1]
             ):
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} has indices outside {expected}")
-            if len(np.unique(m.row * m.shape[1] + m.column)) != len(m.values):
+            place = m.row * m.shape[1] + m.column
+            if not (np.diff(place) > 0).all() and len(np.unique(place)) != len(m.values):
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} gives a place twice")
             if not np.isfinite(m.values).all():
                 raise GraphError(f"matrix of {node.name!r} on {term.source!r} has values that are not finite")

@@ -30,9 +30,10 @@ def identity(size: int) -> Matrix:
 
 
 def to_sparse(matrix: Matrix) -> SparseMatrix:
-    """The core's form; entries that are zero are left out."""
-    found = matrix.tocoo()
-    found.eliminate_zeros()
+    """The core's form, by rows and columns; entries that are zero are left out."""
+    ordered = matrix.sorted_indices()
+    ordered.eliminate_zeros()
+    found = ordered.tocoo()
     row, column = (index.astype(np.int64) for index in found.coords)
     return SparseMatrix((matrix.shape[0], matrix.shape[1]), row, column, np.asarray(found.data, np.float64))
 
