@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -262,8 +261,3 @@ def operator_name(node: fx.Node) -> str:
     if not callable(name):
         return getattr(node.target, "__name__", str(node.target))
     return str(name()).removeprefix("aten::").partition(".")[0]
-
-
-def with_shape(value: Secret, shape: Shape) -> Secret:
-    """The same entries under another shape."""
-    return replace(value, shape=shape)
