@@ -282,6 +282,8 @@ class Client:
             if shown and name in shown:
                 hidden = hidden - shown[name].values.reshape(hidden.shape)
                 entries = int(shown[name].mask.sum())
+            elif port.previous is not None:
+                entries = 0  # no number that was not sent before
             packed = port.layout.pack(hidden)
             encrypted[name] = [self._keys.encrypt_bytes(slots, port.level, port.scale) for slots in packed]
             size = sum(map(len, encrypted[name]))

@@ -208,6 +208,22 @@ def test_every_private_number_is_counted_once(case) -> None:
     assert counts == {**wanted, **again}
 
 
+def test_history_in_end_to_end_is_not_counted_twice() -> None:
+    """A multistep scheduler has earlier latents encrypted anew: new are the latent and the last prediction only."""
+    record = hefw.generate(
+        backend="simulator", scheduler="unipc", strategy="random", labels="3,1", steps=4, params={"precision_db": 40}
+    ).record
+    sent = Counter()
+    for entry in record.ledger.entries:
+        if entry.party == "server" and entry.form in ("plaintext", "ciphertext"):
+            sent[entry.item] += entry.entries
+    size = 4 * math.prod(record.shape)
+    history = {name for name in sent if "-" in name}
+    assert "latent-1" in history
+    assert {name: sent.pop(name) for name in history} == {name: size * (name == "prediction-1") for name in history}
+    assert sent == {"latent": size, "label": 2 * 10}
+
+
 @cases
 def test_ciphertexts_are_of_one_key(case) -> None:
     assert len(CASES[case]().reader.key_ids) == 1
