@@ -214,8 +214,8 @@ def _table(
     if not rows:
         return Image.new("RGB", (1, 1), PAPER)
     height, width = rows[0][0].shape[:2]
-    cell = max(width, _widest([text for texts in captions for text in texts], CAPTION_SIZE))
-    wrapped = [[_wrap(text, CAPTION_SIZE, cell, CAPTION_LINES) for text in texts] for texts in captions]
+    cell = max(width, _widest([text for texts in captions for text in texts], CAPTION_SIZE) + GAP)
+    wrapped = [[_wrap(text, CAPTION_SIZE, cell - GAP // 2, CAPTION_LINES) for text in texts] for texts in captions]
     line = CAPTION_SIZE + LEADING
     block = line * max(len(lines) for texts in wrapped for lines in texts)
     indent = GAP + _widest(heads, HEAD_SIZE) if heads else 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup, escape
 
 from hefw.config import Config, format_labels
 from hefw.record import RunRecord
@@ -35,7 +37,7 @@ def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"size": size, "duration": duration, "number": number}
+    environment.filters |= {"size": size, "duration": duration, "number": number, "commands": _commands}
     return environment.get_template(TEMPLATE).render(
         record=record,
         noun="image" if record.count == 1 else "images",
@@ -57,6 +59,11 @@ def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         command=Config(**record.config).command(),
         pictures={name: _embedded(name, data) for name, data in pictures.items()},
     )
+
+
+def _commands(text: str) -> Markup:
+    """A text with what stands between backticks as code."""
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _asked(record: RunRecord) -> str:

@@ -112,11 +112,13 @@ def notes(record: RunRecord) -> list[str]:
     known = {part.kind: part for part in shares(record)}
     shown = {kind: sum(part.shown) for kind, part in known.items()}
     hidden = {kind for kind, part in known.items() if part.words != "all"}
+    if known and not hidden:
+        return ["Nothing that the server was sent was encrypted, so it has the final latents, too."]
     found = []
     if shown.get("latent") and "latent" in hidden:
         found.append(
             "What is shown tells of what is encrypted: a server that has the model can compute much of the rest from "
-            "the entries of all steps together. `hefw audit` measures how much; the strategy full shows none."
+            "the entries of all steps together. `hefw audit` measures how much; the strategy full shows no entry."
         )
     if record.protocol == "update-only" and shown.get("prediction"):
         if record.config["noise_prediction"] == "plaintext":

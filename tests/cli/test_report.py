@@ -233,7 +233,7 @@ def test_page_of_prompts() -> None:
 def test_page_of_update_only() -> None:
     config = Config(labels="0-3", steps=3, protocol="update-only", noise_prediction="plaintext")
     shown = [57, 60, 82]
-    _, page = page_of(config=config, ledger=partial_ledger(shown, predictions="plaintext"), pictures=["images.png"])
+    text, page = page_of(config=config, ledger=partial_ledger(shown, predictions="plaintext"), pictures=["images.png"])
     for words in (
         "4 images drawn with updates partly on ciphertext",
         "By the protocol update-only the network ran in plaintext at the key holder",
@@ -246,6 +246,8 @@ def test_page_of_update_only() -> None:
         "depends on private numbers without being them",
     ):
         assert words in page.text, words
+    assert "<code>hefw audit</code> measures how closely" in text
+    assert "`" not in page.text
     for words in ("Levels", "rescaled", "Encoding the weights", "Encoded weights"):
         assert words not in page.text, words
 

@@ -251,7 +251,7 @@ def test_a_prompt_makes_room_for_itself() -> None:
     tiles = np.full((2, 3, 8, 8), -1.0)
     label, prompt = (images.grid(tiles, captions) for captions in (["0", "1"], [LONG, "a cat"]))
     assert prompt.width > label.width or prompt.height > label.height
-    assert prompt.width <= 2 * images.MARGIN + max(images.MIN_WIDTH, 2 * (images.CAPTION_WIDTH + images.GAP))
+    assert prompt.width <= 2 * images.MARGIN + max(images.MIN_WIDTH, 2 * (images.CAPTION_WIDTH + 2 * images.GAP))
     assert prompt.height - label.height == 2 * (images.CAPTION_SIZE + images.LEADING)
 
 

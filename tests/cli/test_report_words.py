@@ -257,6 +257,11 @@ def test_nothing_follows_where_nothing_is_shown() -> None:
     assert notes(record_of(UPDATE_ONLY, bound)) == []
 
 
+def test_where_all_is_shown_one_note_says_it() -> None:
+    record = fake_record(PLAIN_PREDICTIONS, ledger=partial_ledger([640] * 3, predictions="plaintext"))
+    assert notes(record) == ["Nothing that the server was sent was encrypted, so it has the final latents, too."]
+
+
 def test_what_follows_from_plaintext_predictions() -> None:
     text = notes_of(PLAIN_PREDICTIONS, partial_ledger([0, 0, 0], predictions="plaintext"))
     assert "From them alone it can rebuild the picture or much of it, whatever is encrypted of the latents" in text
