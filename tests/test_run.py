@@ -27,6 +27,7 @@ from hefw.core.errors import (
     SchedulerError,
 )
 from hefw.core.program import Interface
+from hefw.protocol import client
 from hefw.protocol.process import ServerProcess
 from hefw.record import INSECURE, SCHEMA_PATH, SIMULATED
 
@@ -401,6 +402,15 @@ def test_an_interrupt_leaves_nothing_behind(toys, servers, temporary, stage) -> 
 
 def test_a_run_leaves_nothing_behind(toys, servers, temporary) -> None:
     hefw.generate(**TOY)
+    assert not psutil.pid_exists(servers[0].pid)
+    assert list(temporary.iterdir()) == []
+
+
+def test_showing_more_than_the_limit_is_one_clear_error(toys, servers, temporary, monkeypatch) -> None:
+    monkeypatch.setattr(client, "SHOWN_LIMIT", 30)
+    with pytest.raises(ProtocolError, match="step 1 would show more than 30 decrypted entries") as caught:
+        hefw.generate(**{**TOY, "strategy": "half"})
+    assert "\n" not in str(caught.value)
     assert not psutil.pid_exists(servers[0].pid)
     assert list(temporary.iterdir()) == []
 

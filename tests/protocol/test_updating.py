@@ -178,6 +178,7 @@ def test_modules_of_the_servers_process(monkeypatch, backend) -> None:
     config = {"strategy": "sparse", "scheduler": "dpm-solver++", "steps": 3, "labels": "3,1"}
     hefw.generate(protocol="update-only", backend=backend, **config)
     names = imported_by(said[0])
+    assert len(names) == len(said[0].splitlines()), "and it says nothing else"
     assert f"hefw.backends.{backend}.evaluator" in names
     assert "hefw.protocol.updates" in names
     forbidden = ("torch", "diffusers", "sklearn", "scipy", "transformers", "pydantic_settings")
