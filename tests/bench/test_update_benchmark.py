@@ -73,7 +73,7 @@ def test_what_a_library_prints_is_kept_from_standard_output(capfd: pytest.Captur
 
 
 @pytest.mark.secure
-@pytest.mark.parametrize(("noise_prediction", "ciphertexts"), [("plaintext", 4), ("encrypted", 8)])
+@pytest.mark.parametrize(("noise_prediction", "ciphertexts"), [("plaintext", 2), ("encrypted", 4)])
 def test_hefw_does_the_same_update_between_two_parties(noise_prediction: str, ciphertexts: int) -> None:
     *warm_up, last = ways.updates(ways.WARM_UP + 1)
     step = ways.Hefw("full", noise_prediction, warm_up)(last)
