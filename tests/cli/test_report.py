@@ -21,6 +21,7 @@ from hefw.config import Config
 from hefw.core.errors import ConfigError
 from hefw.core.progress import Progress
 from hefw.record import INSECURE, SIMULATED
+from hefw.report import images
 from hefw.report.files import check_writable, put
 from hefw.report.page import render
 from hefw.report.sight import seen
@@ -303,13 +304,26 @@ def test_what_there_is_nothing_of_is_not_written(tmp_path: Path) -> None:
     assert [tag for tag, _ in page.tags].count("img") == 3
 
 
-def test_a_trajectory_of_some_moments(tmp_path: Path) -> None:
+def test_a_trajectory_of_some_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts, 51 evaluations of 50 steps, six moments: as runs of Stable Diffusion are."""
     config = Config(prompt=["a cat", "a dog"], steps=50, init_image="a.png")
     result = fake_result(config, evaluations=51, messages=51, shape=(2, 3, 64, 64))
     after = (0, 10, 20, 31, 41, 51)
     result = dataclasses.replace(result, trajectory=result.trajectory[list(after)], after=after)
+    asked: list[dict[str, Any]] = []
+    draw = images.steps_strip
+    monkeypatch.setattr(images, "steps_strip", lambda states, **words: asked.append(words) or draw(states, **words))
     write_run(result, tmp_path)
+    assert asked == [
+        {
+            "after": after,
+            "every": 1,
+            "unit": "evaluation",
+            "start": "start",
+            "heads": ("a cat", "a dog"),
+            "banner": None,
+        }
+    ]
     text = Page((tmp_path / "report.html").read_text()).text
     assert "drew 2 images in 51 evaluations of the network (50 steps of DDIMScheduler, begun from a picture)" in text
     assert "with a round trip to the key holder after each evaluation" in text
