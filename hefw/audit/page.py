@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-import jinja2
-
 from hefw.audit.record import AuditRecord, IntervalRecord
 from hefw.config import Config
-from hefw.report.words import counted, duration, listed, number, size
+from hefw.report.html import fill
+from hefw.report.words import counted, listed
 
-TEMPLATE = "audit.html.jinja"
+TEMPLATE = Path(__file__).with_name("audit.html.jinja")
 
 
 def render(record: AuditRecord, pictures: Mapping[str, bytes]) -> str:
@@ -23,20 +21,14 @@ def render(record: AuditRecord, pictures: Mapping[str, bytes]) -> str:
         pictures: files by name: audit.png and audit-dark.png, and where there are curves curves.svg and
             curves-dark.svg.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "percent": percent, "duration": duration, "number": number, "size": size}
-    return environment.get_template(TEMPLATE).render(
+    return fill(
+        TEMPLATE,
+        pictures,
+        {"figure": figure, "percent": percent},
         record=record,
         title=title(record),
         summary=summary(record),
         shown=shown(record),
-        pictures={name: _embedded(name, data) for name, data in pictures.items()},
     )
 
 
@@ -119,9 +111,3 @@ def _strategy(record: AuditRecord) -> str:
     choice = Config(**record.config).strategy
     options = ", ".join(f"{name} {value}" for name, value in choice.options.items())
     return f"{choice.name} ({options})" if options else choice.name
-
-
-def _embedded(name: str, data: bytes) -> str:
-    """A picture as the address that holds it."""
-    kind = "svg+xml" if name.endswith(".svg") else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup, escape
 
 from hefw.config import Config, format_labels
 from hefw.record import RunRecord
 from hefw.report import levels
+from hefw.report.html import fill
 from hefw.report.sight import notes, seen, shares
 from hefw.report.summary import a_message, encrypted_part, how, summary, unit
-from hefw.report.words import duration, number, size
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 MAX_PROMPTS = 32  # written out on the page
 ALT_LENGTH = 200  # characters of prompts in a picture's alternative text
 
@@ -30,15 +28,10 @@ def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         pictures: files by name: images.png and steps.png; plain.png where there is a twin; server_view.png where the
             server held ciphertext; levels.svg with levels-dark.svg where levels were used up.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"size": size, "duration": duration, "number": number, "commands": _commands}
-    return environment.get_template(TEMPLATE).render(
+    return fill(
+        TEMPLATE,
+        pictures,
+        {"commands": _commands},
         record=record,
         noun="image" if record.count == 1 else "images",
         how=how(record),
@@ -57,7 +50,6 @@ def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
         encrypted_part=encrypted_part(record.seconds),
         all_else=max(0.0, record.seconds.total - record.seconds.model - encrypted_part(record.seconds)),
         command=Config(**record.config).command(),
-        pictures={name: _embedded(name, data) for name, data in pictures.items()},
     )
 
 
@@ -72,9 +64,3 @@ def _asked(record: RunRecord) -> str:
         return f"labels {format_labels(record.labels)}"
     text = "prompts " + "; ".join(record.prompts)
     return text if len(text) <= ALT_LENGTH else f"{text[: ALT_LENGTH - 3]}..."
-
-
-def _embedded(name: str, data: bytes) -> str:
-    """A picture as the address that holds it."""
-    kind = "svg+xml" if name.endswith(".svg") else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
