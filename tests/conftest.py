@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from toy_model import toy_registry
 
@@ -14,3 +16,14 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     found = toy_registry()
     monkeypatch.setattr(plugins, "registry", lambda: found)
     monkeypatch.setattr(running, "registry", lambda: found)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small networks are slower on many threads."""
+    import torch  # not every test needs it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

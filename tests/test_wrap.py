@@ -21,6 +21,8 @@ import hefw
 from hefw.core.errors import ConfigError, HefwError, PluginError, ProtocolError, SchedulerError
 from hefw.testing.pipelines import tiny_pipeline
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 6
 #: What the wrapped pipeline's pictures must reach against the unwrapped one's, in dB.
 PSNR = 50.0
@@ -39,15 +41,6 @@ def v2() -> Any:
 @pytest.fixture(scope="session")
 def picture() -> Any:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are slower on many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from hefw.models.base import PromptModel, Watch, Wish
 from hefw.models.plugin import StableDiffusionOptions
 from hefw.models.stable_diffusion.model import StableDiffusion
 from hefw.testing.pipelines import NOISE_LEVELS, Kind, tiny_pipeline
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 4
 PROMPTS = ("a red cat", "an astronaut riding a horse")
@@ -60,15 +61,6 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks are slower on many threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def model(folder: Path, **options: Any) -> StableDiffusion:
     return StableDiffusion(StableDiffusionOptions(pretrained=str(folder), device="cpu", **options))
 
@@ -79,6 +71,18 @@ def own_scheduler(made: StableDiffusion, folder: Path) -> Any:
 
 def generators(seed: int, count: int = len(PROMPTS)) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
+
+
+def pictures_of(pipe: Any) -> Any:
+    """A pipeline's own pictures of PROMPTS (images, 3, height, width), white 1."""
+    return pipe(
+        list(PROMPTS),
+        negative_prompt=["green"] * 2,
+        guidance_scale=5.0,
+        num_inference_steps=STEPS,
+        generator=generators(3),
+        output_type="np",
+    ).images.transpose(0, 3, 1, 2)
 
 
 def draw(made: StableDiffusion, wish: Wish, watch: Watch = nobody, **options: Any) -> Any:
@@ -100,14 +104,7 @@ def test_the_pictures_are_those_of_the_pipeline(kind: str, saved: Path, models: 
 
     pipe = diffusers.DiffusionPipeline.from_pretrained(saved / kind)
     assert type(scheduler) is type(pipe.scheduler)
-    expected = pipe(
-        list(PROMPTS),
-        negative_prompt=["green"] * 2,
-        guidance_scale=5.0,
-        num_inference_steps=STEPS,
-        generator=generators(3),
-        output_type="np",
-    ).images.transpose(0, 3, 1, 2)
+    expected = pictures_of(pipe)
     assert made.latent_shape == (4, 8, 8)
     assert latents.shape == (2, 4, 8, 8)
     assert latents.dtype == images.dtype == np.float64
@@ -254,14 +251,7 @@ def test_generate_draws_what_the_pipeline_draws(kind: str, start: str, saved: Pa
     pipe = diffusers.DiffusionPipeline.from_pretrained(saved / kind)
     assert result.record.model.scheduler == type(pipe.scheduler).__name__
     if start == "noise":
-        expected = pipe(
-            list(PROMPTS),
-            negative_prompt=["green"] * 2,
-            guidance_scale=5.0,
-            num_inference_steps=STEPS,
-            generator=generators(3),
-            output_type="np",
-        ).images.transpose(0, 3, 1, 2)
+        expected = pictures_of(pipe)
         np.testing.assert_allclose((result.images + 1) / 2, expected, atol=1e-3)
 
 
