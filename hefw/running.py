@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -86,7 +87,7 @@ class Drawn:
     seconds: float  # in all
 
 
-class Run:
+class Run(ABC):
     """One run of a configuration. A protocol's own class has `go`."""
 
     protocol: Protocol
@@ -103,9 +104,9 @@ class Run:
         self.strategy.select(np.zeros(model.latent_shape))  # a mask of another shape is refused before anything is done
         self.labels = np.array(config.labels if not config.prompt else (), dtype=np.int64)
 
+    @abstractmethod
     def go(self) -> Result:
         """Draw, compare, record."""
-        raise NotImplementedError
 
     def scheduler(self) -> Any:
         """A new scheduler of the model's."""
