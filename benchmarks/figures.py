@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.audit_figures import threat_model
 from hefw.config import Config
-from hefw.report.page import duration, size
+from hefw.report.words import duration, size
 
 RESULTS = Path(__file__).with_name("results")
 ROOT = Path(__file__).parents[1]
