@@ -13,8 +13,8 @@ from hefw.backends.simulator import plugin as simulator_plugin
 from hefw.backends.tenseal import plugin as tenseal_plugin
 from hefw.core.backend import Backend
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Output, Polynomial
-from hefw.core.linear import SparseMatrix
 from hefw.core.lower import Request
+from hefw.core.sparse import SparseMatrix
 from hefw.hookspecs import Entry, Options, hookimpl
 from hefw.models.base import Watch
 from hefw.plugins import Registry

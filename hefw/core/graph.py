@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hefw.core.errors import GraphError
 from hefw.core.files import write_atomically
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 
 FORMAT_VERSION = 1
 Array = NDArray[np.float64]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hefw.core.errors import GraphError
 from hefw.core.graph import Affine, Graph, LinearTerm, Node, Polynomial, Sum, features, sources
-from hefw.core.linear import SparseMatrix
 from hefw.core.polynomial import MAX_DEGREE, complete_square, square_root, trim
+from hefw.core.sparse import SparseMatrix
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hefw.core.errors import LoweringError
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Polynomial, Sum, features
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Output
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 from hefw.models.schedules import LinearUpdate
 
 Array = NDArray[np.float64]

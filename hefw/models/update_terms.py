@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hefw.core.errors import SchedulerError
 from hefw.core.graph import Affine, Input, LinearTerm, Node, Output, features
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 from hefw.models.schedules import LinearUpdate
 from hefw.models.update_graph import earlier
 

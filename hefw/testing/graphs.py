@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Output, Polynomial
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 
 Array = NDArray[np.float64]
 LABELS = 3

@@ -14,7 +14,7 @@ from torch import nn
 
 from hefw import cli
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Output, Polynomial
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 from hefw.inspecting import regions
 from hefw.models.digits.train import BUNDLED
 

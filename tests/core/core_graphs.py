@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Output, Polynomial, Sum
-from hefw.core.linear import SparseMatrix, Transform
+from hefw.core.linear import Transform
+from hefw.core.sparse import SparseMatrix
 
 Array = NDArray[np.float64]
 

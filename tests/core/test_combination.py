@@ -15,11 +15,11 @@ from hefw.core.backend import Backend
 from hefw.core.combination import is_combination, shares
 from hefw.core.errors import HefwError, LoweringError, ParameterError, ProtocolError
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Output, Sum
-from hefw.core.linear import SparseMatrix
 from hefw.core.lower import Request, lower
 from hefw.core.params import CkksParams
 from hefw.core.program import Program
 from hefw.core.runner import Runner
+from hefw.core.sparse import SparseMatrix
 
 ENTRIES = 3000
 SHARES = {"x": [1.02, 0.98, 0.5], "eps": [-0.3, 0.2, 0.0], "eps-1": [0.0, -0.5, 0.1]}

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from hefw.core.errors import GraphError
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Output, Polynomial, Sum
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 
 
 @settings(max_examples=25, deadline=None)

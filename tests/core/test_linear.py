@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hefw.core.errors import LoweringError
 from hefw.core.layout import Layout, grid_order, periodic
-from hefw.core.linear import LinearCost, SparseMatrix, diagonals, inputs_of, transform
+from hefw.core.linear import LinearCost, diagonals, inputs_of, transform
+from hefw.core.sparse import SparseMatrix
 
 COST = LinearCost(rotate=12.0, mul_plain=0.7, new_key=12.0)
 seeds = st.integers(0, 2**32 - 1)

@@ -18,8 +18,8 @@ from torch import fx
 
 from hefw.core.errors import CompileError
 from hefw.core.graph import Affine, LinearTerm, Node, Polynomial
-from hefw.core.linear import SparseMatrix
 from hefw.core.polynomial import MAX_DEGREE, trim
+from hefw.core.sparse import SparseMatrix
 from hefw.models.compiler import values as v
 from hefw.models.compiler.advice import ATTENTION, advice
 from hefw.models.compiler.clear import evaluate

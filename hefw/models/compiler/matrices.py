@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch.nn import functional
 
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 
 Array = NDArray[np.float64]
 Shape = tuple[int, ...]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Polynomial
-from hefw.core.linear import SparseMatrix
+from hefw.core.sparse import SparseMatrix
 from hefw.models.digits.unet import PATCH, DigitsUNet
 from hefw.models.schedules import LinearUpdate
 from hefw.models.update_terms import append_update, calibration, check_updates, network_input

@@ -10,7 +10,8 @@ import numpy as np
 from hefw.core.backend import Ciphertext
 from hefw.core.errors import HefwError
 from hefw.core.layout import periodic
-from hefw.core.linear import LinearCost, SparseMatrix, transform
+from hefw.core.linear import LinearCost, transform
+from hefw.core.sparse import SparseMatrix
 from hefw.testing.parties import Parties
 
 
