@@ -49,12 +49,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-train_app = typer.Typer(help="Train a built-in model again.", rich_markup_mode=None)
-app.add_typer(train_app, name="train")
 app.add_typer(cli_backends.app, name="backends")
 app.command("audit")(cli_audit.audit)
 app.command("compile")(cli_models.compile_model)
 app.command("inspect")(cli_models.inspect_model)
+app.command("train")(cli_models.train)
 
 
 def _show_version(wanted: bool) -> None:
@@ -287,47 +286,6 @@ def quality(
     put(path.parent, {path.name: text.encode()}, [path.name])
     typer.echo(text, nl=False)
     typer.echo(f"wrote {path}", err=True)
-
-
-@train_app.callback()
-def train() -> None:
-    """Train a built-in model again."""
-
-
-@train_app.command("digits")
-def train_digits(
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the weights.")] = "digits",
-    seed: Annotated[str, typer.Option(metavar="N", help="Seeds weights, batches and noise.")] = "0",
-    iterations: Annotated[
-        str | None, typer.Option(metavar="N", help="Optimiser steps; the model's own number by default.")
-    ] = None,
-) -> None:
-    """Train the model `digits` and save its weights."""
-    from hefw.config import MAX_SEED
-
-    asked = None if iterations is None else whole("--iterations", iterations, 1)
-    start = whole("--seed", seed, 0, MAX_SEED)
-    from hefw.report.files import check_writable
-
-    check_writable(out)
-    try:
-        from hefw.models.digits import train
-    except ImportError as error:
-        raise PluginError(
-            f"training needs {error.name}, which is not installed; run: pip install 'hefw[models]'"
-        ) from error
-    from hefw.core.progress import Progress
-    from hefw.report.terminal import show_progress
-
-    total = asked or train.DEFAULT_ITERATIONS
-    with show_progress(sys.stderr) as show:
-        train.train(
-            total,
-            seed=start,
-            out=out,
-            progress=lambda done, _, loss: show(Progress("train", done, total, f"loss {loss:.4f}")),
-        )
-    typer.echo(f"wrote {out}", err=True)
 
 
 def _number(text: str | None) -> int | float | str | None:

@@ -1,4 +1,4 @@
-"""The commands `hefw compile` and `hefw inspect`: from a saved UNet to a file, and what is in such a file."""
+"""The commands `hefw compile`, `hefw inspect` and `hefw train`: a compiled file, what is in it, and new weights."""
 
 from __future__ import annotations
 
@@ -170,3 +170,41 @@ def _costs(found: dict[str, Any]) -> list[str]:
         f"{found['weight_plaintexts']:,} encoded weights of {found['weight_bytes'] / MEGABYTE:,.0f} MB",
         f"forecast: {found['forecast_db']} dB against plaintext after all steps",
     ]
+
+
+def train(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of `hefw plugins` that can be trained.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the weights; the model's name by default.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the training data, for models that need one.")
+    ] = None,
+    seed: Annotated[str, typer.Option(metavar="N", help="Seeds weights, batches and noise.")] = "0",
+    iterations: Annotated[
+        str | None, typer.Option(metavar="N", help="Optimiser steps; the model's own number by default.")
+    ] = None,
+) -> None:
+    """Train a bundled model again and save its weights."""
+    from hefw.cli import whole
+    from hefw.config import MAX_SEED
+
+    asked = None if iterations is None else whole("--iterations", iterations, 1)
+    start = whole("--seed", seed, 0, MAX_SEED)
+    from hefw.core.progress import Progress
+    from hefw.plugins import registry
+    from hefw.report.files import check_writable
+    from hefw.report.terminal import show_progress
+
+    run = registry().training(model)
+    folder = Path(out or model).expanduser()
+    check_writable(folder)
+    with show_progress(sys.stderr) as show:
+        run(
+            folder,
+            seed=start,
+            iterations=asked,
+            data=None if data is None else Path(data).expanduser(),
+            progress=lambda done, total, detail: show(Progress("train", done, total, detail)),
+        )
+    typer.echo(f"wrote {folder}", err=True)

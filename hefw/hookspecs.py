@@ -58,6 +58,7 @@ class Entry:
     distribution: str = PROJECT  # whose version is shown
     hookspec_version: int = HOOKSPEC_VERSION
     install: tuple[Install, ...] = ()  # of a backend: ways to install its library, the preferred one first
+    training: str = ""  # of a model: "package.module:attribute", a hefw.models.training.Training for `hefw train NAME`
 
 
 @hookspec

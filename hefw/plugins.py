@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -97,6 +97,17 @@ class Registry:
         if reason:
             raise PluginError(f"{kind} {name!r} is unavailable: {reason}")
         return imported(kind, entry)
+
+    def training(self, name: str) -> Any:
+        """Import what trains a model again. PluginError if it cannot be trained, or not here."""
+        entry = self.entry("model", name)
+        able = [n for n in self.names("model") if self.entry("model", n).training]
+        if not entry.training:
+            raise PluginError(f"model {name!r} cannot be trained again; {', '.join(able) or 'none'} can")
+        reason = unavailable(entry)
+        if reason:
+            raise PluginError(f"model {name!r} is unavailable: {reason}")
+        return imported("model", replace(entry, target=entry.training))
 
     def listing(self) -> list[Listed]:
         """One row an entry and one a broken plugin, in the order in which `hefw plugins` prints them."""

@@ -55,6 +55,39 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Real pictures to judge by, as rows of a model's feature space (pictures, features).
+
+    Samples are compared with `real`; rows of `training`, drawn at random, stand for a perfect model, and are what a
+    sample may have been copied from. `training_images` (pictures, channels, height, width) are there where the data is.
+    """
+
+    real: Array
+    training: Array
+    training_images: Array | None = None
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A model whose pictures can be judged without a download: by a classifier and features of its own."""
+
+    #: What `features` are, in words.
+    feature_space: str
+
+    def judge(self, images: Array) -> NDArray[np.int64]:
+        """Labels (images,) that a classifier of real pictures reads off images (images, channels, height, width)."""
+        ...
+
+    def features(self, images: Array) -> Array:
+        """Features (images, features) in which Fréchet distances and nearest neighbours are taken."""
+        ...
+
+    def reference(self) -> Reference:
+        """Real pictures in the same space."""
+        ...
+
+
+@dataclass(frozen=True)
 class Wish:
     """What a prompt model is to draw: one image a prompt.
 

@@ -114,6 +114,7 @@ def hefw_models() -> list[Entry]:
             options=DigitsOptions,
             requires=NEEDS,
             advice=ADVICE,
+            training="hefw.models.digits.train:run",
         ),
         Entry(
             "stable-diffusion",

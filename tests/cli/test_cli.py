@@ -488,25 +488,29 @@ def test_plugins_table_on_a_terminal(call: Call, odd_registry: None, monkeypatch
 def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
-    def train(iterations: int, *, seed: int, out: str, progress: Callable[[int, float, float], None]) -> None:
-        calls.append({"iterations": iterations, "seed": seed, "out": out})
-        progress(iterations, 1.0, 0.25)
+    def run(out: Path, *, progress: Callable[[int, int, str], None], **arguments: Any) -> None:
+        calls.append({"out": str(out), **arguments})
+        progress(5, 5, "loss 0.2500")
 
-    fake = SimpleNamespace(train=train, DEFAULT_ITERATIONS=77)
-    monkeypatch.setitem(sys.modules, "hefw.models.digits.train", fake)  # type: ignore[arg-type]
-    import hefw.models.digits
-
-    monkeypatch.setattr(hefw.models.digits, "train", fake, raising=False)
+    monkeypatch.setattr("hefw.plugins.Registry.training", lambda _, name: {"digits": run}[name])
     monkeypatch.chdir(tmp_path)
     return calls
 
 
-def test_train_digits(trainer: list[dict[str, Any]], call: Call) -> None:
-    result = call("train", "digits", "--out", "weights", "--seed", "3", "--iterations", "5")
+def test_train(trainer: list[dict[str, Any]], call: Call) -> None:
+    result = call("train", "digits", "--out", "weights", "--seed", "3", "--iterations", "5", "--data", "there")
     assert (result.code, result.out) == (0, "")
     assert result.err == "training 5/5, loss 0.2500\nwrote weights\n"
     assert call("train", "digits").code == 0
-    assert trainer == [{"iterations": 5, "seed": 3, "out": "weights"}, {"iterations": 77, "seed": 0, "out": "digits"}]
+    assert trainer == [
+        {"iterations": 5, "seed": 3, "out": "weights", "data": Path("there")},
+        {"iterations": None, "seed": 0, "out": "digits", "data": None},
+    ]
+
+
+def test_what_can_be_trained(call: Call) -> None:
+    line = assert_one_error(call("train", "stable-diffusion"), 2)
+    assert "model 'stable-diffusion' cannot be trained again; digits" in line
 
 
 @pytest.mark.parametrize(

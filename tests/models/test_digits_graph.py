@@ -25,7 +25,7 @@ from hefw.models.plugin import DigitsOptions
 from hefw.models.schedules import LinearUpdate, initial_noise, linear_updates
 from hefw.plugins import registry
 
-WEIGHTS = Path(hefw.models.digits.graph.__file__).with_name("weights")
+WEIGHTS = Path(hefw.models.digits.graph.__file__).parent / "weights" / "digits"
 STEPS = 10
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hefw.core.errors import ConfigError
 from hefw.models.digits import train as training
 from hefw.models.digits.unet import DigitsUNet
 
@@ -87,7 +88,7 @@ def test_quadratic_coefficients_never_fall_below_their_bound(model) -> None:
 
 
 def test_save_and_load_round_trip(model, batch, tmp_path: Path) -> None:
-    training.save(model.float(), training.make_scheduler(), tmp_path / "weights")
+    training.save(tmp_path / "weights", model.float(), training.make_scheduler())
     loaded, scheduler = training.load(tmp_path / "weights")
     sample, t, y = batch
     assert torch.equal(loaded(sample.float(), t, y).sample, model(sample.float(), t, y).sample)
@@ -99,7 +100,7 @@ def test_save_and_load_round_trip(model, batch, tmp_path: Path) -> None:
 
 def test_save_leaves_no_half_file_when_interrupted(model, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "weights"
-    training.save(model.float(), training.make_scheduler(), folder)
+    training.save(folder, model.float(), training.make_scheduler())
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(before) == {"config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json"}
 
@@ -109,7 +110,7 @@ def test_save_leaves_no_half_file_when_interrupted(model, tmp_path: Path, monkey
 
     monkeypatch.setattr(DigitsUNet, "save_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        training.save(model, training.make_scheduler(), folder)
+        training.save(folder, model, training.make_scheduler())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
@@ -128,31 +129,40 @@ def test_range_penalty_counts_only_what_is_outside() -> None:
     assert float(training.range_penalty([outside])) == pytest.approx(4 / 4 + 0.1 * (4 + 0) / 2)
 
 
-def test_a_short_training_lowers_the_loss_repeats_and_saves(tmp_path: Path) -> None:
-    def short(out: Path | None) -> tuple[DigitsUNet, list[tuple[int, float, float]]]:
-        seen: list[tuple[int, float, float]] = []
-        model = training.train(200, seed=5, channels=8, out=out, progress=lambda *args: seen.append(args))
-        return model, seen
+def test_a_short_training_lowers_the_loss_and_repeats() -> None:
+    def short() -> tuple[DigitsUNet, list[tuple[int, int, str]]]:
+        seen: list[tuple[int, int, str]] = []
+        return training.train(200, seed=5, channels=8, progress=lambda *args: seen.append(args)), seen
 
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    model, seen = short(tmp_path / "out")
-    again, _ = short(None)
+    model, seen = short()
+    again, _ = short()
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
-    assert [(iterations, fraction) for iterations, fraction, _ in seen] == [(100, 0.5), (200, 1.0)]
-    assert seen[1][2] < 0.9 * seen[0][2]
+    assert [(done, total) for done, total, _ in seen] == [(100, 200), (200, 200)]
+    first, second = (float(detail.removeprefix("loss ")) for _, _, detail in seen)
+    assert second < 0.9 * first
     for one, two in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_a_training_for_the_command_line_writes_its_folder(tmp_path: Path) -> None:
+    training.run(tmp_path / "out", iterations=2)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["_class_name"] == "DigitsUNet"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_training_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave it out"):
+        training.run(tmp_path / "out", data=tmp_path)
+
+
 def test_interrupted_training_writes_nothing(tmp_path: Path) -> None:
-    def stop(*_: float) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(100, channels=8, out=tmp_path / "out", progress=stop)
+        training.run(tmp_path / "out", iterations=100, progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hefw.models.base import Reference
 from hefw.models.digits.train import load_images
 from hefw.models.digits.unet import DigitsUNet
 
 BATCH = 1000
 RIDGE = 1e-6
 DIVERGED = 5.0
+FEATURE_SPACE = "64 grey values of 0 to 16"
 
 
 def to_grey(samples: torch.Tensor) -> NDArray[np.float64]:
@@ -81,6 +83,12 @@ def largest_preactivation(
 def _real() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     images, labels = load_images()
     return to_grey(images), labels.numpy()
+
+
+def reference() -> Reference:
+    """All real digits, in `FEATURE_SPACE`."""
+    grey = _real()[0]
+    return Reference(grey, grey, load_images()[0].double().numpy())
 
 
 @functools.cache
