@@ -59,12 +59,14 @@ class Reference:
     """Real pictures to judge by, as rows of a model's feature space (pictures, features).
 
     Samples are compared with `real`; rows of `training`, drawn at random, stand for a perfect model, and are what a
-    sample may have been copied from. `training_images` (pictures, channels, height, width) are there where the data is.
+    sample may have been copied from. `training_images` (pictures, channels, height, width) are there where the data is,
+    `training_labels` (pictures,) where they are known.
     """
 
     real: Array
     training: Array
     training_images: Array | None = None
+    training_labels: NDArray[np.int64] | None = None
 
 
 @runtime_checkable
