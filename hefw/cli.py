@@ -82,7 +82,9 @@ def generate(
         str | None,
         typer.Option(metavar="LIST", help="Labels, one an image, for models that take them (default 0-9,0-5)."),
     ] = None,
-    steps: Annotated[str | None, typer.Option(metavar="N", help="Steps of the scheduler (default 10).")] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="N", help="Steps of the scheduler (default: the model's own, else 10).")
+    ] = None,
     backend: Annotated[
         str | None, typer.Option(metavar="NAME", help="HE library (default tenseal); see `hefw plugins`.")
     ] = None,

@@ -298,8 +298,8 @@ class Config(BaseModel):
         description="how much of init_image is changed, from 0 to 1, or null (the model's own)",
         examples=[0.8],
     )
-    steps: StrictInt = Field(
-        default=10, ge=1, le=MAX_STEPS, description=f"an integer from 1 to {MAX_STEPS}", examples=[10]
+    steps: Annotated[StrictInt, Field(ge=1, le=MAX_STEPS)] | None = Field(
+        default=None, description=f"an integer from 1 to {MAX_STEPS}, or null (the model's own)", examples=[10]
     )
     batch: Annotated[StrictInt, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
@@ -368,7 +368,8 @@ class Config(BaseModel):
         words = ["hefw", "generate"]
         if not self.prompt or self.labels != default.labels:
             words += ["--labels", format_labels(self.labels)]
-        words += ["--steps", str(self.steps), "--seed", str(self.seed)]
+        words += [] if self.steps is None else ["--steps", str(self.steps)]
+        words += ["--seed", str(self.seed)]
         for kind in KINDS:
             choice: Choice = getattr(self, kind)
             words += [f"--{kind}", choice.name]

@@ -104,7 +104,7 @@ class EndToEnd(Run):
         """Draw, compare, record."""
         config, model = self.config, self.model
         scheduler = self.scheduler()
-        graph = model.graph(scheduler, config.steps)
+        graph = model.graph(scheduler, self.steps)
         start = self.start()
         self._check_refresh()
         every = graph.steps if config.refresh.name == "none" else config.refresh.every
@@ -169,7 +169,7 @@ class EndToEnd(Run):
         def watch(step: int, _: Array) -> None:
             self.progress(Progress("twin", step + 1, evaluations, f"step {step + 1} of {evaluations}"))
 
-        latents = self.model.twin(start, self.labels, self.scheduler(), self.config.steps, watch)
+        latents = self.model.twin(start, self.labels, self.scheduler(), self.steps, watch)
         return np.asarray(self.model.decode(latents))
 
 

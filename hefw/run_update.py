@@ -63,7 +63,7 @@ class UpdateOnly(Run):
 
     def _draw(self, scheduler: object, stage: str, updating: Updating) -> Array:
         """Final latents by the model with a scheduler; random noise in its steps is fixed by the seed."""
-        config, model, steps = self.config, self.model, self.config.steps
+        config, model = self.config, self.model
 
         def watch(step: int, _: Array) -> None:
             total = updating.evaluations
@@ -73,7 +73,7 @@ class UpdateOnly(Run):
             if isinstance(model, PromptModel):
                 wish = Wish(
                     config.prompt,
-                    steps,
+                    self.steps,
                     config.seed,
                     config.negative_prompt,
                     config.guidance_scale,
@@ -81,4 +81,4 @@ class UpdateOnly(Run):
                     config.strength,
                 )
                 return np.asarray(model.draw(wish, scheduler, watch))
-            return np.asarray(model.twin(self.start(), self.labels, scheduler, steps, watch))
+            return np.asarray(model.twin(self.start(), self.labels, scheduler, self.steps, watch))

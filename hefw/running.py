@@ -22,6 +22,8 @@ from hefw.core.ledger import LedgerEntry
 from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import CkksParams
 from hefw.core.progress import ProgressCallback
+from hefw.editing import difference, prepare
+from hefw.models.base import OwnSteps, PromptModel
 from hefw.plugins import registry
 from hefw.protocol.client import Client, Figures
 from hefw.record import (
@@ -44,6 +46,7 @@ Protocol = Literal["end-to-end", "update-only"]
 Party = Literal["key holder", "server"]
 
 DATA_RANGE = 2.0
+DEFAULT_STEPS = 10
 OWN_WORK: dict[Protocol, dict[Party, str]] = {
     "end-to-end": {
         "key holder": "noise, labels, messages, plaintext twin, report",
@@ -69,6 +72,8 @@ class Result:
     after: tuple[int, ...]  # evaluations of the network before each moment of the trajectory; 0 is x_T
     server_view: tuple[bytes, ...]  # the beginning of what the server was sent in each message
     record: RunRecord
+    source: Array | None = None  # (channels, height, width): the picture that the run started from, as it was taken
+    mask: NDArray[np.bool_] | None = None  # (height, width): what of it was drawn anew, where a mask was given
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ class Run(ABC):
     protocol: Protocol
 
     def __init__(self, config: Config, chosen: dict[Any, Resolved], model: Any, progress: ProgressCallback) -> None:
-        self.config = config
+        self.steps = steps_of(config, model)
+        self.config = config.model_copy(update={"steps": self.steps})  # a record says how many they were
         self.chosen = chosen
         self.model = model
         self.progress = progress
@@ -103,6 +109,7 @@ class Run(ABC):
         self.strategy: Strategy = load(chosen["strategy"])
         self.strategy.select(np.zeros(model.latent_shape))  # a mask of another shape is refused before anything is done
         self.labels = np.array(config.labels if not config.prompt else (), dtype=np.int64)
+        self.edit = None if isinstance(model, PromptModel) else prepare(config, model, self.scheduler, self.steps)
 
     @abstractmethod
     def go(self) -> Result:
@@ -114,19 +121,33 @@ class Run(ABC):
         kind = registry().load("scheduler", chosen.entry.name)
         return self.model.scheduler(kind, chosen.options.model_dump())
 
+    @property
+    def asked(self) -> NDArray[Any]:
+        """What each image is to show: its label (images,), or its prompt."""
+        return np.array(self.config.prompt) if self.config.prompt else self.labels
+
+    def noise(self) -> Array:
+        """N(0, 1), fixed by the seed, which fixes nothing else; image i has the same noise in a run of any size."""
+        return np.random.default_rng(self.config.seed).normal(size=(len(self.asked), *self.model.latent_shape))
+
     def start(self) -> Array:
-        """x_T: fixed by the seed, which fixes nothing else; image i has the same noise in a run of any size."""
+        """The first latents: x_T, or those of a picture with noise."""
         scheduler = self.scheduler()
         if hasattr(scheduler, "set_timesteps"):  # some know the magnitude only then
             try:
-                scheduler.set_timesteps(self.config.steps)
+                scheduler.set_timesteps(self.steps)
             except Exception as error:  # a scheduler may be anyone's, and raise anything
-                name, steps = type(scheduler).__name__, self.config.steps
                 raise SchedulerError(
-                    f"{name} refuses {steps} steps: {error}; choose another number of steps"
+                    f"{type(scheduler).__name__} refuses {self.steps} steps: {error}; choose another number of steps"
                 ) from error
-        noise = np.random.default_rng(self.config.seed).normal(size=(len(self.labels), *self.model.latent_shape))
-        return np.asarray(noise * float(getattr(scheduler, "init_noise_sigma", 1.0)))
+        initial = float(getattr(scheduler, "init_noise_sigma", 1.0))
+        return self.noise() * initial if self.edit is None else self.edit.start(self.noise(), initial)
+
+    def kept(self, step: int, latents: Array, images: slice = slice(None)) -> Array | None:
+        """The latents of some of the images after a step, with what a mask keeps put back; None without a mask."""
+        if self.edit is None or self.edit.mask is None:
+            return None
+        return self.edit.keep(step, latents, self.noise()[images])
 
     def result(self, drawn: Drawn, plain: Array | None, twin_seconds: float) -> Result:
         """With the record of it all."""
@@ -143,6 +164,7 @@ class Run(ABC):
             labels=tuple(int(label) for label in self.labels),
             prompts=config.prompt,
             evaluations=drawn.evaluations,
+            edit=None if self.edit is None else self.edit.record,
             shape=tuple(images.shape),
             params=ParamsRecord(
                 ring_dimension=params.ring_dimension,
@@ -158,7 +180,7 @@ class Run(ABC):
             seconds=SecondsRecord(**figures.seconds, model=drawn.model_seconds, twin=twin_seconds, total=drawn.seconds),
             seconds_per_image_step=figures.seconds["evaluate"] / (len(images) * drawn.evaluations),
             max_abs_error=None if plain is None else float(np.abs(images - plain).max()),
-            psnr_db=_psnr(images, plain),
+            psnr_db=None if plain is None else _psnr(difference(images, plain, self.edit)),
             bytes=BytesRecord(
                 evaluation_keys=figures.evaluation_keys,
                 upload_per_step=figures.upload_per_step,
@@ -177,7 +199,24 @@ class Run(ABC):
             versions=versions_info(VERSIONS) | _library_versions(figures),
             machine=machine_info(),
         )
-        return Result(images, plain, record.labels, drawn.trajectory, drawn.after, tuple(client.view), record)
+        return Result(
+            images,
+            plain,
+            record.labels,
+            drawn.trajectory,
+            drawn.after,
+            tuple(client.view),
+            record,
+            None if self.edit is None else self.edit.image,
+            None if self.edit is None else self.edit.mask,
+        )
+
+
+def steps_of(config: Config, model: object) -> int:
+    """The steps of a run: those asked for, else those that the model was made for, else 10."""
+    if config.steps is not None:
+        return config.steps
+    return model.steps if isinstance(model, OwnSteps) else DEFAULT_STEPS
 
 
 def load(chosen: Resolved) -> Any:
@@ -221,8 +260,8 @@ def _entry(entry: LedgerEntry) -> LedgerEntryRecord:
     return LedgerEntryRecord(**asdict(entry))
 
 
-def _psnr(images: Array, plain: Array | None) -> float | None:
-    """Peak signal-to-noise ratio in dB, data range 2; None where there is no twin or nothing differs."""
-    if plain is None or not (mean := float(np.mean((images - plain) ** 2))):
+def _psnr(off: Array) -> float | None:
+    """Peak signal-to-noise ratio in dB of a difference, data range 2; None where nothing differs."""
+    if not (mean := float(np.mean(off**2))):
         return None
     return float(10 * np.log10(DATA_RANGE**2 / mean))

@@ -28,6 +28,7 @@ from hefw.models.base import PromptModel, Wish
 from hefw.plugins import registry, unavailable
 from hefw.record import machine_info, versions_info
 from hefw.run import check
+from hefw.running import steps_of
 from hefw.strategies.base import Strategy
 
 DEFAULT_IMAGES, FEWEST_IMAGES = 200, 2
@@ -112,7 +113,7 @@ class _Run:
                     f"threshold {threshold:g} is not allowed; allowed: 0 to 1; for example --thresholds 0,0.01,1"
                 )
         self.started, self.clock = datetime.datetime.now(datetime.timezone.utc), time.perf_counter()
-        self.config, self.images, self.progress = config, images, progress
+        self.images, self.progress = images, progress
         self.seed = config.seed if seed is None else seed
         self.thresholds = tuple(dict.fromkeys(thresholds))
         self.chosen = config.resolve()
@@ -121,6 +122,8 @@ class _Run:
         self.missing = {} if attacks else {n: why for n in names if (why := unavailable(registry().entry("attack", n)))}
         self.attacks: dict[str, Attack] = {n: _load("attack", Choice(n)) for n in names if n not in self.missing}
         model = _made(self.chosen["model"])
+        self.steps = steps_of(config, model)
+        self.config = config.model_copy(update={"steps": self.steps})  # the record says how many they were
         self.protocol = check(config, model)
         self.subject = self._subject(model)
         if self.protocol == "end-to-end":
@@ -140,7 +143,7 @@ class _Run:
         if not (np.isfinite(runs.latents).all() and np.isfinite(own.latents).all()):
             raise SchedulerError(
                 f"latents of model {self.config.model.name!r} are not finite with scheduler "
-                f"{self.config.scheduler.name!r} and {self.config.steps} steps: choose another scheduler or number"
+                f"{self.config.scheduler.name!r} and {self.steps} steps: choose another scheduler or number"
             )
         self.progress(Progress("draw", 2, 2))
         strategy: Strategy = _made(self.chosen["strategy"])
@@ -192,10 +195,10 @@ class _Run:
             return model.scheduler(kind, options)
 
         if not isinstance(model, PromptModel):
-            return LabelSubject(model, scheduler, config.steps, self.seed, self.protocol == "update-only")
+            return LabelSubject(model, scheduler, self.steps, self.seed, self.protocol == "update-only")
         if config.init_image is not None:
             raise ConfigError("init_image: an audit draws from noise; leave init_image and strength out")
-        wish = Wish(config.prompt, config.steps, self.seed, config.negative_prompt, config.guidance_scale)
+        wish = Wish(config.prompt, self.steps, self.seed, config.negative_prompt, config.guidance_scale)
         return PromptSubject(model, scheduler, wish)
 
     def _tell(self, name: str) -> None:

@@ -54,6 +54,13 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class OwnSteps(Protocol):
+    """A model made for one number of steps, which a run takes where its configuration gives none."""
+
+    steps: int
+
+
 @dataclass(frozen=True)
 class Reference:
     """Real pictures to judge by, as rows of a model's feature space (pictures, features).

@@ -70,9 +70,13 @@ def fake_protocol(config: Config) -> str:
     return "update-only" if config.prompt or config.protocol == "update-only" else "end-to-end"
 
 
+def fake_steps(config: Config) -> int:
+    return 10 if config.steps is None else config.steps
+
+
 def fake_messages(config: Config) -> int:
     """How often latents go to the server: once a refresh by the key holder, or once an update."""
-    name, steps = config.refresh.name, config.steps
+    name, steps = config.refresh.name, fake_steps(config)
     if fake_protocol(config) == "update-only":
         return steps
     return 1 if name == "bootstrap" else steps // config.refresh.steps_a_message(steps)
@@ -83,8 +87,9 @@ def fake_trace(config: Config, batches: int = 1) -> list[dict[str, Any]]:
 
     In update-only one operation a step, which takes none.
     """
-    every = config.refresh.steps_a_message(config.steps)
-    program_steps = config.steps // every
+    steps = fake_steps(config)
+    every = config.refresh.steps_a_message(steps)
+    program_steps = steps // every
     trace: list[dict[str, Any]] = []
 
     def add(step: int, operation: str, level: int, seconds: float) -> None:
@@ -92,7 +97,7 @@ def fake_trace(config: Config, batches: int = 1) -> list[dict[str, Any]]:
         trace.append(entry)
 
     if fake_protocol(config) == "update-only":
-        for step in range(config.steps):
+        for step in range(steps):
             add(step, "update", 0, 0.001)
         return trace
     for _ in range(batches):
@@ -160,19 +165,20 @@ def fake_record(config: Config | None = None, *, batches: int = 1, **changes: An
     config = config or Config(labels="0-3", steps=3)
     protocol = fake_protocol(config)
     messages = fake_messages(config)
-    every = config.refresh.steps_a_message(config.steps)
+    steps = fake_steps(config)
+    every = config.refresh.steps_a_message(steps)
     labels = () if config.prompt else config.labels
     alone = protocol == "update-only"
     values: dict[str, Any] = {
         "started": datetime.datetime(2031, 5, 17, 9, 30, tzinfo=datetime.timezone.utc),
         "simulated": False,
         "insecure": False,
-        "config": config.to_dict(),
+        "config": config.to_dict() | {"steps": steps},
         "protocol": protocol,
         "model": {"name": config.model.name, "digest": "ab" * 32, "scheduler": "DDIMScheduler"},
         "labels": labels,
         "prompts": config.prompt,
-        "evaluations": config.steps,
+        "evaluations": steps,
         "shape": (len(labels) or len(config.prompt), 1, 8, 8),
         "params": {
             "ring_dimension": 16384,
