@@ -63,6 +63,7 @@ class Capabilities:
     special_primes: int = 1  # most key-switching primes P; more of them make fewer, larger digits
     plaintext_levels: bool = False  # an encoded plaintext can be taken to a lower level
     packed_slots: bool = False  # fewer than N / 2 values in a ciphertext
+    alternating_imaginary: bool = False  # X^(N/2) is i and -i in turn in the slots, as in SEAL, not i in all of them
     threads: bool = True  # several threads may use one evaluator, one operation at a time each
     fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
 
@@ -305,6 +306,7 @@ class Evaluator(ABC):
         self.counts: Counter[str] = Counter()
         self.key_id: bytes | None = None
         self.keys: dict[str, int] = {}  # name -> the highest level that the key serves
+        self._units: dict[int, Plaintext] = {}  # X^(N/2) by level
 
     # -- keys and bytes ------------------------------------------------------------------------------------------
 
@@ -469,6 +471,33 @@ class Evaluator(ABC):
         product = Ciphertext(self._square(a), a.level, scale, 3)
         return self.relinearise(product) if relinearise else product
 
+    def square_parts(self, a: Ciphertext) -> Ciphertext:
+        """x^2 + i y^2 for a slot's x + i y: two real squares; the level stays, the scale becomes four times the square.
+
+        i is what `mul_imaginary` multiplies by in the slot. (z + conj z)^2 - i (z - conj z)^2 = 4 (x^2 + i y^2): one
+        conjugation, two squares and one relinearisation. CapabilityError if the library has no conjugation.
+        """
+        check_scale(self.params, a.level, 4 * self._product("square_parts", a, a))
+        conjugate = self.conjugate(a)
+        real = self.square(self.add(a, conjugate), relinearise=False)
+        imaginary = self.square(self.sub(a, conjugate), relinearise=False)
+        return self.divide(self.relinearise(self.sub(real, self.mul_imaginary(imaginary))), 4)
+
+    def mul_imaginary(self, a: Ciphertext) -> Ciphertext:
+        """a * X^(N/2): times i in every slot, or times i and -i in turn (`Capabilities.alternating_imaginary`).
+
+        It is exact, and level, scale and number of parts stay.
+        """
+        if not self.capabilities.complex_values:
+            raise CapabilityError(f"backend {self.params.backend!r} has no complex values; choose one that declares it")
+        self.counts["mul_imaginary"] += 1
+        return Ciphertext(self._mul_imaginary(a), a.level, a.scale, a.size)
+
+    def divide(self, a: Ciphertext, by: float) -> Ciphertext:
+        """a / by for nothing: the scale is read as so many times larger; the level stays."""
+        check_scale(self.params, a.level, a.scale * by)
+        return Ciphertext(self._divide(a, by), a.level, a.scale * by, a.size)
+
     def relinearise(self, a: Ciphertext) -> Ciphertext:
         """Back to two parts; level and scale stay. KeyMismatchError without a relinearisation key."""
         self.require_keys(["relinearisation"])
@@ -627,6 +656,15 @@ class Evaluator(ABC):
     def _square(self, a: Ciphertext) -> Any:
         return self._mul(a, a)
 
+    def _divide(self, a: Ciphertext, by: float) -> Any:
+        return a.handle
+
+    def _mul_imaginary(self, a: Ciphertext) -> Any:
+        if a.level not in self._units:  # a monomial is exact at scale 1
+            unit = imaginary(self.params.slots, alternating=self.capabilities.alternating_imaginary)
+            self._units[a.level] = Plaintext(self._encode(unit, a.level, 1.0), a.level, 1.0)
+        return self._mul_plain(a, self._units[a.level])
+
     def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
         first, weight = pairs[0]
         scale = first.scale * weight.scale
@@ -657,6 +695,14 @@ class Evaluator(ABC):
     def _two_parts(self, what: str, *operands: Ciphertext) -> None:
         if any(operand.size != 2 for operand in operands):
             raise ScaleError(f"{what}: a ciphertext of three parts must be relinearised first")
+
+
+def imaginary(slots: int, *, alternating: bool) -> NDArray[np.complex128]:
+    """X^(N/2) in the slots: i in all of them, or i and -i in turn.
+
+    Slot j is the value at a root's power g^j, for g = 5 in most libraries and 3 in SEAL; X^(N/2) is i^(g^j) there.
+    """
+    return np.tile([1j, -1j], slots // 2) if alternating else np.full(slots, 1j)
 
 
 def check_scale(params: Resolved, level: int, scale: float) -> None:

@@ -19,12 +19,27 @@ class Layout:
     `positions` (ciphertexts, slots / batch) holds the tensor's feature at each position, or -1 where there is none. A
     rotation by k * batch is then a cyclic shift of positions by k. `period` is the number of positions, a power of two,
     after which the features repeat in each ciphertext.
+
+    With `pairs` two images share each place of the batch: images 2k and 2k + 1 are the real and the imaginary part of
+    place k. Where i times a ciphertext costs nothing for i and -i in turn only (`alternating`), the second one is
+    multiplied by -i in odd slots; the batch is even there, so that rotations keep each slot's sign.
     """
 
     features: int
     positions: NDArray[np.int64]
     batch: int
     period: int
+    pairs: bool = False
+    alternating: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pairs and self.alternating and self.batch % 2:
+            raise LoweringError(f"two images a slot need an even number of places for them, not {self.batch}")
+
+    @property
+    def images(self) -> int:
+        """The most images that fit."""
+        return 2 * self.batch if self.pairs else self.batch
 
     @property
     def ciphertexts(self) -> int:
@@ -59,22 +74,39 @@ class Layout:
         return places.reshape(self.features, -1)
 
     def pack(self, values: NDArray[Any]) -> NDArray[Any]:
-        """(images, features) with at most `batch` images -> (ciphertexts, slots), zero where nothing sits."""
+        """(images, features) with at most `images` images -> (ciphertexts, slots), zero where nothing sits."""
         images, features = values.shape
-        if features != self.features or images > self.batch:
+        if features != self.features or images > self.images:
             raise LoweringError(
-                f"values of shape {values.shape} do not fit a layout of {self.features} features, {self.batch} images"
+                f"values of shape {values.shape} do not fit a layout of {self.features} features, {self.images} images"
             )
         padded = np.zeros(
-            (features + 1, self.batch), np.result_type(values, np.float64)
+            (features + 1, self.images), np.result_type(values, np.float64)
         )  # the last row stands for position -1
         padded[:-1, :images] = values.T
+        if self.pairs:
+            padded = padded[:, ::2] + padded[:, 1::2] * self._imaginary
         return padded[self.positions].reshape(self.ciphertexts, -1)
 
-    def unpack(self, slots: NDArray[np.float64], images: int) -> NDArray[np.float64]:
+    def unpack(self, slots: NDArray[Any], images: int) -> NDArray[np.float64]:
         """(ciphertexts, slots) -> (images, features); the inverse of `pack`."""
         cts, places = self.home
-        return slots.reshape(self.ciphertexts, self.width, self.batch)[cts, places, :images].T.copy()
+        found = slots.reshape(self.ciphertexts, self.width, self.batch)[cts, places]
+        if not self.pairs:
+            return np.array(found.real[:, :images].T, np.float64)
+        both = np.stack([found.real, (found / self._imaginary).real], axis=2)
+        return both.reshape(self.features, -1)[:, :images].T.copy()
+
+    def spread(self, values: NDArray[np.float64]) -> NDArray[Any]:
+        """One (features,) at every position, the same for all images: (ciphertexts, slots)."""
+        padded = np.append(values, 0.0)  # position -1 is zero
+        slots = np.repeat(padded[self.positions], self.batch, axis=1)
+        return slots * np.tile(1 + self._imaginary, self.width) if self.pairs else slots
+
+    @property
+    def _imaginary(self) -> NDArray[np.complex128]:
+        """What the second image of each place (batch,) is multiplied by."""
+        return np.where(np.arange(self.batch) % 2, -1j, 1j) if self.alternating else np.full(self.batch, 1j)
 
 
 def next_power_of_two(n: int) -> int:

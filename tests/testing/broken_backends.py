@@ -285,6 +285,12 @@ class ClaimsConjugation(Sound):
             return a.handle
 
 
+class ClaimsAlternation(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _mul_imaginary(self, a):
+            return a.handle * 1j
+
+
 class ClaimsRings(Sound):
     capabilities = Capabilities(ring_dimensions=(*RING_DIMENSIONS, 2**18), simulated=True)
 

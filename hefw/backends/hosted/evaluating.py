@@ -28,6 +28,8 @@ OPERATIONS = (
     "multiply_accumulate",
     "mul",
     "square",
+    "divide",
+    "mul_imaginary",
     "relinearise",
     "rescale",
     "drop_level",

@@ -104,6 +104,12 @@ class HostedEvaluator(Evaluator):
     def _square(self, a: Ciphertext) -> Handle:
         return self._operate("square", a)
 
+    def _divide(self, a: Ciphertext, by: float) -> Handle:
+        return self._operate("divide", a, by)
+
+    def _mul_imaginary(self, a: Ciphertext) -> Handle:
+        return self._operate("mul_imaginary", a)
+
     def _relinearise(self, a: Ciphertext) -> Handle:
         return self._operate("relinearise", a)
 

@@ -13,12 +13,15 @@ from hefw.core.params import CkksParams, Resolved
 class PyfhelBackend(Backend):
     """SEAL 4 with uniform ternary secrets and encryption by a public key.
 
-    Pyfhel has neither conjugation for CKKS (its `flip` is for BFV) nor seeded ciphertexts and keys. Its classes cannot
-    be changed, so that a server's process keeps methods for decrypting, but no secret key for them.
+    Pyfhel has no conjugation for CKKS (its `flip` is for BFV): the evaluator composes it of SEAL's operations. It has
+    no seeded ciphertexts and keys. Its classes cannot be changed, so that a server's process keeps methods for
+    decrypting, but no secret key for them.
     """
 
     name = "pyfhel"
-    capabilities = Capabilities(ring_dimensions=seal.RING_DIMENSIONS, conjugation=False, symmetric_encryption=False)
+    capabilities = Capabilities(
+        ring_dimensions=seal.RING_DIMENSIONS, symmetric_encryption=False, alternating_imaginary=True
+    )
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that SEAL chooses for the bit sizes; ParameterError if it cannot."""
@@ -51,6 +54,5 @@ class PyfhelBackend(Backend):
         return provenance("pyfhel", importlib.metadata.version("pyfhel"))
 
     def _check_manifest(self, manifest: KeyManifest) -> None:
-        for key in ("conjugation", "bootstrap"):
-            if getattr(manifest, key):
-                self.require(key)
+        if manifest.bootstrap:
+            self.require("bootstrap")

@@ -67,6 +67,22 @@ class Context:
         except (RuntimeError, ValueError) as error:
             raise EnvelopeError(f"SEAL cannot read the ciphertext: {error}") from None
 
+    def conjugated(self, handle: Any, level: int, scale: float) -> Any:
+        """A ciphertext of three parts: both parts conjugated, the second one behind an empty one.
+
+        In SEAL's order of residues, place k is the value at the power 2 rev(k) + 1 of a root, where rev reverses the
+        bits of a place: the place from the end has the negative power.
+        """
+        shape = (2, level + 1, self.ring_dimension)
+        first, second = np.frombuffer(frames.bare_ciphertext(handle.to_bytes()), "<u8").reshape(shape)[..., ::-1]
+        residues = np.stack([first, np.zeros_like(first), second]).tobytes()
+        data = frames.ciphertext(self.primes[: level + 1], self.ring_dimension, scale, residues, parts=3)
+        return PyCtxt(pyfhel=self.pyfhel, bytestring=data)
+
+    def relinearising(self, payload: bytes) -> Iterator[bytes]:
+        """A file, in pieces, that has any evaluation key in the place of the one for relinearisation."""
+        return frames.keys(self.primes, self.ring_dimension, 1, {0: payload[ELEMENT_BYTES:]})
+
     def key_payload(self, name: str, saved: bytes) -> bytes:
         """What is sent of a file that holds one evaluation key: which it is, and its residues."""
         element = self._element(name)

@@ -27,9 +27,10 @@ class PyfhelEvaluator(Evaluator):
         self._pyfhel = self._context.pyfhel
         self._waiting: dict[str, bytes] = {}
         self._rotators: dict[str, Any] = {}
+        self._conjugator: Any = None
 
     def _load_key(self, name: str, payload: bytes) -> None:
-        if name != "relinearisation" and not name.startswith("rotation/"):
+        if name == "bootstrap":
             raise CapabilityError(f"backend {self.params.backend!r} has no {name}; choose one that declares it")
         self._context.check_key(name, payload)
         data = b"".join(self._context.key_file({name: payload}))
@@ -40,6 +41,11 @@ class PyfhelEvaluator(Evaluator):
             raise EnvelopeError(f"SEAL cannot read the {name} key: {error}") from None
         if name == "relinearisation":
             self._pyfhel.from_bytes_relin_key(data)
+            return
+        if name == "conjugation":
+            conjugator = self._context.make()
+            conjugator.from_bytes_relin_key(b"".join(self._context.relinearising(payload)))
+            self._conjugator = conjugator
             return
         self._rotators.pop(name, None)
         self._waiting[name] = payload
@@ -111,6 +117,15 @@ class PyfhelEvaluator(Evaluator):
         out = self._pyfhel.mod_switch_to_next_ctxt(a.handle, True)
         for _ in range(a.level - 1 - level):
             self._pyfhel.mod_switch_to_next_ctxt(out, False)
+        return out
+
+    def _conjugate(self, a: Ciphertext) -> Any:
+        """c0 + c1 s becomes conj c0 + conj c1 conj s: three parts, of which SEAL's relinearisation replaces the last.
+
+        Its key, of the square of the secret otherwise, is here that of the secret's conjugate.
+        """
+        out = self._context.conjugated(a.handle, a.level, a.scale)
+        self._conjugator.relinearize(out)
         return out
 
     def _rotate(self, a: Ciphertext, step: int) -> Any:

@@ -25,9 +25,9 @@ def residue_bytes(primes: int, ring_dimension: int, parts: int = 2) -> int:
     return parts * primes * ring_dimension * RESIDUE_BYTES
 
 
-def ciphertext(primes: Sequence[int], ring_dimension: int, scale: float, residues: bytes) -> bytes:
-    """A file of a ciphertext of two parts."""
-    return _frame(primes, ring_dimension, scale) + residues
+def ciphertext(primes: Sequence[int], ring_dimension: int, scale: float, residues: bytes, parts: int = 2) -> bytes:
+    """A file of a ciphertext."""
+    return _frame(primes, ring_dimension, scale, parts) + residues
 
 
 def bare_ciphertext(saved: bytes) -> bytes:
@@ -63,12 +63,12 @@ def bare_key(saved: bytes, primes: Sequence[int], ring_dimension: int, place: in
     return b"".join(saved[start : start + digit] for start in starts)
 
 
-def _frame(primes: Sequence[int], ring_dimension: int, scale: float) -> bytes:
-    size = residue_bytes(len(primes), ring_dimension)
+def _frame(primes: Sequence[int], ring_dimension: int, scale: float, parts: int = 2) -> bytes:
+    size = residue_bytes(len(primes), ring_dimension, parts)
     parameters = _parameters(primes, ring_dimension)
     return (
         _header(FRAME_BYTES + size)
-        + _CIPHERTEXT.pack(parameters, NTT_FORM, 2, ring_dimension, len(primes), scale, 1)
+        + _CIPHERTEXT.pack(parameters, NTT_FORM, parts, ring_dimension, len(primes), scale, 1)
         + _header(_HEADER.size + _COUNT.size + size)
         + _COUNT.pack(size // RESIDUE_BYTES)
     )

@@ -88,7 +88,8 @@ class PyfhelKeyHolder(KeyHolder):
         if name == "relinearisation":
             self._pyfhel.relinKeyGen()
             return self._context.key_payload(name, self._pyfhel.to_bytes_relin_key(UNCOMPRESSED))
-        self._pyfhel.rotateKeyGen([int(name.partition("/")[2])])
+        # To SEAL, the rotation by no step at all is the conjugation.
+        self._pyfhel.rotateKeyGen([0 if name == "conjugation" else int(name.partition("/")[2])])
         return self._context.key_payload(name, self._pyfhel.to_bytes_rotate_key(UNCOMPRESSED))
 
     def _secret_bytes(self) -> bytes:

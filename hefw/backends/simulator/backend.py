@@ -15,7 +15,9 @@ class SimulatorBackend(Backend):
     """Plans and fast tests; never a stand-in for a claim."""
 
     name = "simulator"
-    capabilities = Capabilities(ring_dimensions=RING_DIMENSIONS, plaintext_levels=True, simulated=True)
+    capabilities = Capabilities(
+        ring_dimensions=RING_DIMENSIONS, plaintext_levels=True, alternating_imaginary=True, simulated=True
+    )
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that CKKS would take: congruent to 1 modulo 2N, below each power of two."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.simulator import payload
-from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext, imaginary
 from hefw.core.errors import ScaleError
 from hefw.core.noise import BIAS_SHARE, NoiseModel
 from hefw.core.params import Resolved
@@ -27,6 +27,7 @@ class SimulatorEvaluator(Evaluator):
         self._biases: dict[str, Slots] = {}
         self._ratio = max(params.primes) / min(params.special_primes)
         self._random = np.random.default_rng()
+        self._unit = imaginary(params.slots, alternating=capabilities.alternating_imaginary)
 
     def _load_key(self, name: str, data: bytes) -> None:
         payload.check_key(data, name)
@@ -56,6 +57,12 @@ class SimulatorEvaluator(Evaluator):
 
     def _mul(self, a: Ciphertext, b: Ciphertext) -> Slots:
         return self._fits(a.handle * b.handle, a.level, a.scale * b.scale)
+
+    def _mul_imaginary(self, a: Ciphertext) -> Slots:
+        return np.asarray(a.handle * self._unit)  # a monomial: nothing is rounded
+
+    def _divide(self, a: Ciphertext, by: float) -> Slots:
+        return np.asarray(a.handle / by)  # handles are values, whatever the scale
 
     def _relinearise(self, a: Ciphertext) -> Slots:
         return self._switched(a.handle, a, "relinearisation")

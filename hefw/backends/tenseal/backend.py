@@ -14,7 +14,9 @@ class TensealBackend(Backend):
     """SEAL 4 with uniform ternary secrets. Rotation keys and fresh ciphertexts are sent as seeds."""
 
     name = "tenseal"
-    capabilities = Capabilities(ring_dimensions=RING_DIMENSIONS, seeded_bytes=True, plaintext_levels=True)
+    capabilities = Capabilities(
+        ring_dimensions=RING_DIMENSIONS, seeded_bytes=True, plaintext_levels=True, alternating_imaginary=True
+    )
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that SEAL chooses for the bit sizes; ParameterError if it cannot."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hefw.core.backend import Ciphertext, Evaluator, KeyManifest
+from hefw.core.backend import Ciphertext, Evaluator, KeyManifest, imaginary
 from hefw.core.envelope import Envelope
 from hefw.core.errors import (
     CapabilityError,
@@ -77,6 +77,22 @@ class Declarations:
             ev.conjugate(ev.square(a, relinearise=False))
         with pytest.raises(KeyMismatchError, match="missing evaluation keys: conjugation"):
             backend.evaluator(parties.params).conjugate(a)
+
+    def test_alternating_imaginary(self, parties: Parties, a: Ciphertext) -> None:
+        ev, backend, top, scale = parties.evaluator, parties.backend, parties.top, parties.scale
+        if not backend.capabilities.complex_values:
+            with pytest.raises(CapabilityError, match=backend.name):
+                ev.mul_imaginary(a)
+            return
+        unit = imaginary(parties.slots, alternating=backend.capabilities.alternating_imaginary)
+        z = parties.x + 1j * parties.y
+        before = ev.counts["mul_imaginary"]
+        for level in (top, 1):
+            parties.check(ev.mul_imaginary(parties.encrypt(z, level)), unit * z, level, scale)
+        wide = ev.mul_imaginary(ev.square(a, relinearise=False))
+        assert wide.size == 3
+        parties.check(ev.relinearise(wide), unit * parties.x**2, top, scale**2)
+        assert ev.counts["mul_imaginary"] == before + 3
 
     def test_hoisted_rotations(self, parties: Parties, a: Ciphertext) -> None:
         hoisted = parties.backend.capabilities.hoisted_rotations

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
-from hefw.core.backend import Ciphertext
-from hefw.core.errors import HefwError
+from hefw.core.backend import Ciphertext, imaginary
+from hefw.core.errors import CapabilityError, HefwError
 from hefw.core.layout import periodic
 from hefw.core.linear import LinearCost, transform
 from hefw.core.sparse import SparseMatrix
@@ -51,6 +52,25 @@ class Operations:
         pairs = [(a, ev.encode(y, top, small)), (b, ev.encode(x, top, small)), (a, ev.encode(2.0, top, small))]
         parties.check(ev.multiply_accumulate(pairs), 2 * x * y + 2 * x, top, scale * small)
         parties.check(ev.multiply_accumulate(pairs[:1]), x * y, top, scale * small)
+
+    def test_squares_of_real_and_imaginary_parts(self, parties: Parties, a: Ciphertext) -> None:
+        ev, able, top = parties.evaluator, parties.backend.capabilities, parties.top
+        if not (able.conjugation and able.complex_values):
+            with pytest.raises(CapabilityError, match=parties.backend.name):
+                ev.square_parts(a)
+            return
+        unit = imaginary(parties.slots, alternating=able.alternating_imaginary)
+        expected = parties.x**2 + unit * parties.y**2
+        before = Counter(ev.counts)
+        for level in (top, 2):
+            z = parties.encrypt(parties.x + unit * parties.y, level)
+            found = ev.square_parts(z)
+            parties.check(found, expected, level, 4 * parties.scale**2)
+            parties.check(z, parties.x + unit * parties.y, level, parties.scale)
+        assert ev.counts - before == Counter(mul=4, relinearise=2, conjugate=2, mul_imaginary=2, add=6)
+
+    def test_division_by_reading_the_scale(self, parties: Parties, a: Ciphertext) -> None:
+        parties.check(parties.evaluator.divide(a, 4), parties.x / 4, parties.top, 4 * parties.scale)
 
     def test_relinearisation_is_explicit_where_it_is_wanted(
         self, parties: Parties, a: Ciphertext, b: Ciphertext
