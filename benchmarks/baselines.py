@@ -15,7 +15,7 @@ from hefw.core.graph import Affine, Graph, Polynomial, features
 from hefw.core.layout import Layout, next_power_of_two, periodic
 from hefw.core.linear import LinearCost, Transform, transform
 from hefw.core.program import Program, SquareOp
-from hefw.core.runner import Runner, spread
+from hefw.core.runner import Runner
 
 Array = NDArray[np.float64]
 
@@ -75,10 +75,10 @@ def layers_of_program(program: Program, labels: dict[str, Array]) -> list[Layer]
     for op in program.step:
         if isinstance(op, SquareOp):
             shift = np.zeros(op.layout.features) if op.shift is None else op.shift
-            layers.append(Layer(op.name, (), (), spread(op, shift), op.source))
+            layers.append(Layer(op.name, (), (), op.layout.spread(shift), op.source))
             continue
         bias = np.zeros(op.layout.features) if op.bias is None else op.bias[0]
-        slots = spread(op, bias) + (op.layout.pack(labels[op.name]) if op.name in labels else 0.0)
+        slots = op.layout.spread(bias) + (op.layout.pack(labels[op.name]) if op.name in labels else 0.0)
         assert op.transform is not None
         scalars = tuple((s.value, float(s.factors[0])) for s in op.scalars)
         layers.append(Layer(op.name, ((op.sources, op.transform),), scalars, slots))

@@ -82,7 +82,7 @@ def compare(
     regions: list[Region] = []
 
     def watch(_: int, name: str, value: list[Ciphertext]) -> None:
-        slots = np.stack([keys.decrypt(ct).real for ct in value])
+        slots = np.stack([keys.decrypt(ct) for ct in value])
         error = np.abs(layouts[name].unpack(slots, images) - expected[name])
         regions.append(
             Region(

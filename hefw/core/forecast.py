@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.core.graph import Affine, Graph, Input
+from hefw.core.graph import Affine, Graph, Input, Polynomial
 from hefw.core.layout import Layout
 from hefw.core.noise import BIAS_SHARE, NoiseModel
 from hefw.core.params import CkksParams
@@ -27,7 +27,8 @@ UNIT = 1e-5  # noise that is added to measure its effect: small enough to be lin
 IMAGES = 8
 
 #: A source of noise: (node, kind, source). Kinds: 'random' is new at every step, 'bias' depends on keys alone, and
-#: 'rounding' is that of the encoded weights on `source`; the last two are the same at every step.
+#: 'rounding' is that of the encoded weights on `source`; the last two are the same at every step. A square of two
+#: images a slot also has 'random' and 'bias' of its `source`'s conjugation.
 Origin = tuple[str, str, str]
 
 
@@ -73,6 +74,7 @@ class Forecaster:
         self.graph = graph
         self.work = work
         self.layouts = layouts
+        self._pairs = any(layout.pairs for layout in layouts.values())
         self._fed = {o.feedback: feedback_noise for o in graph.outputs.values() if o.feedback is not None}
         self.model = NoiseModel(ring_dimension)
         self._fresh = self.model.fresh if symmetric else self.model.fresh_public
@@ -117,6 +119,10 @@ class Forecaster:
                     weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
                     products = work.diagonals.get(term.source, 0)
                     noise[name, "rounding", term.source] = math.sqrt(products) * self.model.encode / weight_scale
+            elif isinstance(node, Polynomial) and self._pairs:  # the conjugation adds noise at the source's scale
+                before = switch / 2.0 ** scales[node.source]
+                noise[name, "random", node.source] = before * math.sqrt(1 - BIAS_SHARE)
+                noise[name, "bias", node.source] = before * math.sqrt(BIAS_SHARE)
             rescaling = choice.rescales * (self.model.rescale / 2.0 ** scales[name]) ** 2
             noise[name, "random", ""] = math.sqrt(rescaling + variance * (1 - BIAS_SHARE))
             noise[name, "bias", ""] = math.sqrt(variance * BIAS_SHARE)
@@ -126,7 +132,8 @@ class Forecaster:
         """The profile of a key switch's bias at the slots of a node's value: (images, features)."""
         layout = self.layouts[name]
         _, places = layout.home
-        slots = places * layout.batch + np.minimum(np.arange(images), layout.batch - 1)[:, None]
+        place = np.arange(images) // 2 if layout.pairs else np.arange(images)
+        slots = places * layout.batch + np.minimum(place, layout.batch - 1)[:, None]
         return self._profile[slots]
 
     def _measure(self) -> dict[Origin, tuple[float, float]]:
@@ -138,22 +145,34 @@ class Forecaster:
                 origins.append((name, "bias", ""))
             if isinstance(node, Affine):
                 origins += [(name, "rounding", term.source) for term in node.terms]
+            elif isinstance(node, Polynomial) and self._pairs:
+                origins += [(name, kind, node.source) for kind in ("random", "bias")]
         rng = np.random.default_rng(0)
         images = min([IMAGES, *(len(array) for array in self.graph.calibration.values())])
         rows = {origin: slice(images * (k + 1), images * (k + 2)) for k, origin in enumerate(origins)}
         fixed: dict[Origin, Array] = {}
         values: dict[str, Array] = {}
 
+        partners = np.minimum(np.arange(images) ^ 1, images - 1)  # the other image in each one's slots
+
         def noise(origin: Origin, shape: tuple[int, ...]) -> Array:
             name, kind, source = origin
-            if kind == "random":
-                return rng.normal(size=shape)
+            if kind == "rounding":
+                return rounding(origin, shape[1])
             if origin not in fixed and kind == "bias":
                 fixed[origin] = rng.normal(size=shape) * self._bias(name, shape[0])
-            elif origin not in fixed:
-                entries = values[source].shape[1]
-                fixed[origin] = rng.normal(size=(entries, shape[1])) / math.sqrt(entries)
-            return fixed[origin] if kind == "bias" else values[source][rows[origin]] @ fixed[origin]
+            found = fixed[origin] if kind == "bias" else rng.normal(size=shape)
+            if not source:
+                return found
+            x = values[source][rows[origin]]  # an error e of the conjugation of x + i y becomes (x - y) e in both parts
+            return np.asarray(found * (x - x[partners]))
+
+        def rounding(origin: Origin, outputs: int) -> Array:
+            x = values[origin[2]][rows[origin]]
+            parts = [x, x[partners]] if self._pairs else [x]  # an error in both parts meets both images
+            if origin not in fixed:
+                fixed[origin] = rng.normal(size=(len(parts) * x.shape[1], outputs)) / math.sqrt(x.shape[1])
+            return np.asarray(np.concatenate(parts, axis=1) @ fixed[origin])
 
         def perturb(name: str, value: Array) -> Array:
             noisy = value.copy()

@@ -47,7 +47,7 @@ class Session:
         found = {}
         for name, port in interface.outputs.items():
             assert all((ct.level, ct.scale) == (port.level, port.scale) for ct in results[name])
-            slots = [self.holder.decrypt_bytes(self.evaluator.dump(ct)).real for ct in results[name]]
+            slots = [self.holder.decrypt_bytes(self.evaluator.dump(ct)) for ct in results[name]]
             found[name] = port.layout.unpack(np.stack(slots), images)
         return found
 
