@@ -74,7 +74,7 @@ def append_update(
 
 
 def calibration(nodes: Mapping[str, Node], noise: float) -> dict[str, Array]:
-    """Public samples of the first step: `noise` times N(0, 1), every label in turn, and no history."""
+    """Public samples of the first step: `noise` times N(0, 1), all labels in turn, N(0, 1) conditions, no history."""
     rng = np.random.default_rng(0)
     inputs = {name: node for name, node in nodes.items() if isinstance(node, Input)}
     samples = {name: np.zeros((CALIBRATION_IMAGES, features(node))) for name, node in inputs.items()}
@@ -82,4 +82,6 @@ def calibration(nodes: Mapping[str, Node], noise: float) -> dict[str, Array]:
     if "label" in inputs:
         classes = features(inputs["label"])
         samples["label"] = np.eye(classes)[np.arange(CALIBRATION_IMAGES) % classes]
+    if "condition" in inputs:
+        samples["condition"] = rng.normal(size=samples["condition"].shape)
     return samples

@@ -111,8 +111,8 @@ class Embedding(nn.Module):
 
 def test_timestep_and_label_are_evaluated_for_all_steps_and_labels() -> None:
     torch.manual_seed(0)
-    network = Network(Embedding(), {})
-    traced = trace(network, (2,), 3, labelled=True)
+    network = Network(Embedding(), {}, labelled=True)
+    traced = trace(network, (2,), 3)
     values = {name: Clear((tensor,)) for name, tensor in traced.constants.items()}
     names = {what: name for name, what in traced.inputs.items()}
     values[names["t"]] = Clear(tuple(torch.tensor([t]) for t in (3, 7)))
@@ -144,7 +144,7 @@ def test_a_node_knows_its_module() -> None:
         def forward(self, x, t):
             return self.parts[0](x)
 
-    traced = trace(Network(Outer(), {}), (2,), 1, labelled=False)
+    traced = trace(Network(Outer(), {}), (2,), 1)
     assert [path_of(node) for node in traced.graph.nodes if node.op == "call_function"] == ["parts.0"]
 
 

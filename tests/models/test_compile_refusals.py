@@ -186,7 +186,7 @@ def test_it_is_refused_in_one_line(case) -> None:
         (SHAPE, {"classes": 0}, "classes=0 is not allowed"),
         (SHAPE, {"classes": 3}, r"cannot be called as forward\(x, t, y\)"),
         (SHAPE, {"arguments": {"context": 1}}, "no argument 'context'"),
-        (SHAPE, {"calibration": torch.zeros(3, 2, 4, 4)}, r"calibration of shape \(3, 2, 4, 4\) is not allowed"),
+        (SHAPE, {"calibration": torch.zeros(3, 2, 4, 4)}, r"calibration of 'latent' of shape \(3, 2, 4, 4\) is not"),
     ],
 )
 def test_what_is_asked_is_checked(shape, options, expected) -> None:

@@ -31,7 +31,7 @@ from hefw.models.compiler.values import Expression, Power, Secret, Table, Value
 Array = NDArray[np.float64]
 
 #: Names that the scheduler's update gives to nodes.
-RESERVED = ("latent", "label", "scaled", "prediction", "update")
+RESERVED = ("latent", "label", "condition", "scaled", "prediction", "update")
 #: Operators that may need their argument as one node: it is read entry by entry.
 CURVED = ("mul", "pow", "square", "div")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from hefw.core.errors import CompileError
 from hefw.core.graph import Graph, Input, LinearTerm, Node
 from hefw.models.compiler import values as v
 from hefw.models.compiler.build import Builder, interpret
-from hefw.models.compiler.check import check_module, check_sample_shape
+from hefw.models.compiler.check import check_condition, check_module, check_sample_shape
 from hefw.models.compiler.matrices import to_sparse
 from hefw.models.compiler.rules import RULES
 from hefw.models.compiler.trace import Network, float64, timestep_tensor, trace
@@ -25,6 +25,8 @@ from hefw.models.update_terms import append_update, check_updates, network_input
 from hefw.models.update_terms import calibration as samples
 
 Array = NDArray[np.float64]
+Samples: TypeAlias = "Array | torch.Tensor"
+Calibration: TypeAlias = "Samples | Mapping[str, Samples]"
 
 
 def compile(
@@ -33,8 +35,10 @@ def compile(
     *,
     scheduler: Any,
     steps: int,
+    begin: int = 0,
     classes: int | None = None,
-    calibration: Array | torch.Tensor | None = None,
+    condition: Sequence[int] | None = None,
+    calibration: Calibration | None = None,
     arguments: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Graph:
@@ -44,14 +48,19 @@ def compile(
     module's, in float64, at every step.
 
     Args:
-        module: a diffusers UNet or any module whose `forward(x, t)` or `forward(x, t, y)` returns a prediction of the
-            shape of x: x (batch, *sample_shape), t (batch,), y (batch,) labels. It is copied, not changed.
+        module: a diffusers UNet or any module whose `forward(x, t)`, `forward(x, t, y)`, `forward(x, t, condition)` or
+            `forward(x, t, y, condition)` returns a prediction of the shape of x: x (batch, *sample_shape), t (batch,),
+            y (batch,) labels, condition (batch, *its shape). It is copied, not changed.
         sample_shape: shape of one latent, such as (channels, height, width).
         scheduler: a diffusers scheduler; its update joins the graph. It is copied, not changed.
         steps: number of steps asked of `scheduler.set_timesteps`.
+        begin: index in the scheduler's timesteps of the first step that is done: image-to-image begins later.
         classes: number of labels of a class-conditional module; the label is then private, and one-hot in the graph.
-        calibration: latents of the first step (images, *sample_shape), from which the planner learns ranges; noise of
-            the scheduler's by default.
+        condition: shape of one private condition, such as the embedding (size,) of a prompt, sent once a request; the
+            module must use it linearly.
+        calibration: latents of the first step (images, *sample_shape), from which the planner learns ranges, or such
+            samples by the name of the input, as in {"latent": ..., "condition": ...}; what is not given is noise of the
+            scheduler's, all labels in turn, and conditions from N(0, 1).
         arguments: further keywords of every call of the module: public, the same for all requests.
         metadata: added to the graph's.
 
@@ -64,13 +73,17 @@ def compile(
         raise CompileError(
             f"classes={classes!r} is not allowed; allowed: the number of labels, an integer from 1, or None"
         )
-    check_module(module, arguments or {}, labelled=classes is not None)
-    updates = linear_updates(scheduler, steps)
+    condition = check_condition(condition)
+    private = {"labelled": classes is not None, "conditioned": condition is not None}
+    check_module(module, arguments or {}, **private)
+    updates = linear_updates(scheduler, steps, begin=begin)
     check_updates(updates)
-    network = Network(module, arguments or {})
+    network = Network(module, arguments or {}, **private)
     nodes: dict[str, Node] = {"latent": Input("latent", shape)}
     if classes is not None:
         nodes["label"] = Input("label", (classes,), once=True)
+    if condition is not None:
+        nodes["condition"] = Input("condition", condition, once=True)
     prediction = _prediction(network, nodes, shape, updates, classes)
     terms = [LinearTerm(name, to_sparse(matrix)) for name, matrix in prediction.terms.items() if matrix.nnz]
     if not terms:
@@ -78,7 +91,8 @@ def compile(
     outputs = append_update(nodes, updates, terms, prediction.bias)
     public = samples(nodes, initial_noise(scheduler, steps))
     if calibration is not None:
-        public |= _calibration(calibration, shape, public)
+        given = calibration if isinstance(calibration, Mapping) else {"latent": calibration}
+        public = _calibration(given, nodes, public)
     graph = Graph(
         nodes,
         outputs,
@@ -97,7 +111,8 @@ def _prediction(
     updates: Sequence[LinearUpdate],
     classes: int | None,
 ) -> v.Expression:
-    traced = trace(network, shape, updates[0].timestep, labelled=classes is not None)
+    condition = nodes["condition"].shape if "condition" in nodes else None
+    traced = trace(network, shape, updates[0].timestep, condition)
     given: dict[str, Value] = {name: Clear((tensor,)) for name, tensor in traced.constants.items()}
     entering = network_input(nodes, updates)
     for name, what in traced.inputs.items():
@@ -105,21 +120,31 @@ def _prediction(
             given[name] = v.whole((1, *shape), entering)
         elif what == "t":
             given[name] = Clear(tuple(timestep_tensor(u.timestep) for u in updates))
+        elif what == "condition":
+            assert condition is not None
+            given[name] = v.whole((1, *condition), "condition")
         else:
             given[name] = Table((torch.arange(classes).reshape(-1, 1),))
     with torch.no_grad(), float64():
         return interpret(traced.graph, given, Builder(nodes, len(updates)), RULES, shape)
 
 
-def _calibration(given: Any, shape: tuple[int, ...], public: Mapping[str, Array]) -> dict[str, Array]:
-    """Latents in place of the noise, and as many of everything else."""
-    latents = np.asarray(torch.as_tensor(given).detach().cpu().double().numpy())
-    if latents.shape[1:] != shape or not len(latents) or not np.isfinite(latents).all():
-        raise CompileError(
-            f"calibration of shape {latents.shape} is not allowed; allowed: finite latents of the first step, (images, "
-            f"{', '.join(map(str, shape))})"
-        )
-    rows = np.arange(len(latents))
-    return {name: value[rows % len(value)] for name, value in public.items()} | {
-        "latent": latents.reshape(len(latents), -1)
-    }
+def _calibration(given: Mapping[str, Any], nodes: Mapping[str, Node], public: Mapping[str, Array]) -> dict[str, Array]:
+    """The samples given in place of those made up, and as many of everything else."""
+    found: dict[str, Array] = {}
+    for name, sample in given.items():
+        if name not in public:
+            raise CompileError(f"calibration of {name!r} is not allowed; allowed: {', '.join(public)}")
+        values = np.asarray(torch.as_tensor(sample).detach().cpu().double().numpy())
+        shape = nodes[name].shape
+        if values.shape[1:] != shape or not len(values) or not np.isfinite(values).all():
+            raise CompileError(
+                f"calibration of {name!r} of shape {values.shape} is not allowed; allowed: finite samples of the first "
+                f"step, (images, {', '.join(map(str, shape))})"
+            )
+        found[name] = values.reshape(len(values), -1)
+    counts = {len(values) for values in found.values()}
+    if len(counts) > 1:
+        raise CompileError(f"calibration has {' and '.join(map(str, sorted(counts)))} samples; give as many of each")
+    rows = np.arange(max(counts, default=len(next(iter(public.values())))))
+    return {name: value[rows % len(value)] for name, value in public.items()} | found

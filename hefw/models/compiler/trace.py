@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind
 
 from hefw.core.errors import CompileError
-from hefw.models.compiler.check import call_arguments, label_name
+from hefw.models.compiler.check import call_arguments, private_arguments
 
 #: Operators that are kept whole, because the compiler knows them or names them in its messages.
 KEPT = [
@@ -56,21 +56,26 @@ KEPT = [
 
 
 class Network(nn.Module):  # type: ignore[misc]
-    """A module as a function of samples (batch, *shape), timesteps (batch,) and labels (batch,), in float64."""
+    """A module as a function of samples (batch, *shape), timesteps (batch,) and what is private, in float64.
 
-    def __init__(self, module: nn.Module, arguments: Mapping[str, Any]) -> None:
+    That is labels (batch,), conditions (batch, *its shape), both in this order, or neither.
+    """
+
+    def __init__(
+        self, module: nn.Module, arguments: Mapping[str, Any], *, labelled: bool = False, conditioned: bool = False
+    ) -> None:
         super().__init__()
         self.network = copy.deepcopy(module).double().requires_grad_(False)
         self.arguments = {
             key: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
             for key, value in call_arguments(module, arguments).items()
         }
-        self.label = label_name(module)
+        self.private = private_arguments(module, labelled=labelled, conditioned=conditioned)
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
-        labels = {} if y is None else {self.label: y}
+    def forward(self, x: torch.Tensor, t: torch.Tensor, *private: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(self.private.values(), private, strict=True))
         with float64():
-            found = self.network(x, t, **labels, **self.arguments)
+            found = self.network(x, t, **(self.arguments | named))
         found = getattr(found, "sample", found)
         while isinstance(found, (tuple, list)) and found:
             found = found[0]
@@ -84,7 +89,7 @@ class Network(nn.Module):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Traced:
-    """The operators in order; `inputs` names the placeholders of x, t and y, `constants` has the others' tensors."""
+    """The operators in order; `inputs` tells which placeholder is x, t, y or condition; the others are `constants`."""
 
     graph: fx.Graph
     inputs: dict[str, str]
@@ -97,11 +102,19 @@ def timestep_tensor(timestep: float, images: int = 1) -> torch.Tensor:
     return torch.full((images,), timestep, dtype=kind)
 
 
-def trace(network: Network, shape: tuple[int, ...], timestep: float, *, labelled: bool) -> Traced:
-    """Export a network; CompileError, with the module's path, for what does not come out as a fixed list of "
-    "operators."""
+def trace(
+    network: Network, shape: tuple[int, ...], timestep: float, condition: tuple[int, ...] | None = None
+) -> Traced:
+    """Export a network; CompileError, with the module's path, for what does not come out as a fixed list of operators.
+
+    `shape` is one sample's, `condition` one condition's where the network takes it.
+    """
     x = torch.randn(1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    given = (x, timestep_tensor(timestep), *((torch.zeros(1, dtype=torch.int64),) if labelled else ()))
+    private = {
+        "y": torch.zeros(1, dtype=torch.int64),
+        "condition": torch.zeros(1, *(condition or ()), dtype=torch.float64),
+    }
+    given = (x, timestep_tensor(timestep), *(private[what] for what in network.private))
     table = {
         operator: rule
         for operator, rule in torch.export.default_decompositions().items()
@@ -126,7 +139,7 @@ def trace(network: Network, shape: tuple[int, ...], timestep: float, *, labelled
         )
     constants: dict[str, torch.Tensor] = {}
     inputs: dict[str, str] = {}
-    users = iter("xty")
+    users = iter(["x", "t", *network.private])
     for spec in signature.input_specs:
         if spec.kind is InputKind.USER_INPUT:
             inputs[spec.arg.name] = next(users)

@@ -25,11 +25,15 @@ def verify(graph: Graph, network: Network, updates: Sequence[LinearUpdate], shap
     inputs = _inputs(graph)
     images = len(inputs["latent"])
     latent = torch.from_numpy(inputs["latent"]).reshape(images, *shape)
-    labels = (torch.from_numpy(inputs["label"].argmax(axis=1)),) if "label" in inputs else ()
+    private = []
+    if "label" in inputs:
+        private.append(torch.from_numpy(inputs["label"].argmax(axis=1)))
+    if "condition" in inputs:
+        private.append(torch.from_numpy(inputs["condition"]).reshape(images, *graph.inputs["condition"].shape))
     worst = 0.0
     for step, update in enumerate(updates):
         with torch.no_grad():
-            wanted = network(update.model_input_scale * latent, timestep_tensor(update.timestep, images), *labels)
+            wanted = network(update.model_input_scale * latent, timestep_tensor(update.timestep, images), *private)
         expected = wanted.double().numpy().reshape(images, -1)
         found = _prediction(graph, inputs, step, update)
         if not np.isfinite(expected).all() or not np.isfinite(found).all():
@@ -59,6 +63,9 @@ def _inputs(graph: Graph) -> dict[str, Array]:
     if "label" in more:
         classes = more["label"].shape[1]
         more["label"] = np.eye(classes)[rng.integers(classes, size=RANDOM_IMAGES)]
+    if "condition" in more:
+        spread = float(np.abs(first["condition"]).std()) or 1.0
+        more["condition"] = spread * rng.normal(size=more["condition"].shape)
     return {name: np.concatenate([value, more[name]]) for name, value in first.items()}
 
 
