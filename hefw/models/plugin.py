@@ -19,6 +19,13 @@ class DigitsOptions(Options):
     pretrained: str | None = None
 
 
+class MnistOptions(Options):
+    """Options of the model `mnist` and its variants."""
+
+    #: A folder that `hefw train` wrote for the same variant; the bundled weights if None.
+    pretrained: str | None = None
+
+
 class StableDiffusionOptions(Options):
     """Options of the model `stable-diffusion`; None stands for diffusers' own value."""
 

@@ -1,0 +1,108 @@
+"""What a model's folder holds: its denoiser and scheduler, and the autoencoder and judge that go with them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors.numpy import load_file, save_file
+
+from hefw.models.base import Reference
+from hefw.models.mnist import judge as judges
+from hefw.models.mnist.autoencoder import Autoencoder
+from hefw.models.mnist.data import Mnist
+from hefw.models.mnist.judge import Judge
+from hefw.models.mnist.schedule import make_scheduler
+from hefw.models.mnist.unet import LatentUNet
+from hefw.models.training import existing, save
+
+BUNDLED = Path(__file__).parent / "weights"
+AUTOENCODER = "autoencoder"
+JUDGE = "judge"
+REFERENCE = "reference.safetensors"
+Network = TypeVar("Network", bound=ModelMixin)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the denoisers of one training share, all in eval mode: judged by `reference`, as rows of features."""
+
+    autoencoder: Autoencoder
+    judge: Judge
+    reference: Reference
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A denoiser in eval mode, the scheduler that it was trained for, and what it shares with others."""
+
+    unet: LatentUNet
+    scheduler: DDIMScheduler
+    shared: Shared
+
+
+def load(folder: Path) -> Bundle:
+    """What `write` wrote; autoencoder and judge are the bundled ones where the folder has none of its own.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    name = existing(folder)
+    shared = load_shared(folder if (folder / AUTOENCODER).is_dir() else BUNDLED)
+    return Bundle(_network(LatentUNet, folder), DDIMScheduler.from_pretrained(name), shared)
+
+
+def load_shared(folder: Path) -> Shared:
+    """Autoencoder, judge and reference from their own folders within `folder`."""
+    judge = folder / JUDGE
+    found = load_file(judge / REFERENCE)
+    reference = Reference(found["real"].astype(np.float64), found["training"].astype(np.float64))
+    return Shared(_network(Autoencoder, folder / AUTOENCODER), _network(Judge, judge), reference)
+
+
+def write(folder: Path, unet: LatentUNet) -> None:
+    """Denoiser and scheduler. Weights are rounded to float16, which costs less than CKKS does."""
+    save(folder, _half(unet), make_scheduler())
+
+
+def write_shared(folder: Path, shared: Shared) -> None:
+    """Autoencoder, judge and reference, each in a folder within `folder`; rounded to float16, too."""
+    save(folder / AUTOENCODER, _half(shared.autoencoder))
+    save(folder / JUDGE, _half(shared.judge), _Rows(shared.reference))
+
+
+def make_reference(judge: Judge, data: Mnist) -> Reference:
+    """The judge's features of the pictures that were kept out of training, and of those that were not."""
+    real, training = (
+        judges.features(judge, part.images).numpy().astype(np.float64) for part in (data.held_out, data.training)
+    )
+    return Reference(real, training)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A reference, written like a network."""
+
+    reference: Reference
+
+    def save_pretrained(self, folder: str) -> None:
+        rows = {"real": self.reference.real, "training": self.reference.training}
+        save_file({name: value.astype(np.float16) for name, value in rows.items()}, Path(folder) / REFERENCE)
+
+
+def _network(kind: type[Network], folder: Path) -> Network:
+    made: Any = kind.from_pretrained(existing(folder), use_safetensors=True, torch_dtype=torch.float32)
+    network: Network = made.eval()
+    return network
+
+
+def _half(network: Network) -> Network:
+    copied = copy.deepcopy(network)
+    copied.half()
+    return copied

@@ -1,0 +1,118 @@
+"""`hefw train mnist` and its variants: the judge, the autoencoder and a denoiser, from MNIST's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hefw.core.errors import ConfigError
+from hefw.models.mnist import autoencoder as autoencoders
+from hefw.models.mnist.bundle import Shared, make_reference, write, write_shared
+from hefw.models.mnist.data import WHERE, Mnist, load
+from hefw.models.mnist.training import autoencoder, judge
+from hefw.models.mnist.training.autoencoder import train_autoencoder
+from hefw.models.mnist.training.denoiser import Latents, distil_guidance, distil_steps, train_teacher
+from hefw.models.mnist.training.judge import train_judge
+from hefw.models.mnist.unet import LatentUNet
+from hefw.models.training import Progress, Recipe
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How one denoiser is made; for `hefw train`, a `hefw.models.training.Training`.
+
+    `unet` is the configuration of its network. With `steps`, it is distilled once more, for so many steps.
+    """
+
+    name: str
+    unet: Mapping[str, Any]
+    teacher: Recipe
+    guidance: Recipe
+    steps: int | None = None
+    fewer: Recipe | None = None
+
+    def __call__(
+        self,
+        out: Path,
+        *,
+        seed: int = 0,
+        iterations: int | None = None,
+        data: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Train everything and write it to `out`; `iterations` in all are shared among the parts as by default."""
+        if data is None:
+            raise ConfigError(f"model {self.name!r} is trained on data that hefw does not have; --data DIR: {WHERE}")
+        pictures = load(data)
+        share = 1.0 if iterations is None else iterations / self.iterations
+        report = _Report(progress, sum(_part(recipe, share).iterations for recipe in self.recipes))
+        shared = train_shared(pictures, share, seed=seed, report=report)
+        unet = self.train_denoiser(pictures, shared, share, seed=seed, report=report)
+        write_shared(out, shared)
+        write(out, unet)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Of all parts, in order."""
+        found = [judge.RECIPE, autoencoder.RECIPE, self.teacher, self.guidance, self.fewer]
+        return [recipe for recipe in found if recipe is not None]
+
+    @property
+    def iterations(self) -> int:
+        """Of all parts together."""
+        return sum(recipe.iterations for recipe in self.recipes)
+
+    def train_denoiser(
+        self, pictures: Mnist, shared: Shared, share: float, *, seed: int, report: _Report
+    ) -> LatentUNet:
+        """The denoiser of this variant in an autoencoder's latents."""
+        training = pictures.training
+        latents = Latents(autoencoders.encode(shared.autoencoder, training.images), training.labels)
+        config = {**self.unet, "sample_size": latents.latents.shape[-1], "sample_channels": latents.latents.shape[1]}
+        recipe = _part(self.teacher, share)
+        teacher = train_teacher(latents, config, recipe, seed=seed, progress=report.part(recipe))
+        recipe = _part(self.guidance, share)
+        unet = distil_guidance(teacher.eval(), latents, recipe, seed=seed, progress=report.part(recipe))
+        if self.steps is not None and self.fewer is not None:
+            recipe = _part(self.fewer, share)
+            unet = distil_steps(unet, self.steps, recipe, seed=seed, progress=report.part(recipe))
+        return unet
+
+
+def train_shared(pictures: Mnist, share: float, *, seed: int, report: _Report) -> Shared:
+    """Judge and autoencoder, the same for all variants of one seed."""
+    recipe = _part(judge.RECIPE, share)
+    trained_judge = train_judge(pictures.training, recipe, seed=seed, progress=report.part(recipe))
+    recipe = _part(autoencoder.RECIPE, share)
+    trained = train_autoencoder(pictures.training, recipe, seed=seed, progress=report.part(recipe))
+    return Shared(trained, trained_judge, make_reference(trained_judge, pictures))
+
+
+class _Report:
+    """Progress of several parts as one."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def part(self, recipe: Recipe) -> Progress:
+        """The progress of the next part."""
+        before = self.done
+        self.done += recipe.iterations
+
+        def show(done: int, total: int, what: str) -> None:
+            if self.progress is not None:
+                self.progress(before + done, self.total, what)
+
+        return show
+
+
+def _part(recipe: Recipe, share: float) -> Recipe:
+    return replace(recipe, iterations=max(1, round(share * recipe.iterations)))
+
+
+SMALL = {"channels": 32, "quadratics": 4}
+mnist = Variant("mnist", SMALL, Recipe(6_000, 2e-3), Recipe(3_000, 1e-3))
+mnist_2step = Variant("mnist-2step", SMALL, Recipe(6_000, 2e-3), Recipe(3_000, 1e-3), 2, Recipe(3_000, 1e-3))
+mnist_large = Variant("mnist-large", {"channels": 64, "quadratics": 5}, Recipe(6_000, 2e-3), Recipe(3_000, 1e-3))

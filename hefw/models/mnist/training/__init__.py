@@ -1,0 +1,1 @@
+"""How the networks of `mnist` are trained: one thread, reproducible by number of iterations and seed."""
