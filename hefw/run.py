@@ -121,7 +121,7 @@ class EndToEnd(Run):
                 interface = client.open(graph.digest, wanted, lambda told: _check_manifest(told, unroll(graph, every)))
                 states = np.zeros((interface.messages + 1, *start.shape))
                 states[0] = start
-                size = interface.batch if config.batch == "auto" else min(config.batch, interface.batch)
+                size = interface.images if config.batch == "auto" else min(config.batch, interface.images)
                 batches = [slice(k, k + size) for k in range(0, len(start), size)]
                 for number, part in enumerate(batches):
 

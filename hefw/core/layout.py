@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,10 +31,6 @@ class Layout:
     period: int
     pairs: bool = False
     alternating: bool = False
-
-    def __post_init__(self) -> None:
-        if self.pairs and self.alternating and self.batch % 2:
-            raise LoweringError(f"two images a slot need an even number of places for them, not {self.batch}")
 
     @property
     def images(self) -> int:
@@ -72,6 +68,15 @@ class Layout:
             return self.home[1][:, None]
         places = np.argsort(period, kind="stable")[np.count_nonzero(period < 0) :]
         return places.reshape(self.features, -1)
+
+    def paired(self, *, alternating: bool) -> Layout:
+        """The same with two images a slot; LoweringError if signs alternate and the batch is odd."""
+        if alternating and self.batch % 2:
+            raise LoweringError(
+                f"two images a slot need an even number of places for images, not {self.batch}: leave pairs out, or "
+                "allow a larger ring dimension"
+            )
+        return replace(self, pairs=True, alternating=alternating)
 
     def pack(self, values: NDArray[Any]) -> NDArray[Any]:
         """(images, features) with at most `images` images -> (ciphertexts, slots), zero where nothing sits."""

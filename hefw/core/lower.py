@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class Request:
     `precision_db` is the PSNR wanted against plaintext over the whole schedule, in dB (data range 2). `params` fixes
     the modulus chain instead of planning it; `ring_dimension` fixes N alone. `every` steps are done from one message;
     with `bootstrap` all are, and the server gives levels back after every so many. `images` wanted at once limit the
-    slots that are bootstrapped, whose number decides what that costs.
+    slots that are bootstrapped, whose number decides what that costs. `pairs` has two images share each slot; None:
+    where it costs less for so many images.
     """
 
     precision_db: float = DEFAULT_PRECISION_DB
@@ -57,6 +59,7 @@ class Request:
     every: int = 1
     bootstrap: bool = False
     images: int = 1
+    pairs: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.precision_db <= MAXIMUM_PRECISION_DB:
@@ -79,6 +82,7 @@ class _Region:
 def lower(graph: Graph, backend: Backend, request: Request | None = None, costs: Costs | None = None) -> Program:
     """The program of a graph under a backend's primes; LoweringError or ParameterError if there is none."""
     request = request or Request()
+    _check_pairs(graph, backend, request)
     if not graph.calibration:
         raise LoweringError("the graph has no calibration inputs, from which ranges are learnt; add them to the graph")
     missing = [name for name in graph.inputs if name not in graph.calibration]
@@ -100,7 +104,36 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
     for node in flat.nodes.values():
         if isinstance(node, Affine) and not node.terms:
             raise LoweringError(f"{node.name!r} is a constant, which reads no input: compute it in plaintext")
-    return _Lowering(graph, flat, backend, request, costs or Costs()).run()
+    return _cheapest(graph, flat, backend, request, costs or Costs())
+
+
+def _check_pairs(graph: Graph, backend: Backend, request: Request) -> None:
+    """Two images a slot are refused, by name, where that cannot be."""
+    if not request.pairs:
+        return
+    if request.bootstrap:
+        raise LoweringError("pairs: slots of two images are not bootstrapped; leave pairs out, or use refresh: client")
+    if is_combination(graph):
+        raise LoweringError("pairs: an update alone packs its numbers by itself; leave pairs out")
+    backend.require("complex_values")
+    backend.require("conjugation")
+
+
+def _cheapest(graph: Graph, flat: Graph, backend: Backend, request: Request, costs: Costs) -> Program:
+    """With two images a slot where that is asked for, or costs less for as many images as are wanted."""
+    lowering = _Lowering(graph, flat, backend, request, costs, pairs=bool(request.pairs))
+    if request.bootstrap:
+        return lowering.bootstrapped()
+    found = lowering.cheapest()
+    able = backend.capabilities.conjugation and backend.capabilities.complex_values
+    if request.pairs is None and able and request.images > found.images:
+        paired = _Lowering(graph, flat, backend, request, costs, pairs=True)
+        with contextlib.suppress(LoweringError):
+            other = paired.cheapest()
+            precise = other.plan.forecast_db >= min(request.precision_db, found.plan.forecast_db)
+            if precise and other.cost_of(request.images) < found.cost_of(request.images):
+                lowering, found = paired, other
+    return lowering.emitted(found)
 
 
 def _check_depth(graph: Graph, backend: Backend, request: Request) -> None:
@@ -140,20 +173,33 @@ class _Planned:
     regions: dict[str, _Region]
     cost: float
 
+    @property
+    def images(self) -> int:
+        """The most images in one request."""
+        return next(iter(self.layouts.values())).images
+
+    def cost_of(self, images: int) -> float:
+        """That of as many requests as the images take."""
+        return self.cost * -(-images // self.images)
+
 
 class _Lowering:
-    def __init__(self, graph: Graph, flat: Graph, backend: Backend, request: Request, costs: Costs) -> None:
+    """`pairs`: two images share each slot."""
+
+    def __init__(
+        self, graph: Graph, flat: Graph, backend: Backend, request: Request, costs: Costs, *, pairs: bool = False
+    ) -> None:
         self.graph = graph
         self.flat = flat
         self.backend = backend
         self.request = request
         self.costs = costs
-        self.planner = Planner(flat, costs, backend.capabilities)
+        self.pairs = pairs
+        self.planner = Planner(flat, costs, backend.capabilities, pairs=pairs)
         self.planner.boundaries = boundaries(graph, request.every)
 
-    def run(self) -> Program:
-        if self.request.bootstrap:
-            return self.bootstrapped()
+    def cheapest(self) -> _Planned:
+        """The cheapest plan of all ring dimensions."""
         error: LoweringError | None = None
         found: _Planned | None = None
         for ring_dimension in self.ring_dimensions():
@@ -170,6 +216,10 @@ class _Lowering:
         if found is None:
             assert error is not None
             raise error
+        return found
+
+    def emitted(self, found: _Planned) -> Program:
+        """The program of a plan."""
         params = self.backend.resolve(found.plan.params)
         return _emit(self.graph, self.flat, found.layouts, found.regions, found.plan, self.planner, params, None)
 
@@ -254,6 +304,9 @@ class _Lowering:
     ) -> tuple[dict[str, Layout], dict[str, _Region]]:
         """Those of the graph in so many slots, for the planner too."""
         layouts, regions = _layouts(self.flat, slots, self.costs, keys, images)
+        if self.pairs:
+            turned = self.backend.capabilities.alternating_imaginary
+            layouts = {name: layout.paired(alternating=turned) for name, layout in layouts.items()}
         self.planner.layouts = layouts
         self.planner.work = {name: _work(region, slots) for name, region in regions.items()}
         return layouts, regions
@@ -412,7 +465,7 @@ def _emit(
             continue
         choice = plan.choices[name]
         if isinstance(node, Polynomial):
-            before = scales[node.source] ** 2
+            before = scales[node.source] ** 2 * (4 if layouts[name].pairs else 1)
             shift = node.coefficients[0] if node.coefficients[0].any() else None
             step.append(SquareOp(name, choice.level, before, choice.rescales, node.source, shift, layouts[name]))
         else:
@@ -560,7 +613,8 @@ def _keys(ops: Sequence[Op]) -> KeyManifest:
         if isinstance(op, LinearOp) and op.transform is not None:
             for step in op.transform.rotations:
                 rotations[step] = max(rotations.get(step, 0), op.level)
-    return KeyManifest(rotations, relinearisation=any(isinstance(op, SquareOp) for op in ops))
+    squares = [op for op in ops if isinstance(op, SquareOp)]
+    return KeyManifest(rotations, bool(squares), conjugation=any(op.layout.pairs for op in squares))
 
 
 def _depth(graph: Graph) -> int:

@@ -54,6 +54,7 @@ class Costs:
     key_switch_square: float = 0.28
     key_switch_linear: float = 0.62
     mul_plain_linear: float = 0.165
+    square_linear: float = 0.3
     rescale_linear: float = 0.6
 
     def key_switch(self, primes: int, special: int = 1) -> float:
@@ -64,6 +65,11 @@ class Costs:
     def mul_plain(self, primes: int) -> float:
         """A product with an encoded plaintext, and its addition."""
         return self.mul_plain_linear * primes
+
+    def square(self, primes: int, special: int = 1, *, pairs: bool = False) -> float:
+        """A square, relinearised; of two images a slot two squares, and a conjugation besides."""
+        times = 2 if pairs else 1
+        return times * (self.square_linear * primes + self.key_switch(primes, special))
 
     def rescale(self, primes: int) -> float:
         """A rescale."""
@@ -127,8 +133,9 @@ _Way = tuple[float, _State | None, float, int, int]
 class Planner:
     """Plans one normalised graph. `fits` needs no counts; for anything else set `work` and `layouts` first."""
 
-    def __init__(self, graph: Graph, costs: Costs, capabilities: Capabilities) -> None:
+    def __init__(self, graph: Graph, costs: Costs, capabilities: Capabilities, *, pairs: bool = False) -> None:
         self.graph = graph
+        self.pairs = pairs  # two images share each slot
         self.capabilities = capabilities
         self.work: Mapping[str, Work] = {}
         self.layouts: Mapping[str, Layout] = {}
@@ -287,7 +294,7 @@ class Planner:
             if isinstance(node, Affine):
                 scale = max(scales[source] for source in self.reads[node.name]) + bits[node.name]
             else:
-                scale = 2 * scales[self.reads[node.name][0]]
+                scale = self._squared(scales[self.reads[node.name][0]])
             scales[node.name] = scale - (capacity[old.level] - capacity[after])
             if scales[node.name] < LEAST_TUNED or not self._has_room(node.name, scale, capacity[old.level]):
                 return None
@@ -374,7 +381,7 @@ class Planner:
                 left = level - rescales
                 dropped = capacity[level] - capacity[left]
                 if not affine:
-                    scale = 2 * largest
+                    scale = self._squared(largest)
                     if scale - dropped < option.scale:
                         break
                 elif not boundary:
@@ -401,6 +408,10 @@ class Planner:
         once = self.graph.once_terms(node)
         return [term.source for term in node.terms if not any(term is other for other in once)]
 
+    def _squared(self, scale: float) -> float:
+        """Scale of a square, in bits: of two images a slot, four times itself comes out, which the scale takes up."""
+        return 2 * scale + (2 if self.pairs else 0)
+
     def _has_room(self, name: str, scale: float, capacity: float) -> bool:
         """Whether the largest value of a node at a scale (bits) fits a modulus of `capacity` bits."""
         return scale + self.peak_bits[name] + HEADROOM_BITS <= capacity
@@ -412,7 +423,7 @@ class Planner:
             work = self.work.get(node.name, NO_WORK)
             cost = work.rotations * costs.key_switch(primes, special) + work.products * costs.mul_plain(primes)
             return cost + rescales * costs.rescale(primes) * work.output_ciphertexts
-        return costs.key_switch(primes, special) + rescales * costs.rescale(primes)
+        return costs.square(primes, special, pairs=self.pairs) + rescales * costs.rescale(primes)
 
 
 def _coarsest(chain: tuple[int, ...]) -> _Option:

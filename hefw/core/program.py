@@ -57,7 +57,10 @@ class LinearOp:
 
 @dataclass(frozen=True, eq=False)
 class SquareOp:
-    """source * source + shift, relinearised, then rescaled. `shift` (features,) is the same at every step."""
+    """source * source + shift, relinearised, then rescaled. `shift` (features,) is the same at every step.
+
+    Where two images share a slot, each is squared by itself (`Evaluator.square_parts`).
+    """
 
     name: str
     level: int
@@ -119,6 +122,21 @@ class Interface:
     elementwise: bool = False
 
     @property
+    def pairs(self) -> bool:
+        """Two images share each slot, as real and imaginary part."""
+        return self._layout.pairs
+
+    @property
+    def images(self) -> int:
+        """The most images that one request holds."""
+        return self._layout.images
+
+    @property
+    def _layout(self) -> Layout:
+        """Of any port: all hold the images alike."""
+        return next(iter(self.inputs.values())).layout
+
+    @property
     def steps(self) -> int:
         """Times that the program's operations are run: once a message, or for all steps where the server bootstraps."""
         return len(self.timesteps)
@@ -153,6 +171,8 @@ class Interface:
             "depth": self.depth,
             "forecast_db": self.forecast_db,
             "elementwise": self.elementwise,
+            "pairs": self.pairs,
+            "alternating": self._layout.alternating,
         }
         return bytes(msgpack.packb(fields))
 
@@ -176,11 +196,12 @@ class Interface:
             sizes = params.params.modulus_bits + params.params.special_bits
             if any(abs(q.bit_length() - bits) > 1 for q, bits in zip(primes, sizes, strict=True)):
                 raise ValueError("primes that are not of the announced sizes")
+            shared = bool(f["pairs"]), bool(f["alternating"])
             interface = Interface(
                 params,
                 int(f["batch"]),
-                {str(name): _unpack_port(port, params) for name, port in f["inputs"].items()},
-                {str(name): _unpack_port(port, params) for name, port in f["outputs"].items()},
+                {str(name): _unpack_port(port, params, *shared) for name, port in f["inputs"].items()},
+                {str(name): _unpack_port(port, params, *shared) for name, port in f["outputs"].items()},
                 KeyManifest(rotations, bool(f["relinearisation"]), bool(f["conjugation"]), bool(f["bootstrap"])),
                 _reals(f["timesteps"]),
                 str(f["graph_digest"]),
@@ -287,6 +308,8 @@ def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
             if counted:
                 shifts = 0 if op.shift is None else n
                 counts += Counter(mul=n, relinearise=n, add_plain=shifts, rescale=op.rescales * n)
+                if op.layout.pairs:
+                    counts += Counter(mul=n, conjugate=n, mul_imaginary=n, add=3 * n)
             continue
         n = op.layout.ciphertexts
         levels[op.name] = (op.level - op.rescales, n)
@@ -331,7 +354,7 @@ def _pack_port(port: Port) -> dict[str, Any]:
     }
 
 
-def _unpack_port(data: dict[str, Any], params: Resolved) -> Port:
+def _unpack_port(data: dict[str, Any], params: Resolved, pairs: bool, alternating: bool) -> Port:
     batch, features, count = int(data["batch"]), int(data["features"]), int(data["ciphertexts"])
     positions = np.frombuffer(data["positions"], dtype="<i4").astype(np.int64).reshape(count, -1)
     if positions.shape[1] * batch != params.slots or positions.min() < -1 or positions.max() != features - 1:
@@ -341,6 +364,8 @@ def _unpack_port(data: dict[str, Any], params: Resolved) -> Port:
     period = int(data["period"])
     if not 0 < period <= positions.shape[1]:
         raise ValueError("a period outside the positions")
+    if pairs and alternating and batch % 2:
+        raise ValueError("two images a slot in an odd number of places")
     level, scale = int(data["level"]), float(data["scale"])
     if not 0 <= level <= params.max_level or not 0 < scale < 2.0 ** params.log_modulus(level):
         raise ValueError("a level or scale that does not exist")
@@ -352,7 +377,7 @@ def _unpack_port(data: dict[str, Any], params: Resolved) -> Port:
     if not all(np.isfinite(factors)):
         raise ValueError("factors that are not finite")
     return Port(
-        Layout(features, positions, batch, period),
+        Layout(features, positions, batch, period, pairs, alternating),
         level,
         scale,
         shape,

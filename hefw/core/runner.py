@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Plaintext
@@ -105,7 +104,7 @@ def _same_scales(a: LinearOp, b: LinearOp) -> bool:
 
 def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:
     if isinstance(op, SquareOp):
-        slots = () if op.shift is None else spread(op, op.shift)
+        slots = () if op.shift is None else op.layout.spread(op.shift)
         return [evaluator.encode(row, op.level, op.scale) for row in slots]
     if op.transform is None:
         return []
@@ -227,7 +226,9 @@ class Runner:
 
     def _square(self, op: SquareOp, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
         evaluator = self.evaluator
-        squares = [evaluator.square(ct) for ct in values[op.source]]
+        square = evaluator.square_parts if op.layout.pairs else evaluator.square
+        # Exactly the scale that was planned, as in `_rescaled`.
+        squares = [replace(square(ct), scale=op.scale) for ct in values[op.source]]
         if op.shift is not None:
             shifts = self.weights.get(evaluator, op)
             squares = [evaluator.add_plain(ct, shift) for ct, shift in zip(squares, shifts, strict=True)]
@@ -259,19 +260,13 @@ class Runner:
             bias = op.bias[step if len(op.bias) > 1 else 0]
             total = [
                 evaluator.add_plain(ct, evaluator.encode(slots, ct.level, ct.scale))
-                for ct, slots in zip(total, spread(op, bias), strict=True)
+                for ct, slots in zip(total, op.layout.spread(bias), strict=True)
             ]
         return self._rescaled(total, op)
 
     def _rescaled(self, value: Ciphertexts, op: Op) -> Ciphertexts:
         """Rescaled from exactly the scale that was planned: products of floats are off it by roundings."""
         return [self.evaluator.rescale(replace(ct, scale=op.scale), op.rescales) for ct in value]
-
-
-def spread(op: Op, bias: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A bias (features,) at every position of the operation's layout, for all images: (ciphertexts, slots)."""
-    padded = np.append(bias, 0.0)  # position -1 is zero
-    return np.repeat(padded[op.layout.positions], op.layout.batch, axis=1)
 
 
 def _add(evaluator: Evaluator, total: Ciphertexts, part: Ciphertexts) -> Ciphertexts:

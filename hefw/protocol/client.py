@@ -110,6 +110,7 @@ class Client:
             every=request.every,
             bootstrap=request.bootstrap,
             images=request.images,
+            pairs=request.pairs,
         )
         interface = Interface.unpack(wire.field(answer, "interface", bytes))
         self.figures.seconds["plan"] += time.perf_counter() - started
@@ -130,7 +131,7 @@ class Client:
     ) -> dict[str, Array]:
         """Run all steps for one batch and return the outputs of the last, public factors applied.
 
-        `inputs` and outputs map names to (images, features), at most `interface.batch` images. `watch(message,
+        `inputs` and outputs map names to (images, features), at most `interface.images` images. `watch(message,
         outputs)` sees each message's decrypted outputs. `units` is (number of this batch, batches) for progress.
         `select(latents)` says which of their entries are encrypted (True); the others are shown to the server, rounded
         to 8 bits. Of those the ciphertexts hold what rounding left, so that no strategy changes the picture.
@@ -198,6 +199,14 @@ class Client:
                 f"the server's manifest is for refresh: {'bootstrap' if interface.keys.bootstrap else 'client'}, "
                 "which was not asked for"
             )
+        if request.pairs is not None and interface.pairs != request.pairs:
+            asked = "two images" if request.pairs else "one image"
+            raise ProtocolError(f"the server's manifest does not have {asked} a slot, which was asked for")
+        port = next(iter(interface.inputs.values()))
+        if interface.pairs and port.layout.alternating != self.backend.capabilities.alternating_imaginary:
+            raise ProtocolError(
+                f"the server's manifest has i in the slots otherwise than backend {self.backend.name!r} has it"
+            )
         if self.backend.resolve(params) != interface.params:
             raise ParameterError(
                 f"the server's primes are not those of backend {self.backend.name!r} for these parameters"
@@ -210,8 +219,8 @@ class Client:
         if wanted != given:
             raise ProtocolError(f"the program takes inputs {wanted} (name: entries); given: {given}")
         counts = {len(values) for values in inputs.values()}
-        if len(counts) != 1 or not 1 <= (images := counts.pop()) <= self.interface.batch:
-            raise ProtocolError(f"inputs must all have one number of images, 1 to {self.interface.batch}")
+        if len(counts) != 1 or not 1 <= (images := counts.pop()) <= self.interface.images:
+            raise ProtocolError(f"inputs must all have one number of images, 1 to {self.interface.images}")
         return images
 
     # -- keys, encryption, decryption ----------------------------------------------------------------------------------
@@ -306,7 +315,7 @@ class Client:
                 raise ProtocolError(
                     f"output {name!r} has {len(items)} ciphertexts; {port.layout.ciphertexts} are expected"
                 )
-            slots = np.stack([self._decrypt_one(item, name, port).real for item in items])
+            slots = np.stack([self._decrypt_one(item, name, port) for item in items])
             with np.errstate(over="ignore"):  # what is too large is refused below
                 values = port.layout.unpack(slots, images) * port.factors[step]
             if not np.isfinite(values).all() or np.abs(values).max() > self._largest:

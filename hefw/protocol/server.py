@@ -135,8 +135,8 @@ class Server:
         """Plaintext parts of inputs, (images, features) each."""
         shown = {}
         images = wire.field(message, "images", int)
-        if not 1 <= images <= self._interface.batch:
-            raise ProtocolError(f"{images} images came; at most {self._interface.batch} fit")
+        if not 1 <= images <= self._interface.images:
+            raise ProtocolError(f"{images} images came; at most {self._interface.images} fit")
         for name, data in wire.field(message, "shown", dict).items():
             port = self._interface.inputs.get(name)
             if port is None or port.once:
@@ -196,7 +196,10 @@ def _request(message: Message) -> Request:
             raise ParameterError(f"{name} {count} is not allowed; choose 1 to {LARGEST_COUNT}")
     fixed = None if params is None else CkksParams.from_dict(_mapping(params))
     bootstrap = wire.field(message, "bootstrap", bool)
-    return Request(float(precision), ring_dimension, fixed, insecure, every, bootstrap, images)
+    pairs = message.fields.get("pairs")
+    if pairs is not None and type(pairs) is not bool:
+        raise ParameterError(f"pairs {str(pairs)[:40]} is not allowed; choose true, false or none")
+    return Request(float(precision), ring_dimension, fixed, insecure, every, bootstrap, images, pairs)
 
 
 def _mapping(value: Any) -> dict[str, object]:
