@@ -25,6 +25,7 @@ from hefw.models.mnist.training.denoiser import (
     draw,
     guided,
     strange_penalty,
+    train_guided,
     train_teacher,
     trajectories,
 )
@@ -100,6 +101,17 @@ def test_a_teacher_has_one_label_more_than_its_student(latents: Latents) -> None
     assert equal(student, distil_guidance(teacher, latents, ONCE))
 
 
+def test_a_large_denoiser_takes_guidance_from_a_small_teacher(latents: Latents) -> None:
+    teacher = train_teacher(latents, TINY, ONCE)
+    large = {**TINY, "channels": 12, "quadratics": 4}
+    torch.nn.init.normal_(teacher.out.weight, std=10)
+    unguided = train_guided(teacher, latents, large, Recipe(3, 1e-3))
+    torch.nn.init.zeros_(teacher.out.weight)
+    assert unguided.config.channels == 12
+    assert unguided.config.num_classes == NO_LABEL
+    assert not equal(unguided, train_guided(teacher, latents, large, Recipe(3, 1e-3)))
+
+
 def test_guidance_goes_from_the_prediction_without_label_beyond_the_one_with_it(latents: Latents) -> None:
     teacher = train_teacher(latents, TINY, ONCE)
     torch.nn.init.normal_(teacher.out.weight)
@@ -157,7 +169,7 @@ def test_distilled_steps_come_closer_to_the_end_of_many(latents: Latents) -> Non
 
 
 def test_a_training_writes_a_folder_of_its_own_and_reports_all_parts(folder: Path, tmp_path: Path) -> None:
-    variant = Variant("tiny", TINY, Recipe(4, 1e-3), Recipe(2, 1e-3), 2, Recipe(2, 1e-3))
+    variant = Variant("tiny", Recipe(4, 1e-3), Recipe(2, 1e-3), unet=TINY, steps=2, fewer=Recipe(2, 1e-3))
     said: list[tuple[int, int, str]] = []
     variant(tmp_path, iterations=10, data=folder, progress=lambda *report: said.append(report))
     parts = ["judge", "autoencoder", "teacher", "guidance distilled", "2 steps distilled"]
@@ -169,8 +181,14 @@ def test_a_training_writes_a_folder_of_its_own_and_reports_all_parts(folder: Pat
     assert found.unet.config.channels == TINY["channels"]
     assert found.shared.reference.real.shape == (20, 64)
     assert found.shared.reference.training.shape == (80, 64)
+    assert found.shared.reference.training_labels is not None
+    assert found.shared.reference.training_labels.tolist() == [k % 10 for k in range(80)]
     stored = [load_file(path) for path in tmp_path.rglob("*.safetensors")]
-    assert {value.dtype for tensors in stored for value in tensors.values()} <= {torch.float16, torch.int64}
+    assert {value.dtype for tensors in stored for value in tensors.values()} <= {
+        torch.float16,
+        torch.int64,
+        torch.uint8,
+    }
 
 
 def test_a_training_without_data_says_what_it_needs(tmp_path: Path) -> None:

@@ -62,7 +62,11 @@ def load_shared(folder: Path) -> Shared:
     """Autoencoder, judge and reference from their own folders within `folder`."""
     judge = folder / JUDGE
     found = load_file(judge / REFERENCE)
-    reference = Reference(found["real"].astype(np.float64), found["training"].astype(np.float64))
+    reference = Reference(
+        found["real"].astype(np.float64),
+        found["training"].astype(np.float64),
+        training_labels=found["training_labels"].astype(np.int64),
+    )
     return Shared(_network(Autoencoder, folder / AUTOENCODER), _network(Judge, judge), reference)
 
 
@@ -82,18 +86,24 @@ def make_reference(judge: Judge, data: Mnist) -> Reference:
     real, training = (
         judges.features(judge, part.images).numpy().astype(np.float64) for part in (data.held_out, data.training)
     )
-    return Reference(real, training)
+    return Reference(real, training, training_labels=data.training.labels.numpy())
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A reference, written like a network."""
+    """A reference with labels, written like a network."""
 
     reference: Reference
 
     def save_pretrained(self, folder: str) -> None:
-        rows = {"real": self.reference.real, "training": self.reference.training}
-        save_file({name: value.astype(np.float16) for name, value in rows.items()}, Path(folder) / REFERENCE)
+        labels = self.reference.training_labels
+        assert labels is not None
+        rows = {
+            "real": self.reference.real.astype(np.float16),
+            "training": self.reference.training.astype(np.float16),
+            "training_labels": labels.astype(np.uint8),
+        }
+        save_file(rows, Path(folder) / REFERENCE)
 
 
 def _network(kind: type[Network], folder: Path) -> Network:

@@ -24,6 +24,8 @@ class Mnist(LabelModel):
     feature_space = "64 features of a convolutional network that reads MNIST's digits, those before its last layer"
     #: Whose weights are bundled.
     variant: ClassVar[str] = "mnist"
+    #: For how many steps it was made.
+    steps = 10
 
     def __init__(self, options: MnistOptions) -> None:
         bundle = load_weights(self.variant, options.pretrained, BUNDLED / self.variant, load)
@@ -58,6 +60,7 @@ class MnistTwoStep(Mnist):
     """`mnist` for two steps, which one message has room for."""
 
     variant = "mnist-2step"
+    steps = 2
 
 
 class MnistLarge(Mnist):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hefw.models.mnist.bundle import Shared, make_reference, write, write_shared
 from hefw.models.mnist.data import WHERE, Mnist, load
 from hefw.models.mnist.training import autoencoder, judge
 from hefw.models.mnist.training.autoencoder import train_autoencoder
-from hefw.models.mnist.training.denoiser import Latents, distil_guidance, distil_steps, train_teacher
+from hefw.models.mnist.training.denoiser import Latents, distil_guidance, distil_steps, train_guided, train_teacher
 from hefw.models.mnist.training.judge import train_judge
 from hefw.models.mnist.unet import LatentUNet
 from hefw.models.training import Progress, Recipe
@@ -23,13 +23,15 @@ from hefw.models.training import Progress, Recipe
 class Variant:
     """How one denoiser is made; for `hefw train`, a `hefw.models.training.Training`.
 
-    `unet` is the configuration of its network. With `steps`, it is distilled once more, for so many steps.
+    A teacher is trained first, and guidance is distilled from it into the denoiser itself. A `large` one, of another
+    configuration than the teacher's, learns from the data, too. With `steps`, it is distilled once more, for so many.
     """
 
     name: str
-    unet: Mapping[str, Any]
     teacher: Recipe
     guidance: Recipe
+    unet: Mapping[str, Any] = field(default_factory=dict)
+    large: Mapping[str, Any] | None = None
     steps: int | None = None
     fewer: Recipe | None = None
 
@@ -74,7 +76,12 @@ class Variant:
         recipe = _part(self.teacher, share)
         teacher = train_teacher(latents, config, recipe, seed=seed, progress=report.part(recipe))
         recipe = _part(self.guidance, share)
-        unet = distil_guidance(teacher.eval(), latents, recipe, seed=seed, progress=report.part(recipe))
+        if self.large is None:
+            unet = distil_guidance(teacher, latents, recipe, seed=seed, progress=report.part(recipe))
+        else:
+            unet = train_guided(
+                teacher, latents, {**config, **self.large}, recipe, seed=seed, progress=report.part(recipe)
+            )
         if self.steps is not None and self.fewer is not None:
             recipe = _part(self.fewer, share)
             unet = distil_steps(unet, self.steps, recipe, seed=seed, progress=report.part(recipe))
@@ -112,7 +119,9 @@ def _part(recipe: Recipe, share: float) -> Recipe:
     return replace(recipe, iterations=max(1, round(share * recipe.iterations)))
 
 
-SMALL = {"channels": 32, "quadratics": 4}
-mnist = Variant("mnist", SMALL, Recipe(6_000, 2e-3), Recipe(3_000, 1e-3))
-mnist_2step = Variant("mnist-2step", SMALL, Recipe(6_000, 2e-3), Recipe(3_000, 1e-3), 2, Recipe(3_000, 1e-3))
-mnist_large = Variant("mnist-large", {"channels": 64, "quadratics": 5}, Recipe(6_000, 2e-3), Recipe(3_000, 1e-3))
+TEACHER = Recipe(iterations=5_000, learning_rate=2e-3)
+GUIDANCE = Recipe(iterations=2_000, learning_rate=1e-3)
+
+mnist = Variant("mnist", TEACHER, GUIDANCE)
+mnist_2step = Variant("mnist-2step", TEACHER, GUIDANCE, steps=2, fewer=Recipe(2_000, 1e-3))
+mnist_large = Variant("mnist-large", TEACHER, Recipe(4_000, 2e-3), large={"channels": 48, "quadratics": 5})

@@ -88,6 +88,32 @@ def distil_guidance(
     return trained
 
 
+def train_guided(
+    teacher: LatentUNet,
+    latents: Latents,
+    config: dict[str, Any],
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LatentUNet:
+    """A denoiser of another `config` than the teacher's, which learns from latents and takes its guidance only."""
+    scheduler = make_scheduler()
+
+    def loss(unet: LatentUNet, iteration: int, generator: torch.Generator) -> torch.Tensor:
+        batch = draw(latents, scheduler, generator)
+        with_label, without = with_and_without_label(teacher, batch.noisy, batch.timesteps, batch.labels)
+        wanted = batch.v + (GUIDANCE - 1) * (with_label - without)
+        prediction, z = unet.forward_with_preactivations(batch.noisy, batch.timesteps, batch.labels)
+        error = functional.mse_loss(prediction, wanted)
+        return error + 0.05 * range_penalty(z) + strange_penalty(unet, batch, iteration, generator)
+
+    with one_thread():
+        student = seeded(seed, lambda: LatentUNet(**{**config, "num_classes": CLASSES}))
+        trained: LatentUNet = fit(student, loss, recipe, seed=seed, progress=progress, what="guided: loss")
+    return trained
+
+
 def draw(latents: Latents, scheduler: DDIMScheduler, generator: torch.Generator) -> Batch:
     """A random batch at stratified timesteps: less variance than independent ones."""
     pick = torch.randint(len(latents), (BATCH,), generator=generator)
@@ -117,16 +143,23 @@ def strange_penalty(unet: LatentUNet, batch: Batch, iteration: int, generator: t
     return 0.15 * range_penalty(z) + 0.01 * excess
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
 def guided(
     teacher: LatentUNet, noisy: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor, weight: float = GUIDANCE
 ) -> torch.Tensor:
     """The teacher's prediction for labels, away from its prediction for none (Ho and Salimans 2022)."""
+    with_label, without = with_and_without_label(teacher, noisy, timesteps, labels)
+    return weight * with_label + (1 - weight) * without
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def with_and_without_label(
+    teacher: LatentUNet, noisy: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The teacher's predictions for labels and for `NO_LABEL`, in one evaluation."""
     twice = torch.cat([labels, torch.full_like(labels, NO_LABEL)])
     both = teacher(torch.cat([noisy, noisy]), torch.cat([timesteps, timesteps]), twice).sample
     with_label, without = both.chunk(2)
-    result: torch.Tensor = weight * with_label + (1 - weight) * without
-    return result
+    return with_label, without
 
 
 def without_no_label(teacher: LatentUNet) -> LatentUNet:
