@@ -149,15 +149,6 @@ class Graph:
             current = advance(current, {n: node.previous for n, node in self.inputs.items()}, fed)
         return history
 
-    def once_terms(self, node: Affine) -> tuple[LinearTerm, ...]:
-        """The terms of a region that are the same at every step: those of once-a-request inputs, without factors.
-
-        A region that has no other terms is computed at every step like any other: then there are none.
-        """
-        inputs = self.inputs
-        once = tuple(t for t in node.terms if t.source in inputs and inputs[t.source].once and t.factors is None)
-        return once if len(once) < len(node.terms) else ()
-
     def consumers(self) -> dict[str, list[str]]:
         """The names of the nodes that read each node."""
         readers: dict[str, list[str]] = {name: [] for name in self.nodes}

@@ -18,6 +18,7 @@ from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, featur
 from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
 from hefw.core.linear import LinearCost, Transform, transform
 from hefw.core.normalise import centre_squares, normalise
+from hefw.core.once import once_nodes, once_terms
 from hefw.core.params import CkksParams, Resolved, max_log_qp
 from hefw.core.plan import SCALES, Costs, Frame, Plan, Planner
 from hefw.core.program import Interface, LinearOp, Op, Port, Program, Refresh, Scalar, SquareOp
@@ -211,7 +212,7 @@ class _Lowering:
             if found is None or planned.cost < found.cost:
                 found = planned
             # A larger ring has room for more special primes, and a long chain then has far fewer digits.
-            if len(found.plan.choices) <= LONG_PROGRAM or self.backend.capabilities.special_primes == 1:
+            if len(self.planner.order) <= LONG_PROGRAM or self.backend.capabilities.special_primes == 1:
                 break
         if found is None:
             assert error is not None
@@ -377,26 +378,27 @@ def _regions(
     made: dict[Hashable, Transform] = {}
     # The costliest regions choose their rotations first; the others then prefer keys that exist already.
     affine = [node for node in graph.nodes.values() if isinstance(node, Affine)]
+    once = once_nodes(graph)
     for node in sorted(affine, key=lambda n: -sum(len(t.matrix.values) for t in n.terms)):
-        region = _region(graph, node, layouts, cost, keys, made)
+        region = _region(node, once, layouts, cost, keys, made)
         regions[node.name] = region
         for found in (region.transform, region.once_transform):
             if found is not None:
                 keys |= set(found.rotations)
-        if region.transform is not None:
+        if region.transform is not None and node.name not in once:
             total += cost.rotate * len(region.transform.rotations) + cost.mul_plain * region.transform.products
     return total + cost.new_key * len(keys - existing), regions
 
 
 def _region(
-    graph: Graph,
     node: Affine,
+    once_names: frozenset[str],
     layouts: Mapping[str, Layout],
     cost: LinearCost,
     keys: set[int],
     made: dict[Hashable, Transform],
 ) -> _Region:
-    once = graph.once_terms(node)
+    once = once_terms(node, once_names)
     rest = [term for term in node.terms if not any(term is other for other in once)]
     out = layouts[node.name]
     scalars = tuple(t for t in rest if t.factors is not None)
@@ -458,16 +460,17 @@ def _emit(
     scales = dict.fromkeys(flat.inputs, scale)
     top = params.max_level if planner.frame.top is None else planner.frame.top
     levels = dict.fromkeys(flat.inputs, top)
-    prelude: list[LinearOp] = []
+    prelude: list[Op] = []
     step: list[Op] = []
     for name, node in flat.nodes.items():
         if isinstance(node, Input):
             continue
         choice = plan.choices[name]
+        part = prelude if name in planner.once else step
         if isinstance(node, Polynomial):
             before = scales[node.source] ** 2 * (4 if layouts[name].pairs else 1)
             shift = node.coefficients[0] if node.coefficients[0].any() else None
-            step.append(SquareOp(name, choice.level, before, choice.rescales, node.source, shift, layouts[name]))
+            part.append(SquareOp(name, choice.level, before, choice.rescales, node.source, shift, layouts[name]))
         else:
             assert isinstance(node, Affine)
             # The target is exact where the largest source meets a power of two; the others take up the difference.
@@ -494,7 +497,7 @@ def _emit(
                     )
                 )
             bias = node.bias if node.bias.any() else None
-            step.append(
+            part.append(
                 _linear(
                     name,
                     choice.level,

@@ -22,6 +22,7 @@ from hefw.core.errors import LoweringError
 from hefw.core.forecast import NO_WORK, Choice, Forecaster, Work
 from hefw.core.graph import Affine, Graph, Input, Node, sources
 from hefw.core.layout import Layout
+from hefw.core.once import once_nodes, once_terms, place_table, readers_of, tables
 from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams, max_log_qp
 
 Array = NDArray[np.float64]
@@ -146,12 +147,14 @@ class Planner:
             name: math.log2(max(1e-6, max(float(np.abs(values[name]).max()) for values in history)))
             for name in graph.nodes
         }
-        self.order = [node for node in graph.nodes.values() if not isinstance(node, Input)]
-        self.reads = {
-            node.name: self._step_sources(node) if isinstance(node, Affine) else list(sources(node))
-            for node in self.order
-        }
-        self.live = _live(graph, [node.name for node in self.order])
+        self.once = once_nodes(graph)
+        self.tables = tables(graph, self.once)
+        self.order = [
+            node for node in graph.nodes.values() if not isinstance(node, Input) and node.name not in self.tables
+        ]
+        #: What each operation reads at a level and scale that the plan must respect.
+        self.reads = {name: self._reads(node) for name, node in graph.nodes.items() if not isinstance(node, Input)}
+        self.live = _live(graph, [node.name for node in self.order], self.reads)
         #: Nodes that are fed back: what a frame asks of the end.
         self.ends = {output.node for output in graph.outputs.values() if output.feedback is not None}
         self.frame = Frame()
@@ -305,7 +308,23 @@ class Planner:
             return None
         params = replace(plan.params, scale_bits=float(fresh))
         forecaster = self._forecaster(params.ring_dimension)
-        return Plan(params, choices, plan.cost, forecaster.precision_db(params, choices))
+        every = self._with_tables(choices, chain, fresh, params.ring_dimension)
+        return None if every is None else Plan(params, every, plan.cost, forecaster.precision_db(params, every))
+
+    def _with_tables(
+        self, choices: Mapping[str, Choice], chain: tuple[int, ...], fresh: float, ring_dimension: int
+    ) -> dict[str, Choice] | None:
+        """The choices with those of tables, or None if one fits no level."""
+        found = dict(choices)
+        capacity = list(itertools.accumulate(chain))
+        top = len(chain) - 1 if self.frame.top is None else self.frame.top
+        for name, readers in readers_of(self.graph, self.tables, choices).items():
+            peak = self.peak_bits[name] + HEADROOM_BITS
+            choice = place_table(readers, peak, top, fresh, capacity, ring_dimension)
+            if choice is None:
+                return None
+            found[name] = choice
+        return found
 
     def _plans(
         self, ring_dimension: int, chain: tuple[int, ...], special: tuple[int, ...], insecure: bool
@@ -323,7 +342,9 @@ class Planner:
             found = self._place(_Option(chain, fresh, scale, weight), len(special))
             if found is not None:
                 params = CkksParams(ring_dimension, chain, special, fresh, insecure)
-                yield Plan(params, found[1], found[0], forecaster.precision_db(params, found[1]))
+                choices = self._with_tables(found[1], chain, fresh, ring_dimension)
+                if choices is not None:
+                    yield Plan(params, choices, found[0], forecaster.precision_db(params, choices))
             elif above == above_least[0]:
                 most = scale
 
@@ -403,10 +424,12 @@ class Planner:
                     after[key] = (cost, state, scale, rescales, level)
         return after
 
-    def _step_sources(self, node: Affine) -> list[str]:
-        """The sources that a region reads at every step; those of once-a-request inputs are summed beforehand."""
-        once = self.graph.once_terms(node)
-        return [term.source for term in node.terms if not any(term is other for other in once)]
+    def _reads(self, node: Node) -> list[str]:
+        """The sources whose level and scale bind a node; tables, and inputs that are summed beforehand, do not."""
+        if not isinstance(node, Affine):
+            return list(sources(node))
+        inputs = {term.source for term in once_terms(node, self.once) if term.source in self.graph.inputs}
+        return [s.source for s in node.terms if s.source not in self.tables and s.source not in inputs]
 
     def _squared(self, scale: float) -> float:
         """Scale of a square, in bits: of two images a slot, four times itself comes out, which the scale takes up."""
@@ -422,8 +445,10 @@ class Planner:
         if isinstance(node, Affine):
             work = self.work.get(node.name, NO_WORK)
             cost = work.rotations * costs.key_switch(primes, special) + work.products * costs.mul_plain(primes)
-            return cost + rescales * costs.rescale(primes) * work.output_ciphertexts
-        return costs.square(primes, special, pairs=self.pairs) + rescales * costs.rescale(primes)
+            cost += rescales * costs.rescale(primes) * work.output_ciphertexts
+        else:
+            cost = costs.square(primes, special, pairs=self.pairs) + rescales * costs.rescale(primes)
+        return cost / self.graph.steps if node.name in self.once else cost
 
 
 def _coarsest(chain: tuple[int, ...]) -> _Option:
@@ -459,11 +484,11 @@ def _limit(ring_dimension: int, allow_insecure: bool) -> int:
     return max_log_qp(max(ring_dimension, INSECURE_LIKE) if allow_insecure else ring_dimension)
 
 
-def _live(graph: Graph, order: Sequence[str]) -> list[tuple[str, ...]]:
+def _live(graph: Graph, order: Sequence[str], reads: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
     """For each position in the order, the values that it or a later operation reads; at the end, the outputs."""
     needed = {output.node for output in graph.outputs.values()}
     live: list[tuple[str, ...]] = [tuple(sorted(needed))]
     for name in reversed(order):
-        needed = (needed - {name}) | set(sources(graph.nodes[name]))
+        needed = (needed - {name}) | set(reads[name])
         live.append(tuple(sorted(needed)))
     return live[::-1]

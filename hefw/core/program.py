@@ -239,7 +239,7 @@ class Program:
     """Operations of the prelude (once a request) and of a step, with everything counted before the first one runs."""
 
     interface: Interface
-    prelude: tuple[LinearOp, ...]
+    prelude: tuple[Op, ...]
     step: tuple[Op, ...]
     kept: tuple[str, ...]  # inputs and prelude values that stay over all steps
     outputs: Mapping[str, str]  # output name -> value name

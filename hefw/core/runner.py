@@ -134,9 +134,8 @@ class Runner:
         for name, port in self.program.interface.inputs.items():
             if port.once:
                 self._kept[name] = _checked(name, inputs, port)
-        values = dict(self._kept)
         for number, op in enumerate(self.program.prelude):
-            self._kept[op.name] = self._linear(op, 0, values)
+            self._kept[op.name] = self._operation(op, 0, self._kept)
             if progress is not None:
                 progress(Progress("label", number + 1, len(self.program.prelude), op.name))
 
@@ -200,7 +199,7 @@ class Runner:
         ops = self.program.step
         several = self.program.interface.keys.bootstrap
         for number, op in enumerate(ops):
-            values[op.name] = self._square(op, values) if isinstance(op, SquareOp) else self._linear(op, step, values)
+            values[op.name] = self._operation(op, step, values)
             if watch is not None:
                 watch(step, op.name, values[op.name])
             if progress is not None:
@@ -223,6 +222,9 @@ class Runner:
                 watch(step, f"bootstrap {refresh.feedback}", made)
             refreshed[refresh.feedback] = made
         return refreshed
+
+    def _operation(self, op: Op, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+        return self._square(op, values) if isinstance(op, SquareOp) else self._linear(op, step, values)
 
     def _square(self, op: SquareOp, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
         evaluator = self.evaluator
