@@ -17,7 +17,6 @@ from safetensors import safe_open
 
 from hefw.core.errors import GraphError
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Output, Polynomial, Sum
-from hefw.core.sparse import SparseMatrix
 
 
 @settings(max_examples=25, deadline=None)
@@ -111,10 +110,6 @@ def one(
     return Graph(everything, {"o": Output(last, np.ones(1))} if outputs is None else outputs, timesteps, **extra)
 
 
-def coordinates(row: list[int], column: list[int], values: list[float]) -> SparseMatrix:
-    return SparseMatrix((4, 4), np.array(row), np.array(column), np.array(values, dtype=float))
-
-
 def test_the_plain_case_is_a_graph() -> None:
     assert one(affine(), Polynomial("p", (4,), "z", np.ones((3, 4))), Sum("s", (4,), ("p", "z"))).steps == 1
 
@@ -126,22 +121,6 @@ def test_the_plain_case_is_a_graph() -> None:
         (lambda: one(affine(bias=np.zeros((2, 4)))), r"bias of 'z' .*\(1 or 1, 4\)"),
         (lambda: one(affine(bias=np.full((1, 4), np.nan))), "bias of 'z' must be finite"),
         (lambda: one(affine(terms=(term(matrix=identity(3)),))), r"'z' on 'x' must be \(4, 4\), it is \(3, 3\)"),
-        (lambda: one(affine(terms=(term(matrix=coordinates([4], [0], [1])),))), "'z' on 'x' has indices outside"),
-        (lambda: one(affine(terms=(term(matrix=coordinates([0], [-1], [1])),))), "'z' on 'x' has indices outside"),
-        (lambda: one(affine(terms=(term(matrix=coordinates([0], [1], [np.inf])),))), "'z' on 'x'.*not finite"),
-        (lambda: one(affine(terms=(term(matrix=coordinates([0, 0], [1, 1], [1, 2])),))), "'z' on 'x'.*twice"),
-        (
-            lambda: one(
-                affine(
-                    terms=(
-                        term(
-                            matrix=coordinates([0, 1], [1], [1]),
-                        ),
-                    )
-                )
-            ),
-            "'z' on 'x'.*as many",
-        ),
         (lambda: one(affine(terms=(term(factors=np.ones(2)),))), "'x' of 'z': factors need 1"),
         (lambda: one(affine(terms=(term(factors=np.array([np.nan])),))), "'x' of 'z': factors"),
         (

@@ -93,7 +93,7 @@ def test_zero_diagonals_do_not_exist() -> None:
     assert list(found) == [(0, 0, 3)]
     cancelling = [(SparseMatrix.from_dense(shifted), layout), (SparseMatrix.from_dense(np.eye(16)), layout)]
     assert sorted(diagonals(cancelling, layout)) == [(0, 0, 3), (0, 1, 0)]
-    explicit = SparseMatrix((16, 16), np.arange(16), np.arange(16), np.zeros(16))
+    explicit = SparseMatrix.from_entries((16, 16), np.arange(16), np.arange(16), np.zeros(16))
     assert diagonals([(explicit, layout)], layout) == {}
 
 

@@ -24,7 +24,7 @@ from hefw.models.compiler import values as v
 from hefw.models.compiler.advice import ATTENTION, advice
 from hefw.models.compiler.clear import evaluate
 from hefw.models.compiler.labels import split
-from hefw.models.compiler.matrices import Shape, to_sparse
+from hefw.models.compiler.matrices import Shape
 from hefw.models.compiler.trace import path_of
 from hefw.models.compiler.values import Expression, Power, Secret, Table, Value
 
@@ -70,11 +70,11 @@ class Builder:
         size = math.prod(shape)
         rows = [torch.stack([entry.expand(shape) for entry in t.double()]).reshape(len(t), size) for t in table.values]
         parts = split(np.stack([row.numpy() for row in rows]))
-        terms = {"label": v.rows(parts.fixed.T)} if parts.fixed.any() else {}
+        terms = {"label": SparseMatrix.from_dense(parts.fixed.T)} if parts.fixed.any() else {}
         scaled = []
         for factors, labels in zip(parts.factors, parts.tables, strict=True):
             name = self.name(f"{at}.label" if at else "label.1")
-            term = LinearTerm("label", to_sparse(v.rows(labels.T)))
+            term = LinearTerm("label", SparseMatrix.from_dense(labels.T))
             self.nodes[name] = Affine(name, _node_shape(shape), (term,), np.zeros((1, size)))
             scaled.append((name, factors))
         return Expression(shape, terms, parts.bias, tuple(scaled), weighty=True)
@@ -87,8 +87,8 @@ class Builder:
         if source is not None and self.nodes[source].shape == _node_shape(value.shape):
             return source
         name = self.name(value.module or at)
-        terms = [LinearTerm(source, to_sparse(matrix)) for source, matrix in value.terms.items() if matrix.nnz]
-        ones = SparseMatrix.diagonal(np.ones(math.prod(value.shape)))
+        terms = [LinearTerm(source, matrix) for source, matrix in value.terms.items() if matrix.count]
+        ones = SparseMatrix.identity(math.prod(value.shape))
         terms += [LinearTerm(source, ones, factors) for source, factors in value.scaled]
         if not terms:
             raise CompileError(
@@ -174,13 +174,13 @@ class Builder:
 def scaled(value: Expression, factors: Array) -> Expression:
     """The value times a number, or a number an entry (entries,)."""
     size = math.prod(value.shape)
-    diagonal = v.diagonal(np.broadcast_to(factors, size))
+    diagonal = SparseMatrix.diagonal(np.broadcast_to(factors, size))
     return v.apply(diagonal, value, value.shape, weighty=False)
 
 
 def _node_shape(shape: Shape) -> Shape:
-    """Of one image; a number is one entry."""
-    return tuple(int(size) for size in shape[1:]) or (1,)
+    """Of one image; a number is one entry. Operators such as bmm fold the batch of one into another axis."""
+    return tuple(int(size) for size in (shape[1:] if shape[:1] == (1,) else shape)) or (1,)
 
 
 def interpret(

@@ -15,7 +15,6 @@ from hefw.core.graph import Graph, Input, LinearTerm, Node
 from hefw.models.compiler import values as v
 from hefw.models.compiler.build import Builder, interpret
 from hefw.models.compiler.check import check_condition, check_module, check_sample_shape
-from hefw.models.compiler.matrices import to_sparse
 from hefw.models.compiler.rules import RULES
 from hefw.models.compiler.trace import Network, float64, timestep_tensor, trace
 from hefw.models.compiler.values import Clear, Table, Value
@@ -85,11 +84,11 @@ def compile(
     if condition is not None:
         nodes["condition"] = Input("condition", condition, once=True)
     prediction = _prediction(network, nodes, shape, updates, classes)
-    terms = [LinearTerm(name, to_sparse(matrix)) for name, matrix in prediction.terms.items() if matrix.nnz]
+    terms = [LinearTerm(name, matrix) for name, matrix in prediction.terms.items() if matrix.count]
     if not terms:
         raise CompileError("the module's prediction does not depend on the sample: there is nothing to encrypt")
     outputs = append_update(nodes, updates, terms, prediction.bias)
-    public = samples(nodes, initial_noise(scheduler, steps))
+    public = samples(nodes, initial_noise(scheduler, steps, begin))
     if calibration is not None:
         given = calibration if isinstance(calibration, Mapping) else {"latent": calibration}
         public = _calibration(given, nodes, public)

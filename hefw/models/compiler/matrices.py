@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch.nn import functional
 
+from hefw.core.rows import distinct_ragged, starts
 from hefw.core.sparse import SparseMatrix
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 Shape = tuple[int, ...]
-Matrix: TypeAlias = Any  # a scipy.sparse.csr_array (entries of the output, entries of the input)
 #: An operator with everything but its data given: tensors -> tensor.
 Operator = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 
@@ -24,51 +23,50 @@ Operator = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 CHUNK_ENTRIES = 1 << 24
 
 
-def identity(size: int) -> Matrix:
-    """The identity of so many entries."""
-    return sparse.eye_array(size, format="csr")
+def selection(operator: Operator, shapes: Sequence[Shape]) -> list[SparseMatrix]:
+    """The matrices, one a tensor, of an operator that copies entries of its tensors, drops some, and puts in constants.
 
-
-def to_sparse(matrix: Matrix) -> SparseMatrix:
-    """The core's form, by rows and columns; entries that are zero are left out."""
-    ordered = matrix.sorted_indices()
-    ordered.eliminate_zeros()
-    found = ordered.tocoo()
-    row, column = (index.astype(np.int64) for index in found.coords)
-    return SparseMatrix((matrix.shape[0], matrix.shape[1]), row, column, np.asarray(found.data, np.float64))
-
-
-def selection(operator: Operator, shapes: Sequence[Shape]) -> Matrix:
-    """The matrix of an operator that copies entries of its tensors, drops some, and puts in constants."""
+    The result is their sum, plus the constants.
+    """
     sizes = [math.prod(shape) for shape in shapes]
-    starts = np.cumsum([0, *sizes])
+    begins = np.cumsum([0, *sizes]).tolist()
     with torch.no_grad():
         constants = operator([torch.zeros(shape, dtype=torch.float64) for shape in shapes])
         numbered = operator(
             [
                 torch.arange(start + 1, start + size + 1, dtype=torch.float64).reshape(shape)
-                for start, size, shape in zip(starts[:-1].tolist(), sizes, shapes, strict=True)
+                for start, size, shape in zip(begins[:-1], sizes, shapes, strict=True)
             ]
         )
-    source = np.rint((numbered - constants).reshape(-1).numpy()).astype(np.int64)
-    row = np.flatnonzero(source)
-    return sparse.csr_array((np.ones(len(row)), (row, source[row] - 1)), shape=(len(source), int(starts[-1])))
+    source = np.rint((numbered - constants).reshape(-1).numpy()).astype(np.int64) - 1
+    found = []
+    for start, size in zip(begins[:-1], sizes, strict=True):
+        here = (source >= start) & (source < start + size)
+        column = source[here] - start
+        found.append(
+            SparseMatrix.from_rows((len(source), size), starts(here.astype(np.int64)), column, np.ones(len(column)))
+        )
+    return found
 
 
-def probed(operator: Operator, shape: Shape) -> Matrix:
+def probed(operator: Operator, shape: Shape) -> SparseMatrix:
     """The matrix of an affine operator on one tensor, from its values on a basis."""
     size = math.prod(shape)
+    rows, columns, values = [], [], []
     with torch.no_grad():
         constant = operator([torch.zeros(shape, dtype=torch.float64)])
-        per_image = size + constant.numel()
-        count = max(1, CHUNK_ENTRIES // per_image)
-        blocks = []
+        count = max(1, CHUNK_ENTRIES // (size + constant.numel()))
         for start in range(0, size, count):
             basis = torch.zeros(min(count, size - start), size, dtype=torch.float64)
             basis[torch.arange(len(basis)), start + torch.arange(len(basis))] = 1
             images = torch.vmap(lambda x: operator([x]) - constant)(basis.reshape(-1, *shape))
-            blocks.append(sparse.csr_array(images.reshape(len(basis), -1).numpy()))
-    return sparse.csr_array(sparse.vstack(blocks).T)
+            found = images.reshape(len(basis), -1).numpy()
+            column, row = np.nonzero(found)
+            rows.append(row)
+            columns.append(start + column)
+            values.append(found[column, row])
+    matrix = (constant.numel(), size)
+    return SparseMatrix.from_entries(matrix, np.concatenate(rows), np.concatenate(columns), np.concatenate(values))
 
 
 def convolution(
@@ -78,28 +76,13 @@ def convolution(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-) -> Matrix:
+) -> SparseMatrix:
     """The matrix of a 2-d convolution of an image (channels, height, width), by where its kernel lies."""
-    weight_ = weight.detach().double().numpy()
-    outs, ins = weight_.shape[:2]
-    pixels = shape[1] * shape[2]
-    index = torch.arange(1, pixels + 1, dtype=torch.float64).reshape(1, 1, *shape[1:])
-    kernel = weight_.shape[2:]
-    columns = functional.unfold(index, kernel, dilation=tuple(dilation), padding=tuple(padding), stride=tuple(stride))
-    covered = columns[0].numpy().astype(np.int64)  # (places of the kernel, places of the output): pixel + 1, or 0
-    place, out = np.nonzero(covered)
-    pixel = covered[place, out] - 1
-    per_group = outs // groups
-    first = (np.arange(outs) // per_group) * ins  # the first input channel that an output channel sees
-    row = np.arange(outs)[:, None, None] * covered.shape[1] + out
-    column = (first[:, None, None] + np.arange(ins)[None, :, None]) * pixels + pixel
-    values = weight_.reshape(outs, ins, -1)[:, :, place]
-    found = sparse.csr_array(
-        (values.reshape(-1), (np.broadcast_to(row, values.shape).reshape(-1), column.reshape(-1))),
-        shape=(outs * covered.shape[1], shape[0] * pixels),
-    )
-    found.eliminate_zeros()
-    return found
+    covered = _covered(weight, shape, stride, padding, dilation)
+    tap, out = np.nonzero(covered)
+    kernel = weight.detach().double().numpy().reshape(*weight.shape[:2], -1)
+    sizes = (covered.shape[1], shape[1] * shape[2])
+    return _placed(kernel, groups, sizes, out, covered[tap, out] - 1, tap)
 
 
 def transposed_convolution(
@@ -109,6 +92,60 @@ def transposed_convolution(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-) -> Matrix:
+) -> SparseMatrix:
     """The matrix of a 2-d transposed convolution onto an image (channels, height, width)."""
-    return sparse.csr_array(convolution(weight, out_shape, stride, padding, dilation, groups).T)
+    covered = _covered(weight, out_shape, stride, padding, dilation)
+    tap, place = np.nonzero(covered)
+    ins, outs = weight.shape[:2]
+    kernel = weight.detach().double().numpy().reshape(groups, ins // groups, outs, -1)
+    kernel = kernel.swapaxes(1, 2).reshape(groups * outs, ins // groups, -1)
+    sizes = (out_shape[1] * out_shape[2], covered.shape[1])
+    return _placed(kernel, groups, sizes, covered[tap, place] - 1, place, tap)
+
+
+def _covered(
+    weight: torch.Tensor, shape: Shape, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Indices:
+    """(taps of the kernel, its places on the image): the number of the pixel under the tap, from 1; 0 outside."""
+    index = torch.arange(1, shape[1] * shape[2] + 1, dtype=torch.float64).reshape(1, 1, *shape[1:])
+    columns = functional.unfold(
+        index, weight.shape[2:], dilation=tuple(dilation), padding=tuple(padding), stride=tuple(stride)
+    )
+    return np.asarray(columns[0].numpy().astype(np.int64))
+
+
+def _placed(
+    kernel: Array, groups: int, sizes: tuple[int, int], out: Indices, read: Indices, tap: Indices
+) -> SparseMatrix:
+    """The matrix in which pixel `out` of every channel reads pixel `read` by weight `tap` of the kernel.
+
+    `kernel` is (output channels, input channels of a group, taps), `sizes` the pixels of output and input. Pixels that
+    read alike, but for where they are, have rows alike.
+    """
+    outs, ins = kernel.shape[:2]
+    order = np.lexsort((read, out))
+    out, read, tap = out[order], read[order], tap[order]
+    start = starts(np.bincount(out, minlength=sizes[0]))
+    first = np.append(read, 0)[start[:-1]] * (np.diff(start) > 0)
+    alike = distinct_ragged(start, (read - first[out]) * kernel.shape[2] + tap)
+    begins = np.arange(outs) // (outs // groups) * ins * sizes[1]  # the first entry that an output channel reads
+    lengths, columns, values = [], [], []
+    for pixel in alike.first:
+        part = slice(start[pixel], start[pixel + 1])
+        weights = kernel[:, :, tap[part]].reshape(outs, -1)
+        column = (np.arange(ins)[:, None] * sizes[1] + read[part]).reshape(-1)
+        channel, entry = np.nonzero(weights)
+        lengths.append(np.bincount(channel, minlength=outs))
+        columns.append(begins[channel] + column[entry])
+        values.append(weights[channel, entry])
+    kind = alike.kind * outs + np.arange(outs)[:, None]
+    # A row of the first pixel of a kind may lack entries where weights are zero, but all its entries move alike.
+    shift = first - first[alike.first][alike.kind]
+    return SparseMatrix.from_kinds(
+        (outs * sizes[0], groups * ins * sizes[1]),
+        starts(np.concatenate(lengths)),
+        np.concatenate(columns),
+        np.concatenate(values),
+        kind.reshape(-1),
+        np.broadcast_to(shift, kind.shape).reshape(-1),
+    )

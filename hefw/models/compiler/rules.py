@@ -12,10 +12,12 @@ from torch.fx.node import map_arg
 
 from hefw.core.errors import CompileError
 from hefw.core.polynomial import MAX_DEGREE
+from hefw.core.sparse import SparseMatrix
 from hefw.models.compiler import matrices
 from hefw.models.compiler import values as v
 from hefw.models.compiler.build import Builder, operator_name, scaled
-from hefw.models.compiler.matrices import Matrix, Shape
+from hefw.models.compiler.matrices import Shape
+from hefw.models.compiler.products import matrix_product
 from hefw.models.compiler.values import Clear, Expression, Power, Table, Value
 
 Values = Mapping[fx.Node, Any]
@@ -164,12 +166,9 @@ def _selected(
         result = called(node, values, 0, dict(zip(data, tensors, strict=True)))
         return result if part is None else result[part]
 
-    matrix = matrices.selection(operator, shapes)
+    blocks = matrices.selection(operator, shapes)
     total = Expression(shape, {}, constants(node, values, builder.steps, part))
-    start = 0
-    for n, inner in zip(data, shapes, strict=True):
-        block = matrix[:, start : start + int(np.prod(inner))]
-        start += block.shape[1]
+    for n, inner, block in zip(data, shapes, blocks, strict=True):
         value = builder.without_factors(builder.expression(values[n], inner, at), at)
         total = v.add(total, v.apply(block, value, shape, weighty=False))
     return total
@@ -184,11 +183,14 @@ def part_of(builder: Builder, node: fx.Node, values: Values, at: str) -> Value:
 def linear(builder: Builder, node: fx.Node, values: Values, at: str) -> Value:
     """A matrix times the one encrypted argument, plus what is added in the clear."""
     operator, data = operator_name(node), encrypted(node, values)
+    factors = [n for n in node.args[:2] if isinstance(n, fx.Node) and not isinstance(values[n], Clear)]
+    if operator == "bmm" and len(factors) == 2:
+        a, b = factors
+        return matrix_product(builder, values[a], values[b], (shape_of(a), shape_of(b)), at)
     if len(data) > 1:
         raise CompileError(
-            f"operator {operator!r} multiplies two encrypted matrices, as attention does; only entry-by-entry "
-            "products are "
-            "supported: drop the attention block, or replace its weights by their mean, and train on"
+            f"operator {operator!r} multiplies two encrypted tensors; only a * b and matrix products of two are "
+            "supported: write it with a @ b"
         )
     added = [node.args[k] for k in LINEAR[operator] if k < len(node.args)]
     for n in changing(node, values):
@@ -224,7 +226,7 @@ def batch_norm(builder: Builder, node: fx.Node, values: Values, at: str) -> tupl
     return (v.shifted(value, bias),)
 
 
-def _convolution(node: fx.Node, values: Values) -> Matrix | None:
+def _convolution(node: fx.Node, values: Values) -> SparseMatrix | None:
     """The matrix of a convolution in two dimensions of a picture by a known kernel; None for others."""
     image, kernel, _, stride, padding, dilation, transposed, _, groups = node.args
     if not isinstance(image, fx.Node) or not isinstance(kernel, fx.Node):
@@ -241,7 +243,7 @@ def _broadcast(builder: Builder, value: Value, shape: Shape, wanted: Shape, at: 
     """An encrypted value under a larger shape; tables and what is in the clear are left alone."""
     if isinstance(value, (Clear, Table)) or shape == wanted:
         return value
-    matrix = matrices.selection(lambda tensors: tensors[0].expand(wanted), [shape])
+    (matrix,) = matrices.selection(lambda tensors: tensors[0].expand(wanted), [shape])
     inner = builder.without_factors(builder.expression(value, shape, at), at)
     return v.apply(matrix, inner, wanted, weighty=False)
 

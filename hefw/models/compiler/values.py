@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
-from hefw.models.compiler.matrices import Matrix, Shape, identity
+from hefw.core.sparse import SparseMatrix
+from hefw.models.compiler.matrices import Shape
 
 Array = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class Expression:
     """
 
     shape: Shape
-    terms: Mapping[str, Matrix]
+    terms: Mapping[str, SparseMatrix]
     bias: Array
     scaled: tuple[tuple[str, Array], ...] = ()
     weighty: bool = False
@@ -69,13 +69,12 @@ class Expression:
         if len(self.terms) != 1 or self.scaled or self.bias.any():
             return None
         ((name, matrix),) = self.terms.items()
-        same = matrix.shape[0] == matrix.shape[1] and (matrix - identity(matrix.shape[0])).nnz == 0
-        return name if same else None
+        return name if matrix.identity_factor == 1 else None
 
     @property
     def selects(self) -> bool:
         """Every entry is at most one entry of one node: to read it costs no more than to read the nodes."""
-        read = sum(np.diff(matrix.indptr) for matrix in self.terms.values())
+        read = sum(matrix.lengths for matrix in self.terms.values())
         return not self.weighty and not self.scaled and bool(np.all(np.asarray(read) <= 1))
 
 
@@ -93,35 +92,26 @@ Secret = Expression | Power
 Value = Clear | Table | Secret
 
 
-def diagonal(entries: Array) -> Matrix:
-    """The diagonal matrix of these entries."""
-    return sparse.csr_array(sparse.diags_array(np.asarray(entries, np.float64)))
-
-
-def rows(dense: Array) -> Matrix:
-    """A dense matrix as a sparse one."""
-    return sparse.csr_array(dense)
-
-
 def whole(shape: Shape, name: str) -> Expression:
     """A node, as it is."""
     size = math.prod(shape)
-    return Expression(shape, {name: identity(size)}, np.zeros((1, size)))
+    return Expression(shape, {name: SparseMatrix.identity(size)}, np.zeros((1, size)))
 
 
 def add(a: Expression, b: Expression, factor: float = 1.0) -> Expression:
     """a + factor * b, of one shape."""
     terms = dict(a.terms)
     for name, matrix in b.terms.items():
-        terms[name] = terms[name] + factor * matrix if name in terms else factor * matrix
+        part = matrix if factor == 1 else matrix.times(factor)
+        terms[name] = terms[name].plus(part) if name in terms else part
     scaled = a.scaled + tuple((name, factor * factors) for name, factors in b.scaled)
     return Expression(a.shape, terms, a.bias + factor * b.bias, scaled, a.weighty or b.weighty, a.module or b.module)
 
 
-def apply(matrix: Matrix, a: Expression, shape: Shape, *, weighty: bool, at: str = "") -> Expression:
+def apply(matrix: SparseMatrix, a: Expression, shape: Shape, *, weighty: bool, at: str = "") -> Expression:
     """A matrix times an expression without scaled nodes."""
     assert not a.scaled
-    terms = {name: matrix @ inner for name, inner in a.terms.items()}
+    terms = {name: matrix.compose(inner) for name, inner in a.terms.items()}
     return Expression(shape, terms, (matrix @ a.bias.T).T, (), a.weighty or weighty, at or a.module)
 
 
@@ -151,8 +141,5 @@ def diagonal_of(a: Expression) -> tuple[str, Array] | None:
     if len(a.terms) != 1 or a.scaled or len(a.bias) != 1:
         return None
     ((name, matrix),) = a.terms.items()
-    found = matrix.tocoo()
-    row, column = found.coords
-    if matrix.shape[0] != matrix.shape[1] or (row != column).any():
-        return None
-    return name, np.stack([a.bias[0], matrix.diagonal()])
+    entries = matrix.diagonal_entries
+    return None if entries is None else (name, np.stack([a.bias[0], entries]))
