@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hefw import __version__, cli_audit, cli_backends, cli_models
+from hefw import __version__, cli_audit, cli_backends, cli_models, cli_quality
 from hefw.core.errors import (
     CapabilityError,
     ConfigError,
@@ -53,6 +53,7 @@ app.add_typer(cli_backends.app, name="backends")
 app.command("audit")(cli_audit.audit)
 app.command("compile")(cli_models.compile_model)
 app.command("inspect")(cli_models.inspect_model)
+app.command("quality")(cli_quality.quality)
 app.command("train")(cli_models.train)
 
 
@@ -248,46 +249,6 @@ def list_plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSO
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)][:-1]
     for line in (header, *cells):
         typer.echo("  ".join([*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[-1]]))
-
-
-@app.command()
-def quality(
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML or TOML file.")] = None,
-    samples: Annotated[str, typer.Option(metavar="N", help="Plaintext images for each number of steps.")] = "500",
-    steps: Annotated[str, typer.Option(metavar="LIST", help="Numbers of steps of the plaintext images.")] = "10",
-    encrypted: Annotated[str, typer.Option(metavar="N", help="Images drawn on ciphertext; 0 for none.")] = "32",
-    backend: Annotated[str | None, typer.Option(metavar="NAME", help="HE library of the encrypted images.")] = None,
-    out: Annotated[str, typer.Option(metavar="FILE", help="Where the figures go.")] = "quality.json",
-) -> None:
-    """Judge a model's pictures, in plaintext and on ciphertext."""
-    from pathlib import Path
-
-    from hefw.config import MAX_LABELS, MAX_STEPS, merge
-    from hefw.report.files import check_writable, put
-    from hefw.report.terminal import show_progress
-
-    settings = merge(config, {"backend": backend})
-    settings.resolve()
-    wanted = whole("--samples", samples, 2)
-    drawn = whole("--encrypted", encrypted, 0, MAX_LABELS)
-    try:
-        counts = tuple(whole("--steps", part.strip(), 1, MAX_STEPS) for part in steps.split(","))
-    except ConfigError as error:
-        raise ConfigError(f"{error}, or several of them, separated by commas; for example --steps 5,10,20") from None
-    path = Path(out)
-    check_writable(path.parent)
-    try:
-        from hefw.bench.quality import measure
-    except ImportError as error:
-        raise PluginError(
-            f"judging pictures needs {error.name}, which is not installed; run: pip install 'hefw[models]'"
-        ) from error
-    with show_progress(sys.stderr) as progress:
-        figures = measure(settings, samples=wanted, steps=counts, encrypted=drawn, progress=progress)
-    text = json.dumps(figures, indent=2) + "\n"
-    put(path.parent, {path.name: text.encode()}, [path.name])
-    typer.echo(text, nl=False)
-    typer.echo(f"wrote {path}", err=True)
 
 
 def _number(text: str | None) -> int | float | str | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hefw.core.graph import Graph
 from hefw.models.base import Reference
-from hefw.models.digits import quality
+from hefw.models.digits import judge
 from hefw.models.digits.graph import digits_graph
 from hefw.models.digits.train import BUNDLED, load
 from hefw.models.labelled import LabelModel, load_weights
@@ -23,19 +22,19 @@ Array = NDArray[np.float64]
 class JudgedDigits(LabelModel):
     """A model of 8x8 digits, by whatever network: pictures are judged by scikit-learn's digits."""
 
-    feature_space = quality.FEATURE_SPACE
+    feature_space = judge.FEATURE_SPACE
 
     def judge(self, images: Array) -> NDArray[np.int64]:
         """Labels (images,) that a classifier fitted on the real digits reads off images (images, 1, 8, 8)."""
-        return quality.predict(torch.from_numpy(images))
+        return judge.predict(images)
 
     def features(self, images: Array) -> Array:
         """Grey values (images, 64) of 0 to 16."""
-        return quality.to_grey(torch.from_numpy(images))
+        return judge.to_grey(images)
 
     def reference(self) -> Reference:
         """All real digits: the network was trained on them, and there are no others."""
-        return quality.reference()
+        return judge.reference()
 
 
 class Digits(JudgedDigits):
@@ -48,7 +47,7 @@ class Digits(JudgedDigits):
         size = int(unet.config.sample_size)
         super().__init__("digits", unet, scheduler, (1, size, size), int(unet.config.num_classes))
 
-    def graph(self, scheduler: Any, steps: int) -> Graph:
-        """One denoising step with the scheduler's update, for `steps` steps, without a compiler."""
-        updates = linear_updates(scheduler, steps)
-        return digits_graph(self.unet, updates, initial_noise(scheduler, steps))
+    def graph(self, scheduler: Any, steps: int, begin: int = 0) -> Graph:
+        """One denoising step with the scheduler's update, for `steps` steps from `begin` on, without a compiler."""
+        updates = linear_updates(scheduler, steps, begin=begin)
+        return digits_graph(self.unet, updates, initial_noise(scheduler, steps, begin))
