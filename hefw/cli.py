@@ -127,7 +127,14 @@ def generate(
     ] = None,
     strength: Annotated[
         str | None,
-        typer.Option(metavar="X", help="How much of that picture is changed, 0 to 1 (default: the model's own)."),
+        typer.Option(
+            metavar="X",
+            help="How much of that picture is changed, 0 to 1 (default 0.8; 1 with a mask, or the model's own).",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Picture that is white where that picture is drawn anew; the rest stays."),
     ] = None,
     twin: Annotated[
         bool | None,
@@ -182,6 +189,7 @@ def generate(
         "guidance_scale": _real(guidance_scale),
         "init_image": init_image,
         "strength": _real(strength),
+        "mask": mask,
         "twin": twin,
         "refresh": refresh
         if every is None

@@ -298,6 +298,11 @@ class Config(BaseModel):
         description="how much of init_image is changed, from 0 to 1, or null (the model's own)",
         examples=[0.8],
     )
+    mask: FilePath | None = Field(
+        default=None,
+        description="the path of a picture that is white where init_image is drawn anew, or null",
+        examples=["mask.png"],
+    )
     steps: Annotated[StrictInt, Field(ge=1, le=MAX_STEPS)] | None = Field(
         default=None, description=f"an integer from 1 to {MAX_STEPS}, or null (the model's own)", examples=[10]
     )
@@ -387,6 +392,7 @@ class Config(BaseModel):
             "guidance_scale",
             "init_image",
             "strength",
+            "mask",
             "batch",
             "out",
         ):

@@ -130,11 +130,22 @@ class ProcessRecord(_Part):
     process: NonNegativeInt = Field(description="process id; equal ids are one process")
 
 
+class EditRecord(_Part):
+    """The picture that a run started from. Of it the server saw what it sees of any latent, and where it began."""
+
+    picture: tuple[int, int] = Field(description="(width, height) of the file, in pixels")
+    resized: bool = Field(description="scaled to the height and width of the model's images")
+    strength: float = Field(ge=0, le=1, description="share of the steps that was done")
+    begin: NonNegativeInt = Field(description="evaluations of the schedule that were left out at its beginning")
+    drawn: float = Field(ge=0, le=1, description="share of the pixels that was drawn anew: the white part of the mask")
+
+
 class RunRecord(_Part):
     """One run, as `run.json` holds it.
 
     Errors compare the final images with those of the plaintext twin (same seed): the largest absolute difference, and
-    the PSNR in dB for a data range of 2. They are null where there is no twin; the PSNR also where nothing differs.
+    the PSNR in dB for a data range of 2, of the pixels that were drawn. They are null where there is no twin; the PSNR
+    also where nothing differs.
     """
 
     hefw_record_version: Literal[1] = 1
@@ -147,6 +158,7 @@ class RunRecord(_Part):
     labels: tuple[NonNegativeInt, ...] = Field(description="one an image; none for a model that takes prompts")
     prompts: tuple[str, ...] = Field(description="one an image; none for a model that takes labels")
     evaluations: int = Field(ge=1, description="of the network, an image: the scheduler decides how many for its steps")
+    edit: EditRecord | None = Field(default=None, description="null where images were drawn from noise alone")
     shape: tuple[int, int, int, int] = Field(description="(count, channels, height, width) of the images")
     params: ParamsRecord
     seconds: SecondsRecord

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw import editing
 from hefw.backends.choose import with_capability
 from hefw.config import Config, check_labels, merge
 from hefw.core.errors import CapabilityError, ConfigError, ProtocolError
@@ -19,7 +20,7 @@ from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import check_every, unroll
 from hefw.models.base import PromptModel
-from hefw.protocol.client import Client
+from hefw.protocol.client import LATENT, Client
 from hefw.protocol.process import ServerProcess
 from hefw.request import request
 from hefw.running import Drawn, Protocol, Result, Run, load
@@ -56,6 +57,10 @@ def generate(
 def check(config: Config, model: Any) -> Protocol:
     """The protocol of a run; ConfigError if model and configuration do not go together."""
     wanted, name = config.protocol, model.name
+    if config.mask is not None and isinstance(model, PromptModel):
+        raise ConfigError(
+            f"model {name!r} takes no mask; leave it out, or use a model that takes labels, such as digits"
+        )
     if isinstance(model, PromptModel):
         if wanted == "end-to-end":
             raise ConfigError(
@@ -69,13 +74,12 @@ def check(config: Config, model: Any) -> Protocol:
         wanted = "update-only"
     else:
         given = [
-            key
-            for key in ("prompt", "negative_prompt", "guidance_scale", "init_image", "strength")
-            if getattr(config, key) not in (None, ())
+            key for key in ("prompt", "negative_prompt", "guidance_scale") if getattr(config, key) not in (None, ())
         ]
         if given:
             raise ConfigError(f"model {name!r} takes labels, not {given[0]}; for example --labels 0-{model.labels - 1}")
         check_labels(config.labels, model.labels, name)
+        editing.check(config, model, wanted == "update-only")
     protocol: Protocol = "update-only" if wanted == "update-only" else "end-to-end"
     if protocol == "end-to-end" and config.noise_prediction != "encrypted":
         raise ConfigError(
@@ -104,7 +108,7 @@ class EndToEnd(Run):
         """Draw, compare, record."""
         config, model = self.config, self.model
         scheduler = self.scheduler()
-        graph = model.graph(scheduler, self.steps)
+        graph = model.graph(scheduler, self.steps, **self.begun)
         start = self.start()
         self._check_refresh()
         every = graph.steps if config.refresh.name == "none" else config.refresh.every
@@ -125,10 +129,14 @@ class EndToEnd(Run):
                 batches = [slice(k, k + size) for k in range(0, len(start), size)]
                 for number, part in enumerate(batches):
 
-                    def watch(message: int, outputs: Mapping[str, Array], part: slice = part) -> None:
-                        states[message + 1, part] = model.latents(outputs)
+                    def watch(
+                        message: int, outputs: Mapping[str, Array], part: slice = part
+                    ) -> Mapping[str, Array] | None:
+                        states[message + 1, part] = kept = self.kept(message, model.latents(outputs), part)
+                        masked = self.edit is not None and self.edit.mask is not None
+                        return {LATENT: model.inputs(kept, self.asked[part])[LATENT]} if masked else None
 
-                    inputs = _with_history(graph, model.inputs(start[part], self.labels[part]))
+                    inputs = _with_history(graph, model.inputs(start[part], self.asked[part]))
                     client.generate(inputs, watch, (number, len(batches)), self._select)
                 client.close()
         seconds = time.perf_counter() - self.clock
@@ -138,7 +146,7 @@ class EndToEnd(Run):
             server.pid,
             graph.digest,
             type(scheduler).__name__,
-            model.decode(states[-1]),
+            self.decode(states[-1]),
             np.stack([model.decode(state) for state in states]),
             tuple(every * message for message in range(len(states))),
             graph.steps,
@@ -150,7 +158,7 @@ class EndToEnd(Run):
         return self.result(drawn, plain, time.perf_counter() - twinned)
 
     def _images(self) -> int:
-        return len(self.labels) if self.config.batch == "auto" else min(self.config.batch, len(self.labels))
+        return len(self.asked) if self.config.batch == "auto" else min(self.config.batch, len(self.asked))
 
     def _select(self, latents: Array) -> NDArray[np.bool_]:
         """The strategy's selection of latents (images, features) in the graph's order."""
@@ -166,11 +174,12 @@ class EndToEnd(Run):
             )
 
     def _twin(self, start: Array, evaluations: int) -> Array:
-        def watch(step: int, _: Array) -> None:
+        def watch(step: int, latents: Array) -> Array:
             self.progress(Progress("twin", step + 1, evaluations, f"step {step + 1} of {evaluations}"))
+            return self.kept(step, latents)
 
-        latents = self.model.twin(start, self.labels, self.scheduler(), self.steps, watch)
-        return np.asarray(self.model.decode(latents))
+        latents = self.model.twin(start, self.asked, self.scheduler(), self.steps, watch, **self.begun)
+        return self.decode(latents)
 
 
 def _with_history(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:

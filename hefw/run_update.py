@@ -43,14 +43,14 @@ class UpdateOnly(Run):
         client, graph = updating.client, updating.graph
         assert client is not None
         assert graph is not None  # the schedule has steps
-        states = updating.trajectory
+        states = [latents if k == 0 else self.kept(k - 1, latents) for k, latents in enumerate(updating.trajectory)]
         after = tuple(int(k) for k in np.unique(np.linspace(0, len(states) - 1, MOMENTS).round()))
         drawn = Drawn(
             client,
             updating.server,
             graph.digest,
             type(scheduler).__name__,
-            self.model.decode(latents),
+            self.decode(latents),
             np.stack([self.model.decode(states[k]) for k in after]),
             after,
             graph.steps,
@@ -58,16 +58,17 @@ class UpdateOnly(Run):
             time.perf_counter() - self.clock,
         )
         twinned = time.perf_counter()
-        plain = self.model.decode(self._draw(self.scheduler(), "twin", updating)) if config.twin else None
+        plain = self.decode(self._draw(self.scheduler(), "twin", updating)) if config.twin else None
         return self.result(drawn, plain, time.perf_counter() - twinned)
 
     def _draw(self, scheduler: object, stage: str, updating: Updating) -> Array:
         """Final latents by the model with a scheduler; random noise in its steps is fixed by the seed."""
         config, model = self.config, self.model
 
-        def watch(step: int, _: Array) -> None:
+        def watch(step: int, latents: Array) -> Array:
             total = updating.evaluations
             self.progress(Progress(stage, step + 1, total, f"evaluation {step + 1} of {total}"))
+            return self.kept(step, latents)
 
         with seeded(config.seed):
             if isinstance(model, PromptModel):
@@ -81,4 +82,4 @@ class UpdateOnly(Run):
                     config.strength,
                 )
                 return np.asarray(model.draw(wish, scheduler, watch))
-            return np.asarray(model.twin(self.start(), self.labels, scheduler, self.steps, watch))
+            return np.asarray(model.twin(self.start(), self.asked, scheduler, self.steps, watch, **self.begun))

@@ -143,11 +143,19 @@ class Run(ABC):
         initial = float(getattr(scheduler, "init_noise_sigma", 1.0))
         return self.noise() * initial if self.edit is None else self.edit.start(self.noise(), initial)
 
-    def kept(self, step: int, latents: Array, images: slice = slice(None)) -> Array | None:
-        """The latents of some of the images after a step, with what a mask keeps put back; None without a mask."""
-        if self.edit is None or self.edit.mask is None:
-            return None
-        return self.edit.keep(step, latents, self.noise()[images])
+    @property
+    def begun(self) -> dict[str, int]:
+        """Where the model is to begin, for `graph` and `twin` of one that can start from a picture."""
+        return {} if self.edit is None else {"begin": self.edit.noising.begin}
+
+    def decode(self, latents: Array) -> Array:
+        """Final images (images, channels, height, width), with the picture's own pixels where a mask keeps them."""
+        images = np.asarray(self.model.decode(latents))
+        return images if self.edit is None else self.edit.paste(images)
+
+    def kept(self, step: int, latents: Array, images: slice = slice(None)) -> Array:
+        """The latents of some of the images after a step, with what a mask keeps put back."""
+        return latents if self.edit is None else self.edit.keep(step, latents, self.noise()[images])
 
     def result(self, drawn: Drawn, plain: Array | None, twin_seconds: float) -> Result:
         """With the record of it all."""

@@ -197,7 +197,7 @@ class _Run:
         if not isinstance(model, PromptModel):
             return LabelSubject(model, scheduler, self.steps, self.seed, self.protocol == "update-only")
         if config.init_image is not None:
-            raise ConfigError("init_image: an audit draws from noise; leave init_image and strength out")
+            raise ConfigError("init_image: an audit draws from noise; leave init_image, strength and mask out")
         wish = Wish(config.prompt, self.steps, self.seed, config.negative_prompt, config.guidance_scale)
         return PromptSubject(model, scheduler, wish)
 

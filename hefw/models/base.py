@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from hefw.core.graph import Graph
 
 Array = NDArray[np.float64]
-Watch = Callable[[int, Array], None]
+#: Called with a step, from 0, and the latents after it; what it returns takes their place.
+Watch = Callable[[int, Array], "Array | None"]
 
 
 class Model(Protocol):
@@ -51,6 +52,19 @@ class Model(Protocol):
 
     def twin(self, latents: Array, labels: NDArray[np.int64], scheduler: Any, steps: int, watch: Watch) -> Array:
         """Final latents by the original network and scheduler in plaintext; `watch(step, latents)` after each step."""
+        ...
+
+
+@runtime_checkable
+class Editable(Protocol):
+    """A model that can start from a picture.
+
+    `graph(scheduler, steps, begin)` and `twin(latents, labels, scheduler, steps, watch, begin)` then take the index in
+    the scheduler's timesteps at which they begin; `twin` goes on with the latents that `watch` returns, if any.
+    """
+
+    def encode(self, images: Array) -> Array:
+        """Latents of pictures (images, channels, height, width), black -1 and white 1; by the key holder."""
         ...
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from hefw.core.errors import ConfigError
 from hefw.core.graph import Graph
 from hefw.models.base import Watch
-from hefw.models.schedules import converted
+from hefw.models.schedules import begin_at, converted
 
 Array = NDArray[np.float64]
 Loaded = TypeVar("Loaded")
@@ -41,13 +41,19 @@ class LabelModel:
         """A scheduler of class `kind` with the noise levels that the network was trained for."""
         return converted(self._scheduler, kind, options)
 
-    def graph(self, scheduler: Any, steps: int) -> Graph:
-        """One denoising step with the scheduler's update, for `steps` steps."""
+    def graph(self, scheduler: Any, steps: int, begin: int = 0) -> Graph:
+        """One denoising step with the scheduler's update, for `steps` steps from the timestep of index `begin` on."""
         from hefw.models.compiler.compile import compile  # a second or two, which a graph made by hand does not need
 
         shape, classes = self.latent_shape, self.labels
         return compile(
-            self.unet, shape, scheduler=scheduler, steps=steps, classes=classes, metadata={"model": self.name}
+            self.unet,
+            shape,
+            scheduler=scheduler,
+            steps=steps,
+            begin=begin,
+            classes=classes,
+            metadata={"model": self.name},
         )
 
     def inputs(self, latents: Array, labels: NDArray[np.int64]) -> dict[str, Array]:
@@ -70,22 +76,38 @@ class LabelModel:
         """Pictures of latents, black -1 and white 1; by the key holder, in the clear."""
         return latents
 
-    def twin(self, latents: Array, labels: NDArray[np.int64], scheduler: Any, steps: int, watch: Watch) -> Array:
+    def twin(
+        self, latents: Array, labels: NDArray[np.int64], scheduler: Any, steps: int, watch: Watch, begin: int = 0
+    ) -> Array:
         """The original network in float64 and the unmodified scheduler."""
-        unet = copy.deepcopy(self.unet).double()
-        sample, classes = torch.from_numpy(latents), torch.from_numpy(labels)
-        scheduler.set_timesteps(steps)
-        with torch.no_grad():
-            for step, timestep in enumerate(scheduler.timesteps):
-                prediction = unet(scheduler.scale_model_input(sample, timestep), timestep, classes).sample
-                sample = scheduler.step(prediction, timestep, sample).prev_sample
-                watch(step, sample.numpy())
-        return np.asarray(sample.numpy(), dtype=np.float64)
+        unet, classes = copy.deepcopy(self.unet).double(), torch.from_numpy(labels)
+        return sample(lambda x, t: unet(x, t, classes).sample, latents, scheduler, steps, watch, begin)
 
     def denoise(self, latents: torch.Tensor, timestep: float, labels: torch.Tensor) -> torch.Tensor:
         """The network's prediction in float32, with gradients to the latents (images, *latent_shape)."""
         prediction: torch.Tensor = self.unet(latents, timestep, labels).sample
         return prediction
+
+
+def sample(
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    latents: Array,
+    scheduler: Any,
+    steps: int,
+    watch: Watch,
+    begin: int = 0,
+) -> Array:
+    """Final latents by a network, `predict(latents, timestep)`, and an unmodified scheduler, as pipelines sample."""
+    x = torch.from_numpy(latents)
+    scheduler.set_timesteps(steps)
+    begin_at(scheduler, begin)
+    with torch.no_grad():
+        for step, timestep in enumerate(scheduler.timesteps[begin:]):
+            prediction = predict(scheduler.scale_model_input(x, timestep), timestep)
+            x = scheduler.step(prediction, timestep, x).prev_sample
+            changed = watch(step, x.numpy())
+            x = x if changed is None else torch.from_numpy(changed)
+    return np.asarray(x.numpy(), dtype=np.float64)
 
 
 def load_weights(model: str, pretrained: str | None, bundled: Path, load: Callable[[Path], Loaded]) -> Loaded:

@@ -78,12 +78,15 @@ class LinearUpdate:
             yield factor * eps
 
 
-def linear_updates(scheduler: Any, num_inference_steps: int, *, stochastic: bool = False) -> list[LinearUpdate]:
+def linear_updates(
+    scheduler: Any, num_inference_steps: int, *, begin: int = 0, stochastic: bool = False
+) -> list[LinearUpdate]:
     """The linear updates of all steps, in the order of sampling.
 
     Args:
         scheduler: a diffusers scheduler, of any prediction type. It is copied, not changed.
         num_inference_steps: number of steps asked of `set_timesteps`.
+        begin: index of the first step that is done: image-to-image begins later.
         stochastic: whether steps may add random noise; such updates have `noise` set.
 
     Returns:
@@ -94,7 +97,7 @@ def linear_updates(scheduler: Any, num_inference_steps: int, *, stochastic: bool
         SchedulerError: the scheduler is not linear, adds noise that is not allowed, or needs a history without end; the
             message names the scheduler and the option.
     """
-    return read_updates(_with_timesteps(scheduler, num_inference_steps), stochastic=stochastic)
+    return read_updates(with_timesteps(scheduler, num_inference_steps), begin, stochastic=stochastic)
 
 
 def one_step_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpdate]:
@@ -123,9 +126,30 @@ def one_step_updates(scheduler: Any, num_inference_steps: int) -> list[LinearUpd
     return updates
 
 
-def initial_noise(scheduler: Any, num_inference_steps: int) -> float:
-    """The standard deviation of x_T, which most schedulers know only once their timesteps are set."""
-    return float(getattr(_with_timesteps(scheduler, num_inference_steps), "init_noise_sigma", 1.0))
+def initial_noise(scheduler: Any, num_inference_steps: int, begin: int = 0) -> float:
+    """The standard deviation of the first latents.
+
+    It is that of x_T, which most schedulers know only once their timesteps are set, or where the schedule is begun
+    later, of latents of deviation 1 with the noise of that timestep.
+    """
+    ready = with_timesteps(scheduler, num_inference_steps)
+    return float(np.hypot(*noise_shares(ready, begin))) if begin else float(getattr(ready, "init_noise_sigma", 1.0))
+
+
+def noise_shares(scheduler: Any, index: int) -> tuple[float, float]:
+    """What `add_noise` takes of a latent and of noise, at one of the timesteps that are set."""
+    check_interface(scheduler, ("add_noise",))
+    scheduler = copy.deepcopy(scheduler)
+    begin_at(scheduler, index)
+    one, none = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    timesteps = scheduler.timesteps[index : index + 1]
+    return float(scheduler.add_noise(one, none, timesteps)), float(scheduler.add_noise(none, one, timesteps))
+
+
+def begin_at(scheduler: Any, begin: int) -> None:
+    """Tell a scheduler whose timesteps are set which of them comes first, as diffusers' pipelines do."""
+    if begin and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
 
 
 class Own:
@@ -303,8 +327,8 @@ class _Reader:
         `sample(k, previous)` is the latent given to step k, where `previous` is what the step before returned.
         """
         scheduler = _on_cpu(copy.deepcopy(self.scheduler))
-        if self.begin and getattr(scheduler, "begin_index", None) is None and hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(self.begin)
+        if getattr(scheduler, "begin_index", None) is None:
+            begin_at(scheduler, self.begin)
         torch.default_generator.manual_seed(0)
         # flow matching schedulers have no scale_model_input: their models take the latent as it is
         scale = getattr(scheduler, "scale_model_input", lambda x, t: x)
@@ -369,7 +393,7 @@ def check_interface(scheduler: Any, methods: tuple[str, ...]) -> None:
             )
 
 
-def _with_timesteps(scheduler: Any, num_inference_steps: int) -> Any:
+def with_timesteps(scheduler: Any, num_inference_steps: int) -> Any:
     """A copy with its timesteps set: schedulers keep counters and history, the caller's must not change."""
     check_interface(scheduler, ("set_timesteps", "step"))
     if num_inference_steps < 1:

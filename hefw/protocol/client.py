@@ -25,6 +25,7 @@ from hefw.protocol.parts import Mask, Part, rounded
 from hefw.protocol.wire import Message
 
 Array = NDArray[np.float64]
+Watch = Callable[[int, Mapping[str, Array]], "Mapping[str, Array] | None"]
 Select = Callable[[Array], Mask]  # latents (images, features) -> True where an entry must be encrypted
 
 #: The input that a strategy selects entries of, and the output that comes back as it.
@@ -125,16 +126,17 @@ class Client:
     def generate(
         self,
         inputs: Mapping[str, Array],
-        watch: Callable[[int, Mapping[str, Array]], None] | None = None,
+        watch: Watch | None = None,
         units: tuple[int, int] = (0, 1),
         select: Select | None = None,
     ) -> dict[str, Array]:
         """Run all steps for one batch and return the outputs of the last, public factors applied.
 
         `inputs` and outputs map names to (images, features), at most `interface.images` images. `watch(message,
-        outputs)` sees each message's decrypted outputs. `units` is (number of this batch, batches) for progress.
-        `select(latents)` says which of their entries are encrypted (True); the others are shown to the server, rounded
-        to 8 bits. Of those the ciphertexts hold what rounding left, so that no strategy changes the picture.
+        outputs)` sees each message's decrypted outputs; what it returns by name takes their place. `units` is (number
+        of this batch, batches) for progress. `select(latents)` says which of their entries are encrypted (True); the
+        others are shown to the server, rounded to 8 bits. Of those the ciphertexts hold what rounding left, so that no
+        strategy changes the picture.
         """
         interface = self.interface
         images = self._check_inputs(inputs)
@@ -158,10 +160,10 @@ class Client:
             answer = self._answer("result", self._step_progress(message, units))
             self.figures.seconds["evaluate"] += time.perf_counter() - started
             outputs = self._decrypt(answer, message, images)
+            if watch is not None:
+                outputs = {**outputs, **(watch(message, outputs) or {})}
             fed = {port.feedback: outputs[name] for name, port in interface.outputs.items() if port.feedback}
             current = advance(current, previous, fed)
-            if watch is not None:
-                watch(message, outputs)
         self._requests += 1
         return outputs
 

@@ -26,7 +26,8 @@ def render(record: RunRecord, pictures: Mapping[str, bytes]) -> str:
     Args:
         record: the run's record.
         pictures: files by name: images.png and steps.png; plain.png where there is a twin; server_view.png where the
-            server held ciphertext; levels.svg with levels-dark.svg where levels were used up.
+            server held ciphertext; levels.svg with levels-dark.svg where levels were used up; start.png where
+            a picture was given to start from.
     """
     return fill(
         TEMPLATE,

@@ -39,6 +39,16 @@ class RunResult(Protocol):
         ...
 
     @property
+    def source(self) -> NDArray[np.float64] | None:
+        """The picture that the run started from, as it was taken (channels, height, width), or None."""
+        ...
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """What of it was drawn anew (height, width), or None where that is all."""
+        ...
+
+    @property
     def record(self) -> RunRecord:
         """The run's record."""
         ...

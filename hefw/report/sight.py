@@ -149,6 +149,12 @@ def notes(record: RunRecord) -> list[str]:
                 "could learn more."
             )
         found.append(text)
+    if record.edit is not None and shown.get("latent"):
+        found.append(
+            "The run started from a picture: what was shown of its latents is that picture's with noise, and the same "
+            "noise at every step where a mask keeps it. From two steps the server can compute what was kept of the "
+            "picture wherever it was shown; the strategy full shows no entry."
+        )
     if any(entry.item.startswith(SELECTION) for entry in record.ledger.entries):
         found.append(
             "Which entries are encrypted is told in the clear. A strategy that selects them by the latent, as "

@@ -8,7 +8,7 @@ from typing import Any
 from hefw.record import RunRecord, SecondsRecord
 from hefw.report import levels
 from hefw.report.sight import SERVER, shares
-from hefw.report.words import counted, duration, listed, size
+from hefw.report.words import counted, duration, listed, share, size
 
 #: What the encrypted part of a run consists of. Weights are encoded while keys are made, or not at all.
 ENCRYPTED_PART = ("plan", "keygen", "select", "encrypt", "evaluate", "decrypt")
@@ -19,6 +19,7 @@ def summary(record: RunRecord) -> list[str]:
     sentences = [
         f"The model {record.model.name!r} drew {counted(record.count, 'image')} {schedule(record)} with the backend "
         f"{plugin(record, 'backend')!r}, {round_trips(record)}.",
+        *beginning(record),
         parties(record),
         sight(record),
         time(record),
@@ -30,6 +31,20 @@ def summary(record: RunRecord) -> list[str]:
             f"{record.max_abs_error:.2g}{psnr}; black is -1, white is 1."
         )
     return sentences
+
+
+def beginning(record: RunRecord) -> list[str]:
+    """What picture it started from, and what of it stayed; nothing where it started from noise."""
+    edit = record.edit
+    if edit is None:
+        return []
+    width, height = edit.picture
+    scaled = f", scaled from {width}x{height} to {record.shape[3]}x{record.shape[2]} pixels" if edit.resized else ""
+    kept = "; the mask kept the rest, whose pixels are the picture's own" if edit.drawn < 1 else ""
+    return [
+        f"It started from a picture{scaled}, with strength {edit.strength:g}, and drew {share(edit.drawn, 1)} of its "
+        f"pixels anew{kept}. Picture and mask never left the key holder; the server saw at which timestep it began."
+    ]
 
 
 def how(record: RunRecord) -> str:

@@ -6,6 +6,7 @@ import io
 import os
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from hefw.report import images, levels, page
@@ -13,7 +14,16 @@ from hefw.report.files import check_writable, put
 from hefw.report.result import RunResult
 from hefw.report.summary import how, unit
 
-FILES = ("images.png", "plain.png", "steps.png", "server_view.png", "levels.svg", "report.html", "run.json")
+FILES = (
+    "start.png",
+    "images.png",
+    "plain.png",
+    "steps.png",
+    "server_view.png",
+    "levels.svg",
+    "report.html",
+    "run.json",
+)
 
 __all__ = ["FILES", "check_writable", "write_run"]
 
@@ -22,8 +32,8 @@ def write_run(result: RunResult, out: str | os.PathLike[str]) -> list[Path]:
     """Write pictures, report.html and run.json: the names in FILES.
 
     There is plain.png only with a twin, server_view.png only if the server held ciphertext, levels.svg only if levels
-    were used up. Each file is whole or not there; run.json comes last, so a folder that has one holds one whole run.
-    Files of an earlier run in `out` are replaced.
+    were used up, start.png only where a picture was given to start from. Each file is whole or not there; run.json
+    comes last, so a folder that has one holds one whole run. Files of an earlier run in `out` are replaced.
 
     Returns:
         the paths of the files written.
@@ -46,6 +56,14 @@ def _contents(result: RunResult) -> dict[str, bytes]:
             banner=banner,
         ),
     }
+    if result.source is not None:
+        tiles, captions = [result.source], ["start"]
+        if result.mask is not None:
+            tiles.append(np.broadcast_to(2.0 * result.mask - 1, result.source.shape))
+            captions.append("mask: white is drawn anew")
+        drawn["start.png"] = images.grid(
+            np.stack(tiles), captions, title="What the key holder started from", banner=banner
+        )
     if result.plain is not None:
         title = "The same seed in plaintext"
         drawn["plain.png"] = images.grid(result.plain, record.captions, title=title, banner=banner)

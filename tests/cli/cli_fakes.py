@@ -58,6 +58,8 @@ class FakeResult:
     after: tuple[int, ...]
     server_view: tuple[bytes, ...]
     record: RunRecord
+    source: NDArray[np.float64] | None = None
+    mask: NDArray[np.bool_] | None = None
 
 
 def ledger_entry(

@@ -125,7 +125,7 @@ def test_every_option_wins_over_the_file(run: FakeRun, call: Call) -> None:
     words = (
         "generate run.toml --steps 6 --backend simulator --strategy full --scheduler euler --protocol end-to-end "
         "--noise-prediction plaintext --prompt 'a cat' --prompt 'a dog' --negative-prompt blurred --guidance-scale 7 "
-        "--init-image a.png --strength 0.5 --no-twin "
+        "--init-image a.png --strength 0.5 --mask b.png --no-twin "
         "--refresh bootstrap --every 3 --batch 2 --out x --allow-insecure --precision-db 40 "
         "--param ring_dimension=8192 --param modulus_bits=[60,40] --option width=16"
     )
@@ -142,6 +142,7 @@ def test_every_option_wins_over_the_file(run: FakeRun, call: Call) -> None:
             guidance_scale=7.0,
             init_image="a.png",
             strength=0.5,
+            mask="b.png",
             twin=False,
             refresh={"name": "bootstrap", "every": 3},
             labels=[7],

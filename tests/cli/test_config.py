@@ -67,6 +67,7 @@ def configs(draw: st.DrawFn) -> Config:
         guidance_scale=draw(st.none() | st.floats(0, 1000)),
         init_image=draw(st.none() | texts.filter(bool)),
         strength=draw(st.none() | st.floats(0, 1)),
+        mask=draw(st.none() | texts.filter(bool)),
         steps=draw(st.integers(1, 1000)),
         batch=draw(st.just("auto") | st.integers(1, 10**6)),
         seed=draw(st.integers(0, MAX_SEED)),
@@ -194,6 +195,7 @@ def test_defaults() -> None:
         "guidance_scale": None,
         "init_image": None,
         "strength": None,
+        "mask": None,
         "steps": None,
         "batch": "auto",
         "seed": 0,
@@ -394,9 +396,9 @@ def test_the_command_repeats_the_refresh(refresh: object, words: str) -> None:
         ({"protocol": "update-only", "twin": False}, "--labels 0-9,0-5", "--protocol update-only --no-twin"),
         ({"noise_prediction": "plaintext"}, "--labels 0-9,0-5", "--noise-prediction plaintext"),
         (
-            {"guidance_scale": 7.5, "init_image": "a b.png", "strength": 0.0},
+            {"guidance_scale": 7.5, "init_image": "a b.png", "strength": 0.0, "mask": "m.png"},
             "--labels 0-9,0-5",
-            "--guidance-scale 7.5 --init-image 'a b.png' --strength 0.0",
+            "--guidance-scale 7.5 --init-image 'a b.png' --strength 0.0 --mask m.png",
         ),
     ],
 )
