@@ -13,9 +13,9 @@ ADVICE = "pip install 'hefw[models]'"
 
 
 class DigitsOptions(Options):
-    """Options of the model `digits`."""
+    """Options of the model `digits` and its variants."""
 
-    #: A folder that `hefw train digits` wrote; the bundled weights if None.
+    #: A folder that `hefw train` wrote for the same variant; the bundled weights if None.
     pretrained: str | None = None
 
 
@@ -123,6 +123,7 @@ def hefw_models() -> list[Entry]:
             advice=ADVICE,
             training="hefw.models.digits.train:run",
         ),
+        _digits("distilled", "two steps that draw what fifty of `digits` do", training="distil"),
         Entry(
             "stable-diffusion",
             "hefw.models.stable_diffusion.model:StableDiffusion",
@@ -132,6 +133,19 @@ def hefw_models() -> list[Entry]:
             advice=ADVICE,
         ),
     ]
+
+
+def _digits(variant: str, summary: str, training: str = "") -> Entry:
+    """A variant of `digits`; `training` is the module that trains it, if it is not named after the variant."""
+    return Entry(
+        f"digits-{variant}",
+        f"hefw.models.digits.variants:{variant.title()}",
+        f"8x8 handwritten digits; {summary}",
+        options=DigitsOptions,
+        requires=NEEDS,
+        advice=ADVICE,
+        training=f"hefw.models.digits.{training or variant}:run",
+    )
 
 
 @hookimpl

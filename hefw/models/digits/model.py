@@ -12,6 +12,7 @@ from hefw.models.base import Reference
 from hefw.models.digits import judge
 from hefw.models.digits.graph import digits_graph
 from hefw.models.digits.train import BUNDLED, load
+from hefw.models.digits.unet import LabelledUNet
 from hefw.models.labelled import LabelModel, load_weights
 from hefw.models.plugin import DigitsOptions
 from hefw.models.schedules import initial_noise, linear_updates
@@ -37,15 +38,21 @@ class JudgedDigits(LabelModel):
         return judge.reference()
 
 
-class Digits(JudgedDigits):
+class PatchDigits(JudgedDigits):
+    """By a network on 2x2 patches, whose configuration says for which pictures and labels it is."""
+
+    def __init__(self, name: str, unet: LabelledUNet, scheduler: Any) -> None:
+        size = int(unet.config.sample_size)
+        super().__init__(name, unet, scheduler, (1, size, size), int(unet.config.num_classes))
+
+
+class Digits(PatchDigits):
     """8x8 handwritten digits, by a UNet of squares and affine maps only."""
 
     unet: Any
 
     def __init__(self, options: DigitsOptions) -> None:
-        unet, scheduler = load_weights("digits", options.pretrained, BUNDLED, load)
-        size = int(unet.config.sample_size)
-        super().__init__("digits", unet, scheduler, (1, size, size), int(unet.config.num_classes))
+        super().__init__("digits", *load_weights("digits", options.pretrained, BUNDLED, load))
 
     def graph(self, scheduler: Any, steps: int, begin: int = 0) -> Graph:
         """One denoising step with the scheduler's update, for `steps` steps from `begin` on, without a compiler."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import DDIMScheduler
 from torch.nn import functional
 
 from hefw.core.errors import ConfigError
-from hefw.models.digits.unet import DigitsUNet
+from hefw.models.digits.unet import DigitsUNet, LabelledUNet
 from hefw.models.training import Progress, Recipe, existing, fit, one_thread, range_penalty, save, seeded
+
+Network = TypeVar("Network", bound=LabelledUNet)
 
 DEFAULT_ITERATIONS = 26_000
 BATCH = 128
@@ -51,9 +55,20 @@ def load(folder: str | Path = BUNDLED) -> tuple[DigitsUNet, DDIMScheduler]:
     Raises:
         FileNotFoundError: there is no such folder.
     """
+    return load_as(DigitsUNet, folder)
+
+
+def load_as(kind: type[Network], folder: str | Path) -> tuple[Network, DDIMScheduler]:
+    """The network of a class (float32, eval mode) and scheduler of a folder; FileNotFoundError if it is not there."""
     name = existing(folder)
-    model = DigitsUNet.from_pretrained(name, use_safetensors=True)
-    return model.eval(), DDIMScheduler.from_pretrained(name)
+    network: Network = kind.from_pretrained(name, use_safetensors=True)
+    return network.eval(), DDIMScheduler.from_pretrained(name)
+
+
+def no_data(model: str, data: Path | None) -> None:
+    """ConfigError if a folder of training data is given to a model of scikit-learn's digits."""
+    if data is not None:
+        raise ConfigError(f"--data {str(data)!r}: model {model!r} is trained on scikit-learn's digits; leave it out")
 
 
 def run(
@@ -65,8 +80,7 @@ def run(
     progress: Progress | None = None,
 ) -> None:
     """`hefw train digits`: see `hefw.models.training.Training`."""
-    if data is not None:
-        raise ConfigError(f"--data {str(data)!r}: model 'digits' is trained on scikit-learn's digits; leave it out")
+    no_data("digits", data)
     model = train(DEFAULT_ITERATIONS if iterations is None else iterations, seed=seed, progress=progress)
     save(out, model, make_scheduler())
 
@@ -91,26 +105,39 @@ def train(
     Returns:
         the moving average of the weights, in eval mode.
     """
+    return train_network(
+        lambda: DigitsUNet(channels=channels), iterations, LEARNING_RATE, seed=seed, minutes=minutes, progress=progress
+    )
+
+
+def train_network(
+    make: Callable[[], Network],
+    iterations: int,
+    learning_rate: float,
+    *,
+    seed: int,
+    minutes: float | None = None,
+    progress: Progress | None = None,
+) -> Network:
+    """Train any such network on the digits, as `train` does; `make` may draw its weights from torch's generator."""
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: expected at least 1")
     scheduler = make_scheduler()
     images, labels = load_images()
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
-    def loss(model: DigitsUNet, iteration: int, generator: torch.Generator) -> torch.Tensor:
-        return _loss(model, scheduler, images, labels, iteration, generator)
+    def loss(network: LabelledUNet, iteration: int, generator: torch.Generator) -> torch.Tensor:
+        return _loss(network, scheduler, images, labels, iteration, generator)
 
     with one_thread():
-        model = seeded(seed, lambda: DigitsUNet(channels=channels))
-        recipe = Recipe(iterations, LEARNING_RATE)
-        trained: DigitsUNet = fit(
-            model, loss, recipe, seed=seed, progress=progress, go_on=lambda: time.monotonic() < until
+        recipe = Recipe(iterations, learning_rate)
+        return fit(
+            seeded(seed, make), loss, recipe, seed=seed, progress=progress, go_on=lambda: time.monotonic() < until
         )
-    return trained
 
 
 def _loss(
-    model: DigitsUNet,
+    model: LabelledUNet,
     scheduler: DDIMScheduler,
     images: torch.Tensor,
     labels: torch.Tensor,

@@ -62,7 +62,95 @@ class TimeBiases(nn.Module):  # type: ignore[misc]
         return [head(hidden) for head in self.heads]
 
 
-class DigitsUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class LabelledUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """A class-conditional v-prediction network for small grey images, on 2x2 patches; timestep and label add biases.
+
+    A network of its own makes its layers, calls `condition`, and says in `on_patches` how they follow each other.
+    """
+
+    inp: nn.Conv2d
+
+    def condition(self, widths: tuple[int, ...], classes: int, embedding: int, hidden: int, minimum: float) -> None:
+        """Make T_k, L_k and the quadratic activation of each stage k of `widths` channels."""
+        self.widths = widths
+        self.time = TimeBiases(widths, embedding, hidden)
+        self.labels = nn.ModuleList(nn.Embedding(classes, width) for width in widths)
+        for table in self.labels:
+            nn.init.normal_(table.weight, std=0.3)
+        self.activations = nn.ModuleList(QuadraticActivation(width, minimum) for width in widths)
+
+    def on_patches(self, patches: torch.Tensor, biases: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """v as patches, and everything that goes through a square.
+
+        Patches are (batch, 4, height / 2, width / 2); `biases` is T_k(t) + L_k[y], (batch, channels, 1, 1) each.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how its layers follow each other")
+
+    def time_biases(self, timestep: int | torch.Tensor) -> list[torch.Tensor]:
+        """T_0(t), T_1(t), ... of one timestep: tensors of shape (channels,)."""
+        steps = torch.as_tensor(timestep, device=self.inp.weight.device).reshape(-1)
+        if steps.numel() != 1:
+            raise ValueError(f"time_biases takes one timestep, got {steps.numel()}")
+        return [bias[0] for bias in self.time(steps)]
+
+    def label_tables(self) -> list[torch.Tensor]:
+        """L_0, L_1, ...: tensors of shape (num_classes, channels)."""
+        return [table.weight for table in self.labels]
+
+    def preactivations(
+        self, sample: torch.Tensor, timestep: int | torch.Tensor, class_labels: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """What goes through squares, (batch, channels, height, width) each. Arguments are those of `forward`."""
+        return self.forward_with_preactivations(sample, timestep, class_labels)[1]
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: int | torch.Tensor,
+        class_labels: torch.Tensor,
+        return_dict: bool = True,
+    ) -> UNet2DOutput | tuple[torch.Tensor]:
+        """Predict v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) image (Salimans and Ho 2022, appendix D).
+
+        Args:
+            sample: noisy images, (batch, 1, sample_size, sample_size), pixels in [-1, 1] plus noise.
+            timestep: an integer, a 0-d tensor, or a tensor (batch,), counted as the scheduler does.
+            class_labels: integers (batch,) below num_classes.
+            return_dict: return a `UNet2DOutput` instead of a tuple.
+
+        Returns:
+            v of the same shape as sample.
+        """
+        v, _ = self.forward_with_preactivations(sample, timestep, class_labels)
+        return UNet2DOutput(sample=v) if return_dict else (v,)
+
+    def forward_with_preactivations(
+        self, sample: torch.Tensor, timestep: int | torch.Tensor, class_labels: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """v and the pre-activations in one pass; arguments are those of `forward`."""
+        size = self.config.sample_size
+        if sample.ndim != 4 or tuple(sample.shape[1:]) != (1, size, size):
+            raise ValueError(f"sample of shape {tuple(sample.shape)}: expected (batch, 1, {size}, {size})")
+        if tuple(class_labels.shape) != (sample.shape[0],):
+            raise ValueError(f"class_labels of shape {tuple(class_labels.shape)}: expected ({sample.shape[0]},)")
+        steps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        if steps.numel() not in (1, sample.shape[0]):
+            raise ValueError(f"timestep with {steps.numel()} entries: expected 1 or {sample.shape[0]}")
+        biases = [
+            (time_bias + table(class_labels))[:, :, None, None]
+            for time_bias, table in zip(self.time(steps), self.labels, strict=True)
+        ]
+        v, z = self.on_patches(functional.pixel_unshuffle(sample, PATCH), biases)
+        return functional.pixel_shuffle(v, PATCH), z
+
+
+def check_sample_size(size: int) -> None:
+    """ValueError if images of this size have no 2x2 patches in two resolutions."""
+    if size % (2 * PATCH):
+        raise ValueError(f"sample_size={size}: expected a multiple of {2 * PATCH}")
+
+
+class DigitsUNet(LabelledUNet):
     """Class-conditional v-prediction UNet for 8x8 grey images in two resolutions (4x4 and 2x2, on 2x2 patches).
 
     Five affine regions and four quadratic activations; timestep and label only ever add a bias per channel:
@@ -93,84 +181,23 @@ class DigitsUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         minimum_quadratic: float = 0.1,
     ) -> None:
         super().__init__()
-        if sample_size % (2 * PATCH):
-            raise ValueError(f"sample_size={sample_size}: expected a multiple of {2 * PATCH}")
+        check_sample_size(sample_size)
         patch_channels = PATCH * PATCH
-        self.widths = (channels, 2 * channels, 2 * channels, channels)
         self.inp = nn.Conv2d(patch_channels, channels, 3, padding=1)
         self.down = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
         self.mid = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
         self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
         self.skip = nn.Conv2d(channels, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, patch_channels, 3, padding=1)
-        self.time = TimeBiases(self.widths, time_embedding_width, time_hidden_width)
-        self.labels = nn.ModuleList(nn.Embedding(num_classes, width) for width in self.widths)
-        for table in self.labels:
-            nn.init.normal_(table.weight, std=0.3)
-        self.activations = nn.ModuleList(QuadraticActivation(width, minimum_quadratic) for width in self.widths)
+        widths = (channels, 2 * channels, 2 * channels, channels)
+        self.condition(widths, num_classes, time_embedding_width, time_hidden_width, minimum_quadratic)
 
-    def time_biases(self, timestep: int | torch.Tensor) -> list[torch.Tensor]:
-        """T_0(t) ... T_3(t) of one timestep: four tensors of shape (channels,)."""
-        steps = torch.as_tensor(timestep, device=self.inp.weight.device).reshape(-1)
-        if steps.numel() != 1:
-            raise ValueError(f"time_biases takes one timestep, got {steps.numel()}")
-        return [bias[0] for bias in self.time(steps)]
-
-    def label_tables(self) -> list[torch.Tensor]:
-        """L_0 ... L_3: four tensors of shape (num_classes, channels)."""
-        return [table.weight for table in self.labels]
-
-    def preactivations(
-        self, sample: torch.Tensor, timestep: int | torch.Tensor, class_labels: torch.Tensor
-    ) -> list[torch.Tensor]:
-        """z_0 ... z_3, the inputs of the four quadratic activations, each (batch, channels, height, width).
-
-        Arguments are those of `forward`.
-        """
-        return self.forward_with_preactivations(sample, timestep, class_labels)[1]
-
-    def forward(
-        self,
-        sample: torch.Tensor,
-        timestep: int | torch.Tensor,
-        class_labels: torch.Tensor,
-        return_dict: bool = True,
-    ) -> UNet2DOutput | tuple[torch.Tensor]:
-        """Predict v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) image (Salimans and Ho 2022, appendix D).
-
-        Args:
-            sample: noisy images, (batch, 1, sample_size, sample_size), pixels in [-1, 1] plus noise.
-            timestep: an integer, a 0-d tensor, or a tensor (batch,), counted as the scheduler does.
-            class_labels: integers (batch,) below num_classes.
-            return_dict: return a `UNet2DOutput` instead of a tuple.
-
-        Returns:
-            v of the same shape as sample.
-        """
-        v, _ = self.forward_with_preactivations(sample, timestep, class_labels)
-        return UNet2DOutput(sample=v) if return_dict else (v,)
-
-    def forward_with_preactivations(
-        self, sample: torch.Tensor, timestep: int | torch.Tensor, class_labels: torch.Tensor
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """v and z_0 ... z_3 in one pass; arguments are those of `forward`."""
-        size = self.config.sample_size
-        if sample.ndim != 4 or tuple(sample.shape[1:]) != (1, size, size):
-            raise ValueError(f"sample of shape {tuple(sample.shape)}: expected (batch, 1, {size}, {size})")
-        if tuple(class_labels.shape) != (sample.shape[0],):
-            raise ValueError(f"class_labels of shape {tuple(class_labels.shape)}: expected ({sample.shape[0]},)")
-        steps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
-        if steps.numel() not in (1, sample.shape[0]):
-            raise ValueError(f"timestep with {steps.numel()} entries: expected 1 or {sample.shape[0]}")
-        biases = [
-            (time_bias + table(class_labels))[:, :, None, None]
-            for time_bias, table in zip(self.time(steps), self.labels, strict=True)
-        ]
+    def on_patches(self, patches: torch.Tensor, biases: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """v, and z_0 ... z_3."""
         act = self.activations
-        z0 = self.inp(functional.pixel_unshuffle(sample, PATCH)) + biases[0]
+        z0 = self.inp(patches) + biases[0]
         a0 = act[0](z0)
         z1 = self.down(a0) + biases[1]
         z2 = z1 + self.mid(act[1](z1)) + biases[2]
         z3 = self.up(act[2](z2)) + self.skip(a0) + biases[3]
-        v = functional.pixel_shuffle(self.out(act[3](z3)), PATCH)
-        return v, [z0, z1, z2, z3]
+        return self.out(act[3](z3)), [z0, z1, z2, z3]
