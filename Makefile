@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BACKENDS := $(VENV)/.backends
 DEMO := demo
+QUALITY := hefw-quality
 # One version, written once. Torch comes first and by this very requirement, so that an index which offers a CPU build is used.
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
@@ -52,8 +53,9 @@ check: setup  ## Linter, format, types, documentation
 	$(BIN)/mypy
 	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
-quality: setup  ## Judge the pictures, drawn in plaintext and on ciphertext
-	$(BIN)/hefw quality
+quality: setup  ## Judge the pictures of every model, in plaintext and with the noise of CKKS
+	$(BIN)/hefw quality --all --samples 300 --simulated 4 --encrypted 0 --out $(QUALITY)
+	@echo "All on one page: $(QUALITY)/all.html"
 
 docs: setup  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --site-dir site
@@ -63,5 +65,5 @@ bench: setup  ## Run the benchmarks
 	$(BIN)/python -m benchmarks.step
 
 clean:  ## Remove what the other targets made, .venv too
-	rm -rf $(VENV) $(DEMO) site build dist hefw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(DEMO) $(QUALITY) site build dist hefw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find hefw tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
