@@ -1,30 +1,25 @@
 """What is computed, free of any layout: a small DAG of affine regions, polynomials and sums over named inputs.
 
 A graph describes one denoising step for every step of a schedule: weights are shared by all steps; biases and the
-factors of identity terms have a row a step. It is one file: safetensors, with the structure as JSON in its header.
+factors of identity terms have a row a step. `graph_file` keeps it as one file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from hefw.core.errors import GraphError
 from hefw.core.files import write_atomically
 from hefw.core.sparse import SparseMatrix
 
-FORMAT_VERSION = 1
 Array = NDArray[np.float64]
 Values = dict[str, Array]  # node name -> (images, features)
 Perturb = Callable[[str, Array], Array]
@@ -160,36 +155,22 @@ class Graph:
     @cached_property
     def digest(self) -> str:
         """32 hexadecimal digits that identify structure, weights and schedule (not metadata)."""
-        structure, tensors = _serialise(replace(self, metadata={}))
-        state = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
-        for key in sorted(tensors):
-            state.update(key.encode())
-            state.update(np.ascontiguousarray(tensors[key]).tobytes())
-        return state.hexdigest()[:32]
+        from hefw.core.graph_file import digest
+
+        return digest(self)
 
     def save(self, path: Path) -> None:
         """Write the file atomically."""
-        structure, tensors = _serialise(self)
-        data = safetensors.numpy.save(tensors, metadata={"hefw": json.dumps(structure)})
-        write_atomically(Path(path), data)
+        from hefw.core.graph_file import to_bytes
+
+        write_atomically(Path(path), to_bytes(self))
 
     @staticmethod
     def load(path: Path) -> Graph:
         """Read a graph file; GraphError if it is missing, not one, or inconsistent."""
-        try:
-            with safetensors.safe_open(str(path), framework="np") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise GraphError(f"{path} is not a readable graph file: {error}") from None
-        if "hefw" not in metadata:
-            raise GraphError(f"{path} is a safetensors file, but not a hefw graph; make one with Graph.save")
-        try:
-            return _deserialise(json.loads(metadata["hefw"]), tensors)
-        except GraphError as error:
-            raise GraphError(f"{path}: {error}") from None
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise GraphError(f"{path} is not a valid graph: {error!r}") from None
+        from hefw.core.graph_file import read
+
+        return read(Path(path))
 
 
 def advance(current: Mapping[str, Array], previous: Mapping[str, str | None], fed: Mapping[str, Array]) -> Values:
@@ -309,97 +290,3 @@ def _check_node(graph: Graph, node: Node, steps: int) -> None:
         not node.sources or any(features(graph.nodes[name]) != width for name in node.sources)
     ):
         raise GraphError(f"sum {node.name!r} of {width} entries needs at least one source, all of as many")
-
-
-def _serialise(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    tensors: dict[str, NDArray[Any]] = {}
-
-    def store(key: str, array: NDArray[Any]) -> str:
-        narrow = array.astype(np.float32) if array.dtype == np.float64 else array.astype(np.int32)
-        kept = narrow if (narrow == array).all() else array  # float32 only where nothing is lost
-        tensors[key] = np.ascontiguousarray(kept)  # safetensors writes others in the wrong order
-        return key
-
-    nodes = []
-    for name, node in graph.nodes.items():
-        item: dict[str, Any] = {"kind": type(node).__name__, "name": name, "shape": list(node.shape)}
-        if isinstance(node, Input):
-            item |= {"once": node.once, "previous": node.previous}
-        elif isinstance(node, Affine):
-            item["bias"] = store(f"{name}.bias", node.bias)
-            item["terms"] = []
-            for k, term in enumerate(node.terms):
-                stem = f"{name}.{k}"
-                item["terms"].append(
-                    {
-                        "source": term.source,
-                        "shape": list(term.matrix.shape),
-                        "row": store(f"{stem}.row", term.matrix.row),
-                        "column": store(f"{stem}.column", term.matrix.column),
-                        "values": store(f"{stem}.values", term.matrix.values),
-                        "factors": None if term.factors is None else store(f"{stem}.factors", term.factors),
-                    }
-                )
-        elif isinstance(node, Polynomial):
-            item |= {"source": node.source, "coefficients": store(f"{name}.coefficients", node.coefficients)}
-        else:
-            item["sources"] = list(node.sources)
-        nodes.append(item)
-    structure = {
-        "format": FORMAT_VERSION,
-        "nodes": nodes,
-        "outputs": {
-            name: {"node": o.node, "feedback": o.feedback, "factors": store(f"output.{name}", o.factors)}
-            for name, o in graph.outputs.items()
-        },
-        "timesteps": [float(t) for t in graph.timesteps],
-        "calibration": {name: store(f"calibration.{name}", a) for name, a in graph.calibration.items()},
-        "metadata": dict(graph.metadata),
-    }
-    return structure, tensors
-
-
-def _deserialise(structure: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Graph:
-    if structure["format"] != FORMAT_VERSION:
-        raise GraphError(
-            f"graph format {structure['format']} is not supported; this hefw reads format {FORMAT_VERSION}"
-        )
-
-    def real(key: str) -> Array:
-        return tensors[key].astype(np.float64)
-
-    nodes: dict[str, Node] = {}
-    for item in structure["nodes"]:
-        name, shape, kind = item["name"], tuple(item["shape"]), item["kind"]
-        node: Node
-        if kind == "Input":
-            node = Input(name, shape, item["once"], item["previous"])
-        elif kind == "Affine":
-            terms = tuple(
-                LinearTerm(
-                    term["source"],
-                    SparseMatrix.from_entries(
-                        (term["shape"][0], term["shape"][1]),
-                        tensors[term["row"]].astype(np.int64),
-                        tensors[term["column"]].astype(np.int64),
-                        real(term["values"]),
-                    ),
-                    None if term["factors"] is None else real(term["factors"]),
-                )
-                for term in item["terms"]
-            )
-            node = Affine(name, shape, terms, real(item["bias"]))
-        elif kind == "Polynomial":
-            node = Polynomial(name, shape, item["source"], real(item["coefficients"]))
-        elif kind == "Sum":
-            node = Sum(name, shape, tuple(item["sources"]))
-        else:
-            raise GraphError(f"node {name!r} is of unknown kind {kind!r}")
-        nodes[name] = node
-    return Graph(
-        nodes,
-        {n: Output(o["node"], real(o["factors"]), o["feedback"]) for n, o in structure["outputs"].items()},
-        tuple(float(t) for t in structure["timesteps"]),
-        {name: real(key) for name, key in structure["calibration"].items()},
-        dict(structure["metadata"]),
-    )
