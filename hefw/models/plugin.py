@@ -123,6 +123,7 @@ def hefw_models() -> list[Entry]:
             advice=ADVICE,
             training="hefw.models.digits.train:run",
         ),
+        _digits("shallow", "two squares and three affine regions, for the smallest ring"),
         _digits("distilled", "two steps that draw what fifty of `digits` do", training="distil"),
         Entry(
             "stable-diffusion",

@@ -115,7 +115,7 @@ def load(folder: str | Path = BUNDLED) -> tuple[AttentionUNet, object]:
 
 def begun() -> AttentionUNet:
     """A new network that has the layers of the bundled `digits` but its middle, so that training takes minutes."""
-    network = AttentionUNet()
+    network: AttentionUNet = AttentionUNet()
     layers = {name: tensor for name, tensor in load_digits()[0].state_dict().items() if not name.startswith("mid.")}
     network.load_state_dict(network.state_dict() | layers)
     return network

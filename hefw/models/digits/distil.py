@@ -31,8 +31,8 @@ def run(
 ) -> None:
     """`hefw train digits-distilled`: see `hefw.models.training.Training`."""
     no_data("digits-distilled", data)
-    student = distil(DEFAULT_ITERATIONS if iterations is None else iterations, seed=seed, progress=progress)
-    save(out, student, make_scheduler())
+    count = DEFAULT_ITERATIONS if iterations is None else iterations
+    save(out, distil(count, seed=seed, trajectories=TRAJECTORIES, progress=progress), make_scheduler())
 
 
 def distil(
@@ -64,9 +64,10 @@ def distil(
                 total = total + PENALTY * range_penalty(z)
             return total
 
-        student = seeded(seed, lambda: DigitsUNet(channels=teacher.config.channels))
+        student: DigitsUNet = seeded(seed, lambda: DigitsUNet(channels=teacher.config.channels))
         student.load_state_dict(teacher.state_dict())
-        return fit(student, loss, Recipe(iterations, LEARNING_RATE), seed=seed, progress=progress)
+        student = fit(student, loss, Recipe(iterations, LEARNING_RATE), seed=seed, progress=progress)
+    return student
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

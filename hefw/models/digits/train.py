@@ -105,9 +105,10 @@ def train(
     Returns:
         the moving average of the weights, in eval mode.
     """
-    return train_network(
+    trained: DigitsUNet = train_network(
         lambda: DigitsUNet(channels=channels), iterations, LEARNING_RATE, seed=seed, minutes=minutes, progress=progress
     )
+    return trained
 
 
 def train_network(
