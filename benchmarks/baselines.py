@@ -11,9 +11,10 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.core.diagonals import LinearCost, transform
 from hefw.core.graph import Affine, Graph, Polynomial, features
 from hefw.core.layout import Layout, next_power_of_two, periodic
-from hefw.core.linear import LinearCost, Transform, transform
+from hefw.core.linear import Transform
 from hefw.core.program import Program, SquareOp
 from hefw.core.runner import Runner
 

@@ -9,6 +9,7 @@ Conventions: *level* is the number of rescales that remain. Scales are exact and
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import platform
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Relative difference up to which two scales count as equal (they differ by float rounding only).
 SCALE_TOLERANCE = 1e-9
+#: Products that are summed in one call.
+MOST_PRODUCTS = 64
 KEY_KINDS = ("relinearisation", "conjugation", "rotation", "bootstrap")
 
 
@@ -455,6 +458,14 @@ class Evaluator(ABC):
         self.counts["add"] += len(pairs) - 1
         return Ciphertext(self._multiply_accumulate(pairs), first.level, scale, first.size)
 
+    def sum_of_products(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
+        """`multiply_accumulate` of many pairs, few of them in memory at once: plaintexts may be made on the way."""
+        remaining = iter(pairs)
+        total = self.multiply_accumulate(list(itertools.islice(remaining, MOST_PRODUCTS)))
+        while some := list(itertools.islice(remaining, MOST_PRODUCTS)):
+            total = self.add_into(total, self.multiply_accumulate(some))
+        return total
+
     def mul(self, a: Ciphertext, b: Ciphertext, *, relinearise: bool = True) -> Ciphertext:
         """a * b of two ciphertexts; the level stays, the scale is the product, the size is 3 until relinearised."""
         scale = self._product("mul", a, b)
@@ -568,7 +579,7 @@ class Evaluator(ABC):
         for groups in transform.outputs:
             total: Ciphertext | None = None
             for group in groups:
-                inner = self.multiply_accumulate([(rotated[t.source][t.baby], weights[t.weight]) for t in group.terms])
+                inner = self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
                 inner = self.rotate(inner, group.giant)
                 total = inner if total is None else self.add_into(total, inner)
             if total is None:

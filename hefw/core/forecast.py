@@ -34,13 +34,18 @@ Origin = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Work:
-    """Counted operations of one affine region, per step: what its cost and noise depend on."""
+    """Counted operations of one affine region, per step: what its cost and noise depend on.
+
+    Of its products `constants` have one number for all slots, and `encoded` a vector that is encoded at every use.
+    """
 
     rotations: int
     products: int
     output_ciphertexts: int
     diagonals: Mapping[str, float]  # per source: products that reach one entry; a constant rounds 1 / slots as much
     giants: float
+    constants: int = 0
+    encoded: int = 0
 
 
 NO_WORK = Work(0, 0, 0, {}, 0)

@@ -42,6 +42,11 @@ class Layout:
         return int(self.positions.shape[0])
 
     @property
+    def slots(self) -> int:
+        """Slots of a ciphertext."""
+        return self.width * self.batch
+
+    @property
     def width(self) -> int:
         """Positions in one ciphertext."""
         return int(self.positions.shape[1])
@@ -104,8 +109,14 @@ class Layout:
 
     def spread(self, values: NDArray[np.float64]) -> NDArray[Any]:
         """One (features,) at every position, the same for all images: (ciphertexts, slots)."""
-        padded = np.append(values, 0.0)  # position -1 is zero
-        slots = np.repeat(padded[self.positions], self.batch, axis=1)
+        return np.stack([np.broadcast_to(self.broadcast(values, k), self.slots) for k in range(self.ciphertexts)])
+
+    def broadcast(self, values: NDArray[np.float64], ciphertext: int) -> NDArray[Any] | float:
+        """The slots (slots,) of one ciphertext of `spread`, or one number where all agree: cheaper to encode."""
+        positions = np.append(values, 0.0)[self.positions[ciphertext]]  # position -1 is zero
+        if not self.pairs and (positions == positions[0]).all():
+            return float(positions[0])
+        slots = np.repeat(positions, self.batch)
         return slots * np.tile(1 + self._imaginary, self.width) if self.pairs else slots
 
     @property

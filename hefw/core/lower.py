@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from hefw.core.backend import Backend, Bootstrapping, KeyManifest
 from hefw.core.combination import is_combination, lower_combination
 from hefw.core.errors import LoweringError, ParameterError
-from hefw.core.forecast import Work
-from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features, sources
-from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
-from hefw.core.linear import LinearCost, Transform, transform
+from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, sources
+from hefw.core.layout import Layout, next_power_of_two
+from hefw.core.layouts import NOMINAL_PRIMES, BuiltRegion, build_regions, choose, messages, smallest_period, work_of
+from hefw.core.linear import Transform
 from hefw.core.normalise import centre_squares, normalise
-from hefw.core.once import once_nodes, once_terms
 from hefw.core.params import CkksParams, Resolved, max_log_qp
 from hefw.core.plan import SCALES, Costs, Frame, Plan, Planner
 from hefw.core.program import Interface, LinearOp, Op, Port, Program, Refresh, Scalar, SquareOp
@@ -38,8 +37,6 @@ BOOTSTRAP_LEVELS = range(2, 16)
 LIFT_BITS = 16
 #: Room for values off the calibration before bootstrapping, beyond which it fails.
 BOOTSTRAP_HEADROOM = 2.0
-#: Primes at which operations are compared before the plan is known.
-NOMINAL_PRIMES = 5
 
 
 @dataclass(frozen=True)
@@ -48,9 +45,9 @@ class Request:
 
     `precision_db` is the PSNR wanted against plaintext over the whole schedule, in dB (data range 2). `params` fixes
     the modulus chain instead of planning it; `ring_dimension` fixes N alone. `every` steps are done from one message;
-    with `bootstrap` all are, and the server gives levels back after every so many. `images` wanted at once limit the
-    slots that are bootstrapped, whose number decides what that costs. `pairs` has two images share each slot; None:
-    where it costs less for so many images.
+    with `bootstrap` all are, and the server gives levels back after every so many. `images` are wanted in one go: the
+    layouts are those that cost least for so many. `pairs` has two images share each slot; None: where it costs less
+    for so many images. `places` fixes how many places for images a ciphertext has, a power of two.
     """
 
     precision_db: float = DEFAULT_PRECISION_DB
@@ -61,23 +58,13 @@ class Request:
     bootstrap: bool = False
     images: int = 1
     pairs: bool | None = None
+    places: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.precision_db <= MAXIMUM_PRECISION_DB:
             raise LoweringError(
                 f"precision_db {self.precision_db:g} cannot be reached; ask for 0 to {MAXIMUM_PRECISION_DB:g} dB"
             )
-
-
-@dataclass(frozen=True)
-class _Region:
-    """An affine region's transforms: of its sources at every step, and of once-a-request inputs."""
-
-    often: tuple[LinearTerm, ...]
-    transform: Transform | None
-    scalars: tuple[LinearTerm, ...]
-    once: tuple[LinearTerm, ...]
-    once_transform: Transform | None
 
 
 def lower(graph: Graph, backend: Backend, request: Request | None = None, costs: Costs | None = None) -> Program:
@@ -127,7 +114,8 @@ def _cheapest(graph: Graph, flat: Graph, backend: Backend, request: Request, cos
         return lowering.bootstrapped()
     found = lowering.cheapest()
     able = backend.capabilities.conjugation and backend.capabilities.complex_values
-    if request.pairs is None and able and request.images > found.images:
+    several = request.images > found.plan.params.slots // smallest_period(flat)  # one ciphertext a tensor is too few
+    if request.pairs is None and able and several:
         paired = _Lowering(graph, flat, backend, request, costs, pairs=True)
         with contextlib.suppress(LoweringError):
             other = paired.cheapest()
@@ -171,7 +159,7 @@ class _Planned:
 
     plan: Plan
     layouts: dict[str, Layout]
-    regions: dict[str, _Region]
+    regions: dict[str, BuiltRegion]
     cost: float
 
     @property
@@ -200,19 +188,23 @@ class _Lowering:
         self.planner.boundaries = boundaries(graph, request.every)
 
     def cheapest(self) -> _Planned:
-        """The cheapest plan of all ring dimensions."""
+        """The cheapest plan of all ring dimensions, for as many images as are wanted."""
         error: LoweringError | None = None
         found: _Planned | None = None
+        images = self.request.images
+        # A larger ring has room for more special primes, and a long chain then has far fewer digits.
+        long = len(self.planner.order) > LONG_PROGRAM and self.backend.capabilities.special_primes > 1
         for ring_dimension in self.ring_dimensions():
+            first = found is None
             try:
                 planned = self.planned(ring_dimension)
             except LoweringError as failed:
                 error = failed
-                continue
-            if found is None or planned.cost < found.cost:
-                found = planned
-            # A larger ring has room for more special primes, and a long chain then has far fewer digits.
-            if len(self.planner.order) <= LONG_PROGRAM or self.backend.capabilities.special_primes == 1:
+            else:
+                if found is None or planned.cost_of(images) < found.cost_of(images):
+                    found = planned
+            # Where one request holds all images, a larger ring only costs more; otherwise the next one may cost less.
+            if found is not None and not long and (images <= found.images or not first):
                 break
         if found is None:
             assert error is not None
@@ -245,12 +237,13 @@ class _Lowering:
                 + ", or use a shallower model"
             )
         layouts, regions = self.layouts(ring_dimension // 2)
+        sent = messages(self.flat, layouts, self.costs, NOMINAL_PRIMES)
         if request.params is not None:
             plan = planner.fixed(request.params, request.precision_db)
         else:
             insecure = request.allow_insecure
             plan = planner.search(ring_dimension, request.precision_db, self.accepts, allow_insecure=insecure)
-        return _Planned(plan, layouts, regions, plan.cost * ring_dimension)
+        return _Planned(plan, layouts, regions, (plan.cost + sent) * ring_dimension)
 
     def bootstrapped(self) -> Program:
         """The server gives levels back: the shortest chain above bootstrapping's own that reaches the precision."""
@@ -260,7 +253,7 @@ class _Lowering:
                 "ring_dimension and modulus_bits cannot be chosen where the server bootstraps: its own parameters "
                 "decide; leave them out, or use refresh: client"
             )
-        wanted = _smallest_period(self.flat) * next_power_of_two(request.images)
+        wanted = smallest_period(self.flat) * next_power_of_two(request.images)
         slots = min(wanted, LARGEST_PLANNED // 2)  # more images are sent in several requests
         peak = self.peak()
         for levels in BOOTSTRAP_LEVELS:
@@ -272,7 +265,7 @@ class _Lowering:
             resolved = self.backend.resolve(params)
             promised = self.backend.bootstrapping(resolved)
             known = {step for step in promised.rotations if step < slots}
-            layouts, regions = self.layouts(slots, known, request.images)
+            layouts, regions = self.layouts(slots, known, bounded=True)
             factor = peak / promised.magnitude
             bits = math.log2(promised.scale)
             noise = promised.error * factor
@@ -301,15 +294,26 @@ class _Lowering:
         return 2.0 ** math.ceil(math.log2(BOOTSTRAP_HEADROOM * max([1e-6, *values])))
 
     def layouts(
-        self, slots: int, keys: Iterable[int] = (), images: int = 1
-    ) -> tuple[dict[str, Layout], dict[str, _Region]]:
+        self, slots: int, keys: Iterable[int] = (), *, bounded: bool = False
+    ) -> tuple[dict[str, Layout], dict[str, BuiltRegion]]:
         """Those of the graph in so many slots, for the planner too."""
-        layouts, regions = _layouts(self.flat, slots, self.costs, keys, images)
+        images = self.request.images
+        counted = choose(
+            self.flat,
+            slots,
+            self.costs,
+            images,
+            keys=keys,
+            pairs=self.pairs,
+            bounded=bounded,
+            places=self.request.places,
+        )
+        regions, layouts = build_regions(counted), dict(counted.layouts)
         if self.pairs:
             turned = self.backend.capabilities.alternating_imaginary
             layouts = {name: layout.paired(alternating=turned) for name, layout in layouts.items()}
         self.planner.layouts = layouts
-        self.planner.work = {name: _work(region, slots) for name, region in regions.items()}
+        self.planner.work = {name: work_of(region, counted.encoded[name], slots) for name, region in regions.items()}
         return layouts, regions
 
     def accepts(self, params: CkksParams) -> bool:
@@ -321,128 +325,6 @@ class _Lowering:
         return True
 
 
-# -- layouts and transforms ----------------------------------------------------------------------------------------
-
-
-def _layouts(
-    graph: Graph, slots: int, costs: Costs, keys: Iterable[int], images: int
-) -> tuple[dict[str, Layout], dict[str, _Region]]:
-    """The layouts and transforms of the grid on which the whole graph costs least; `keys` exist anyhow.
-
-    Only grids on which `images` fit are looked at, where there is one.
-    """
-    best: tuple[float, dict[str, Layout], dict[str, _Region]] | None = None
-    room = {grid: slots // _period(_orders(graph, grid)) for grid in _grids(graph)}
-    for grid in [grid for grid, batch in room.items() if batch >= min(images, max(room.values()))]:
-        orders = _orders(graph, grid)
-        batch = max(1, room[grid])
-        layouts = {name: periodic(order, batch, slots) for name, order in orders.items()}
-        cost, regions = _regions(graph, layouts, costs, set(keys))
-        if best is None or cost < best[0]:
-            best = (cost, layouts, regions)
-    assert best is not None
-    return best[1], best[2]
-
-
-def _orders(graph: Graph, grid: tuple[int, int]) -> dict[str, NDArray[np.int64]]:
-    orders = {}
-    for name, node in graph.nodes.items():
-        order = grid_order(node.shape, grid)
-        orders[name] = np.arange(features(node), dtype=np.int64) if order is None else order
-    return orders
-
-
-def _period(orders: Mapping[str, NDArray[np.int64]]) -> int:
-    """Positions that the largest tensor takes, a power of two."""
-    return max(next_power_of_two(len(order)) for order in orders.values())
-
-
-def _smallest_period(graph: Graph) -> int:
-    return min(_period(_orders(graph, grid)) for grid in _grids(graph))
-
-
-def _grids(graph: Graph) -> list[tuple[int, int]]:
-    spaces = {(node.shape[1], node.shape[2]) for node in graph.nodes.values() if len(node.shape) == 3}
-    return sorted(spaces) or [(1, 1)]
-
-
-def _regions(
-    graph: Graph, layouts: Mapping[str, Layout], costs: Costs, keys: set[int]
-) -> tuple[float, dict[str, _Region]]:
-    cost = LinearCost(
-        costs.key_switch(NOMINAL_PRIMES), costs.mul_plain(NOMINAL_PRIMES), costs.key_switch(NOMINAL_PRIMES)
-    )
-    existing = frozenset(keys)
-    total = 0.0
-    regions = {}
-    made: dict[Hashable, Transform] = {}
-    # The costliest regions choose their rotations first; the others then prefer keys that exist already.
-    affine = [node for node in graph.nodes.values() if isinstance(node, Affine)]
-    once = once_nodes(graph)
-    for node in sorted(affine, key=lambda n: -sum(len(t.matrix.values) for t in n.terms)):
-        region = _region(node, once, layouts, cost, keys, made)
-        regions[node.name] = region
-        for found in (region.transform, region.once_transform):
-            if found is not None:
-                keys |= set(found.rotations)
-        if region.transform is not None and node.name not in once:
-            total += cost.rotate * len(region.transform.rotations) + cost.mul_plain * region.transform.products
-    return total + cost.new_key * len(keys - existing), regions
-
-
-def _region(
-    node: Affine,
-    once_names: frozenset[str],
-    layouts: Mapping[str, Layout],
-    cost: LinearCost,
-    keys: set[int],
-    made: dict[Hashable, Transform],
-) -> _Region:
-    once = once_terms(node, once_names)
-    rest = [term for term in node.terms if not any(term is other for other in once)]
-    out = layouts[node.name]
-    scalars = tuple(t for t in rest if t.factors is not None)
-    often = tuple(t for t in rest if t.factors is None)
-    for term in scalars:
-        if not np.array_equal(layouts[term.source].positions, out.positions):
-            raise LoweringError(f"{node.name!r} adds a multiple of {term.source!r} a step, but their layouts differ")
-
-    def make(terms: tuple[LinearTerm, ...]) -> Transform | None:
-        """Unrolled steps have the same matrices: one transform serves them all, and its weights can be shared."""
-        if not terms:
-            return None
-        same = (_fingerprint(out), tuple((t.matrix.fingerprint, _fingerprint(layouts[t.source])) for t in terms))
-        if same not in made:
-            made[same] = transform([(t.matrix, layouts[t.source]) for t in terms], out, cost, keys)
-        return made[same]
-
-    return _Region(often, make(often), scalars, once, make(once))
-
-
-def _fingerprint(layout: Layout) -> Hashable:
-    return layout.positions.tobytes(), layout.batch, layout.period
-
-
-def _work(region: _Region, slots: int) -> Work:
-    """Cost counts what is done at every step; noise also comes from what is done once a request."""
-    diagonals = {term.source: 1 / slots for term in region.scalars}
-    giants = 0.0
-    for terms, found in ((region.often, region.transform), (region.once, region.once_transform)):
-        if found is None:
-            continue
-        share = 2 ** len(found.folds) / len(found.outputs)
-        for source, weights in zip(found.weight_sources, found.weights, strict=True):
-            name = terms[source].source
-            rounded = 1 / slots if bool((weights == weights[0]).all()) else 1
-            diagonals[name] = diagonals.get(name, 0) + rounded * share
-        giants += share * sum(1 for groups in found.outputs for group in groups if group.giant)
-    found = region.transform
-    if found is None:
-        return Work(0, len(region.scalars), 1, diagonals, giants)
-    outputs = len(found.outputs)
-    return Work(len(found.rotations), found.products + len(region.scalars) * outputs, outputs, diagonals, giants)
-
-
 # -- operations with exact scales ------------------------------------------------------------------------------------
 
 
@@ -450,7 +332,7 @@ def _emit(
     graph: Graph,
     flat: Graph,
     layouts: Mapping[str, Layout],
-    regions: Mapping[str, _Region],
+    regions: Mapping[str, BuiltRegion],
     plan: Plan,
     planner: Planner,
     params: Resolved,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 #: Share of the machine's memory that encoded weights may take: keys and ciphertexts need the rest, in two processes.
 WEIGHTS_SHARE = 1 / 12
+#: Share that the ciphertexts of one request may take.
+CIPHERTEXTS_SHARE = 1 / 4
 
 
 def peak_rss_bytes() -> int:
@@ -27,4 +29,13 @@ def peak_rss_bytes() -> int:
 
 def weights_budget() -> float:
     """Memory for encoded weights, in bytes."""
-    return WEIGHTS_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return WEIGHTS_SHARE * _memory()
+
+
+def ciphertexts_budget() -> float:
+    """Memory for the ciphertexts of one request, in bytes."""
+    return CIPHERTEXTS_SHARE * _memory()
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -56,6 +56,11 @@ class Costs:
     key_switch_linear: float = 0.62
     mul_plain_linear: float = 0.165
     square_linear: float = 0.3
+    encode_fixed: float = 1.0
+    encode_linear: float = 0.25
+    encode_constant_linear: float = 0.008
+    message_fixed: float = 3.0
+    message_linear: float = 2.3
     rescale_linear: float = 0.6
 
     def key_switch(self, primes: int, special: int = 1) -> float:
@@ -71,6 +76,18 @@ class Costs:
         """A square, relinearised; of two images a slot two squares, and a conjugation besides."""
         times = 2 if pairs else 1
         return times * (self.square_linear * primes + self.key_switch(primes, special))
+
+    def encode(self, primes: int) -> float:
+        """Encoding a vector."""
+        return self.encode_fixed + self.encode_linear * primes
+
+    def encode_constant(self, primes: int) -> float:
+        """Encoding one number for all slots."""
+        return self.encode_constant_linear * primes
+
+    def message(self, primes: int) -> float:
+        """A ciphertext that is encrypted, written and read, or written, read and decrypted."""
+        return self.message_fixed + self.message_linear * primes
 
     def rescale(self, primes: int) -> float:
         """A rescale."""
@@ -445,9 +462,12 @@ class Planner:
         if isinstance(node, Affine):
             work = self.work.get(node.name, NO_WORK)
             cost = work.rotations * costs.key_switch(primes, special) + work.products * costs.mul_plain(primes)
-            cost += rescales * costs.rescale(primes) * work.output_ciphertexts
+            cost += work.constants * costs.encode_constant(primes) + work.encoded * costs.encode(primes)
+            rest = rescales * costs.rescale(primes) + (costs.encode(primes) if node.bias.any() else 0.0)
+            cost += rest * work.output_ciphertexts
         else:
             cost = costs.square(primes, special, pairs=self.pairs) + rescales * costs.rescale(primes)
+            cost *= self.layouts[node.name].ciphertexts if self.layouts else 1
         return cost / self.graph.steps if node.name in self.once else cost
 
 

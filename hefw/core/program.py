@@ -255,16 +255,19 @@ class Program:
         return [op.name for op in self.step]
 
     def counts(self, step: int = 0) -> Counter[str]:
-        """Evaluator operations of one step, as `Evaluator.counts` will show them (weights are encoded already)."""
+        """Evaluator operations of one step, as `Evaluator.counts` will show them (vectors are encoded already)."""
         return _count(self.step, step, self)
 
     def prelude_counts(self) -> Counter[str]:
-        """Evaluator operations of the prelude (weights are encoded already)."""
+        """Evaluator operations of the prelude (vectors are encoded already)."""
         return _count(self.prelude, 0, self)
 
     @property
     def weight_count(self) -> int:
-        """Plaintexts that are the same at every step: weights, and shifts of squares."""
+        """Plaintexts that are the same at every step: vectors of weights, and shifts of squares.
+
+        Weights that are one number for all slots are encoded as they are used.
+        """
         return sum(_kept(op) for op in (*self.prelude, *self.step))
 
     @property
@@ -294,7 +297,7 @@ class Program:
 def _kept(op: Op) -> int:
     if isinstance(op, SquareOp):
         return 0 if op.shift is None else op.layout.ciphertexts
-    return len(op.transform.weights) if op.transform else 0
+    return int(np.count_nonzero(~op.transform.constant)) if op.transform else 0
 
 
 def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
@@ -324,6 +327,7 @@ def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
             groups = sum(len(groups) for groups in op.transform.outputs)
             counts["rotate"] += len(op.transform.rotations)
             counts["mul_plain"] += op.transform.products
+            counts["encode"] += int(np.count_nonzero(op.transform.constant))
             counts["add"] += op.transform.products - groups + (groups - n) + len(op.transform.folds) * n
             parts = 1
         counts["mul_plain"] += len(scalars) * n

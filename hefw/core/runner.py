@@ -5,10 +5,12 @@ Weights are encoded once per transform, level and scale, and shared by all steps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Plaintext
@@ -28,7 +30,8 @@ class Weights:
 
     Weights are kept as far as `budget` (bytes) goes. Of those that are not, some are kept ones of the same matrix,
     encoded for a higher level and the same scale: a library that can take them to a lower level does so at every use.
-    The others are encoded at every use.
+    The others are encoded at every use, and so is a weight that is one number for all slots: that is cheap, and there
+    may be more of them than memory takes.
     """
 
     def __init__(self, program: Program, budget: float | None = None) -> None:
@@ -55,7 +58,7 @@ class Weights:
         done, total = 0, self.kept_count
         for op in self._ops():
             if op.name in self._kept:
-                done += len(self.get(evaluator, op))
+                done += len(self._vectors(evaluator, op))
                 if progress is not None:
                     progress(Progress("encode", done, total, op.name))
 
@@ -65,17 +68,34 @@ class Weights:
         n = self.program.params.params.ring_dimension
         return sum((pt.level + 1) * n * 8 for pts in self._encoded.values() for pt in pts)
 
-    def get(self, evaluator: Evaluator, op: Op) -> list[Plaintext]:
-        """What an operation multiplies with or adds at every step, at its level and scales."""
+    def keeps(self, op: Op) -> bool:
+        """Whether an operation's vectors are encoded once; otherwise at every use."""
+        return op.name in self._kept
+
+    def shifts(self, evaluator: Evaluator, op: SquareOp) -> Sequence[Plaintext]:
+        """What a square adds at every step, at its level and scale."""
+        return self._vectors(evaluator, op) or [
+            _shift(evaluator, op, k) for k in range(self.program.op_weight_count(op))
+        ]
+
+    def get(self, evaluator: Evaluator, op: LinearOp) -> Sequence[Plaintext]:
+        """What an operation multiplies with at every step, at its level and scales; some are encoded when read."""
+        assert op.transform is not None
+        vectors = iter(self._vectors(evaluator, op))
+        ready = [None if constant else next(vectors, None) for constant in op.transform.constant]
+        return _AsRead(evaluator, op, ready)
+
+    def _vectors(self, evaluator: Evaluator, op: Op) -> Sequence[Plaintext]:
+        """The vectors of an operation that need not be encoded now; all or none."""
         if op.name in self._encoded:
             return self._encoded[op.name]
         source = self._encoded.get(self._sources.get(op.name, ""))
-        if op.name not in self._kept and source is not None and evaluator.capabilities.plaintext_levels:
-            return [evaluator.drop_plain_level(pt, op.level) for pt in source]
-        encoded = _encode(evaluator, op)
         if op.name in self._kept:
-            self._encoded[op.name] = encoded
-        return encoded
+            self._encoded[op.name] = _encode(evaluator, op)
+            return self._encoded[op.name]
+        if source is not None and evaluator.capabilities.plaintext_levels:
+            return [evaluator.drop_plain_level(pt, op.level) for pt in source]
+        return ()
 
     def _ops(self) -> tuple[Op, ...]:
         return (*self.program.prelude, *self.program.step)
@@ -102,16 +122,50 @@ def _same_scales(a: LinearOp, b: LinearOp) -> bool:
     return all(abs(x - y) <= SCALE_TOLERANCE / 2 * max(x, y) for x, y in scales)
 
 
+class _AsRead(Sequence[Plaintext]):
+    """The weights of an operation; those that are not ready are encoded when they are read, and not kept."""
+
+    def __init__(self, evaluator: Evaluator, op: LinearOp, ready: Sequence[Plaintext | None]) -> None:
+        self._evaluator = evaluator
+        self._op = op
+        self._ready = ready
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    @overload
+    def __getitem__(self, index: int) -> Plaintext: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Plaintext]: ...
+
+    def __getitem__(self, index: int | slice) -> Plaintext | Sequence[Plaintext]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        return self._ready[index] or _weight(self._evaluator, self._op, index)
+
+
 def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:
+    """All vectors of an operation."""
     if isinstance(op, SquareOp):
-        slots = () if op.shift is None else op.layout.spread(op.shift)
-        return [evaluator.encode(row, op.level, op.scale) for row in slots]
+        return [] if op.shift is None else [_shift(evaluator, op, k) for k in range(op.layout.ciphertexts)]
     if op.transform is None:
         return []
-    return [
-        evaluator.encode(op.transform.weight(k), op.level, op.weight_scales[source])
-        for k, source in enumerate(op.transform.weight_sources)
-    ]
+    return [_weight(evaluator, op, k) for k in np.flatnonzero(~op.transform.constant).tolist()]
+
+
+def _shift(evaluator: Evaluator, op: SquareOp, ciphertext: int) -> Plaintext:
+    assert op.shift is not None
+    return evaluator.encode(op.layout.broadcast(op.shift, ciphertext), op.level, op.scale)
+
+
+def _weight(evaluator: Evaluator, op: LinearOp, index: int) -> Plaintext:
+    assert op.transform is not None
+    scale = op.weight_scales[op.transform.weight_sources[index]]
+    weight = op.transform.weight(index)
+    if isinstance(weight, float) and abs(weight) * scale < 1:
+        weight = math.copysign(1 / scale, weight)  # libraries refuse a product with zero, which hides nothing
+    return evaluator.encode(weight, op.level, scale)
 
 
 class Runner:
@@ -232,7 +286,7 @@ class Runner:
         # Exactly the scale that was planned, as in `_rescaled`.
         squares = [replace(square(ct), scale=op.scale) for ct in values[op.source]]
         if op.shift is not None:
-            shifts = self.weights.get(evaluator, op)
+            shifts = self.weights.shifts(evaluator, op)
             squares = [evaluator.add_plain(ct, shift) for ct, shift in zip(squares, shifts, strict=True)]
         return self._rescaled(squares, op)
 
@@ -261,8 +315,8 @@ class Runner:
         if op.bias is not None:
             bias = op.bias[step if len(op.bias) > 1 else 0]
             total = [
-                evaluator.add_plain(ct, evaluator.encode(slots, ct.level, ct.scale))
-                for ct, slots in zip(total, op.layout.spread(bias), strict=True)
+                evaluator.add_plain(ct, evaluator.encode(op.layout.broadcast(bias, k), ct.level, ct.scale))
+                for k, ct in enumerate(total)
             ]
         return self._rescaled(total, op)
 

@@ -8,9 +8,9 @@ from core_graphs import matrix, run_transform
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hefw.core.diagonals import LinearCost, diagonals, inputs_of, transform
 from hefw.core.errors import LoweringError
 from hefw.core.layout import Layout, grid_order, periodic
-from hefw.core.linear import LinearCost, diagonals, inputs_of, transform
 from hefw.core.sparse import SparseMatrix
 
 COST = LinearCost(rotate=12.0, mul_plain=0.7, new_key=12.0)

@@ -106,7 +106,7 @@ def test_names_with_the_ending_that_lowering_uses() -> None:
 @pytest.mark.parametrize("decibels", [30, 60, 90])
 def test_precision_is_honoured_where_it_is_forecast(decibels) -> None:
     graph = denoiser()
-    request = Request(precision_db=decibels, ring_dimension=2048, allow_insecure=True)
+    request = Request(precision_db=decibels, ring_dimension=2048, allow_insecure=True, images=20)
     program = lower(graph, SIMULATOR, request)
     assert program.interface.forecast_db >= decibels
     values = samples(20, seed=11)

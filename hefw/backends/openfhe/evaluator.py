@@ -177,7 +177,7 @@ class OpenfheEvaluator(Evaluator):
             still: Ciphertext | None = None  # the group that no giant step turns
             turned: Ciphertext | None = None  # the others, their sum still times the special primes
             for group in groups:
-                inner = self.multiply_accumulate([(rotated[t.source][t.baby], weights[t.weight]) for t in group.terms])
+                inner = self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
                 giant = group.giant % self.params.slots
                 if giant == 0:
                     still = inner if still is None else self.add_into(still, inner)

@@ -11,7 +11,7 @@ import pytest
 from hefw.core.backend import Ciphertext, imaginary
 from hefw.core.errors import CapabilityError, HefwError
 from hefw.core.layout import periodic
-from hefw.core.linear import LinearCost, transform
+from hefw.core.diagonals import LinearCost, transform
 from hefw.core.sparse import SparseMatrix
 from hefw.testing.parties import Parties
 

@@ -20,7 +20,7 @@ from hefw.backends.openfhe.library import openfhe
 from hefw.core.backend import KeyManifest
 from hefw.core.errors import LevelError
 from hefw.core.layout import periodic
-from hefw.core.linear import LinearCost, transform
+from hefw.core.diagonals import LinearCost, transform
 from hefw.core.sparse import SparseMatrix
 from hefw.testing.parties import Precision, make_parties, small_params
 

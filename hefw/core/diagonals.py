@@ -1,0 +1,266 @@
+"""Matrices times packed vectors: generalised diagonals, and their split into baby steps and giant steps.
+
+A matrix becomes, for each pair of ciphertexts, vectors over positions: out[f] = sum_d diagonal_d[f] * in[f + d].
+All-zero diagonals do not exist. An output of a small period may be computed in several partial sums that are *folded*
+together by a few rotations (the hybrid method of Gazelle), so that free positions carry useful weights. Products are
+counted before any vector is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.errors import LoweringError
+from hefw.core.layout import Layout
+from hefw.core.linear import Group, Term, Transform
+from hefw.core.sparse import SparseMatrix
+
+
+@dataclass(frozen=True)
+class LinearCost:
+    """Relative costs at the level of a transform: a rotation, a product with a vector, a new key, a product with a
+    constant (None: as with a vector)."""
+
+    rotate: float
+    mul_plain: float
+    new_key: float = 0.0
+    mul_constant: float | None = None
+
+
+#: Baby-step counts tried: all up to the first number, then multiples of the second.
+FINE_SPLITS = 40
+COARSE_SPLIT = 8
+
+#: (output ciphertext, input number, shift in positions) -> vector over positions
+Diagonals = dict[tuple[int, int, int], NDArray[np.float64]]
+Matrices = Sequence[tuple[SparseMatrix, Layout]]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """The distinct diagonals of a transform, in order: which output, input number and shift, (products,) each.
+
+    `constant` tells those that are one number at all positions. Entry k of the matrices is `values[k]` at position
+    `places[k]` of diagonal `of[k]`; positions repeat after `span`.
+    """
+
+    outputs: Indices
+    numbers: Indices
+    shifts: Indices
+    constant: NDArray[np.bool_]
+    of: Indices
+    places: Indices
+    values: NDArray[np.float64]
+    span: int
+
+    def vectors(self, width: int) -> NDArray[np.float64]:
+        """The diagonals over all positions: (products, width)."""
+        found = np.zeros((len(self.shifts), self.span))
+        found[self.of, self.places] = self.values
+        return np.tile(found, width // self.span)
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """How a transform is evaluated, and what that takes: the products of so many folds, split into baby and giant
+    steps. `rotations` are executed at every evaluation, by the keys of `steps` (in slots)."""
+
+    products: Products
+    folds: int
+    modulus: int  # of the baby steps
+    offset: int
+    cost: float
+    rotations: int
+    steps: frozenset[int]
+
+    @property
+    def constants(self) -> int:
+        """Products with one number for all slots."""
+        return int(np.count_nonzero(self.products.constant))
+
+    @property
+    def vectors(self) -> int:
+        """Products with an encoded vector."""
+        return len(self.products.constant) - self.constants
+
+
+def inputs_of(matrices: Matrices) -> list[tuple[int, int]]:
+    """The (source, ciphertext) of each input number: all ciphertexts of the first source, then of the next."""
+    return [(source, ct) for source, (_, layout) in enumerate(matrices) for ct in range(layout.ciphertexts)]
+
+
+def diagonals(matrices: Matrices, out: Layout, folds: int = 0) -> Diagonals:
+    """The diagonals of several matrices that add into one output.
+
+    After `folds` rotations by period, 2 * period, ... have been added, position f holds the sum of 2**folds partial
+    sums at f, f + period, ...; each entry is put into exactly one of them, so that the shifts stay below the period.
+    """
+    found = products(matrices, out, folds)
+    names = zip(found.outputs.tolist(), found.numbers.tolist(), found.shifts.tolist(), strict=True)
+    return dict(zip(names, found.vectors(out.width), strict=True))
+
+
+def products(matrices: Matrices, out: Layout, folds: int = 0) -> Products:
+    """The products of `diagonals`, without their vectors: what counting them takes."""
+    width = out.width
+    if out.period << folds > width:
+        raise LoweringError(f"{folds} folds of a period of {out.period} exceed {width} positions")
+    out_ct, places = out.home[0], out.copies
+    # From there on outputs and inputs repeat.
+    span = max([out.period << folds, *(layout.period for _, layout in matrices)])
+    inputs = len(inputs_of(matrices))
+    found: list[tuple[Indices, Indices, NDArray[np.float64]]] = []
+    first = 0
+    for matrix, layout in matrices:
+        if matrix.shape != (out.features, layout.features):
+            raise LoweringError(f"a matrix of {matrix.shape} does not map {layout.features} to {out.features} features")
+        in_ct, _ = layout.home
+        row, column, values = matrix.row, matrix.column, matrix.values
+        nonzero = values != 0
+        # An entry is computed at every copy of its output feature, from whichever copy of its input suits.
+        row, column, values = (np.repeat(a[nonzero], places.shape[1]) for a in (row, column, values))
+        out_place = places[row[:: places.shape[1]]].reshape(-1)
+        base = _popular((layout.copies[column] - out_place[:, None]) % layout.period)
+        partial = (base // out.period) % (1 << folds)
+        pair = (out_ct[row] * inputs + first + in_ct[column]) * width
+        for start in range(0, span // out.period, 1 << folds):
+            copy = start + partial
+            shift = (base - copy * out.period) % layout.period
+            found.append((pair + shift, out_place + copy * out.period, values))
+        first += layout.ciphertexts
+    keys, where, entries = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    names, of = np.unique(keys, return_inverse=True)
+    order = np.argsort(of, kind="stable")
+    starts = np.flatnonzero(np.diff(of[order], prepend=-1))
+    constant = np.zeros(len(names), dtype=bool)
+    if len(names):
+        ordered = entries[order]
+        same = np.minimum.reduceat(ordered, starts) == np.maximum.reduceat(ordered, starts)
+        constant = same & (np.bincount(of) == span)
+    pairs = names // width
+    return Products(pairs // inputs, pairs % inputs, names % width, constant, of, where, entries, span)
+
+
+def _popular(candidates: Indices) -> Indices:
+    """One of each row's shifts (entries, copies), such that few are distinct: the most common first, greedily."""
+    if candidates.shape[1] == 1:
+        return candidates[:, 0]
+    chosen = np.full(len(candidates), -1, dtype=np.int64)
+    open_rows = np.arange(len(candidates))
+    while len(open_rows):
+        shift = np.bincount(candidates[open_rows].reshape(-1)).argmax()
+        covered = (candidates[open_rows] == shift).any(axis=1)
+        chosen[open_rows[covered]] = shift
+        open_rows = open_rows[~covered]
+    return chosen
+
+
+def transform(
+    matrices: Matrices,
+    out: Layout,
+    cost: LinearCost,
+    keys: Iterable[int] = (),
+    most_folds: int | None = None,
+) -> Transform:
+    """The cheapest baby-step giant-step evaluation of the sum of `matrices` times their sources, by counted cost."""
+    return build(matrices, out, cheapest(matrices, out, cost, keys, most_folds))
+
+
+def cheapest(
+    matrices: Matrices,
+    out: Layout,
+    cost: LinearCost,
+    keys: Iterable[int] = (),
+    most_folds: int | None = None,
+) -> Method:
+    """The method of least counted cost; nothing of the size of the weights is made.
+
+    Tries every number of folds (up to `most_folds`) and every split of the shifts; `keys` are rotations (in slots)
+    whose keys exist already.
+    """
+    existing = np.array(sorted({step // out.batch for step in keys}), dtype=np.int64)
+    best: Method | None = None
+    for folds in range((out.width // out.period).bit_length()):
+        span = out.period << folds
+        useful = any(
+            layout.period >= span for _, layout in matrices
+        )  # the inputs have entries for so many partial sums
+        if folds and (not useful or (most_folds is not None and folds > most_folds)):
+            break
+        found = products(matrices, out, folds)
+        if len(np.unique(found.outputs)) < out.ciphertexts:
+            break
+        method = _best_split(found, folds, out, cost, existing)
+        if best is None or method.cost < best.cost:
+            best = method
+    if best is None:
+        raise LoweringError("a ciphertext of the output receives no nonzero weight: there is nothing to evaluate")
+    return best
+
+
+def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, known: Indices) -> Method:
+    """The cheapest split of the shifts into baby and giant steps."""
+    width = out.width
+    turns = [out.period << k for k in range(folds)]
+    constants = int(np.count_nonzero(found.constant))
+    fixed = cost.rotate * folds * out.ciphertexts + cost.mul_plain * (len(found.shifts) - constants)
+    fixed += (cost.mul_plain if cost.mul_constant is None else cost.mul_constant) * constants
+    # Products of one input and shift share a baby step, of one output and shift a giant step.
+    read = np.unique(found.numbers * width + found.shifts)
+    read_by, read_shift = read // width, read % width
+    made = np.unique(found.outputs * width + found.shifts)
+    made_by, made_shift = made // width, made % width
+    best: Method | None = None
+    largest = int(found.shifts.max()) + 1
+    for modulus in [m for m in range(1, largest + 1) if m <= FINE_SPLITS or m % COARSE_SPLIT == 0 or m == largest]:
+        for offset in {0, modulus // 2}:
+            baby = (read_shift + offset) % modulus - offset
+            giant = made_shift - ((made_shift + offset) % modulus - offset)
+            babies = np.unique((read_by * width + baby % width)[baby != 0])
+            giants = np.unique((made_by * width + giant % width)[giant % width != 0])
+            steps = np.unique(np.concatenate([babies % width, giants % width, turns])).astype(np.int64)
+            new = len(steps) - int(np.isin(steps, known).sum())
+            total = fixed + cost.rotate * (len(babies) + len(giants)) + cost.new_key * new
+            if best is None or total < best.cost:
+                rotations = len(babies) + len(giants) + folds * out.ciphertexts
+                slots = frozenset((steps * out.batch).tolist())
+                best = Method(found, folds, modulus, offset, total, rotations, slots)
+    assert best is not None  # there is a product for each output
+    return best
+
+
+def build(matrices: Matrices, out: Layout, method: Method) -> Transform:
+    """The transform that evaluates by a method, with its weights."""
+    numbers = inputs_of(matrices)
+    found, width = method.products, out.width
+    babies: list[set[int]] = [set() for _ in numbers]
+    groups: list[dict[int, list[Term]]] = [{} for _ in range(out.ciphertexts)]
+    baby = (found.shifts + method.offset) % method.modulus - method.offset
+    giants = (found.shifts - baby) % width
+    steps = baby % width * out.batch
+    for index, (ct, number, giant, step) in enumerate(
+        zip(found.outputs.tolist(), found.numbers.tolist(), giants.tolist(), steps.tolist(), strict=True)
+    ):
+        babies[number].add(step)
+        groups[ct].setdefault(giant, []).append(Term(number, step, index))
+    # rotate(inner, g)[f] = inner[f + g]: a weight is shifted back so that it meets its position there.
+    turned = (np.arange(width) - giants[:, None]) % width
+    weights = np.take_along_axis(found.vectors(width), turned, axis=1)
+    source_of = np.array([source for source, _ in numbers])
+    folds, sources = method.folds, source_of[found.numbers].tolist()
+    return Transform(
+        babies=tuple(tuple(sorted(steps)) for steps in babies),
+        outputs=tuple(
+            tuple(Group(giant * out.batch, tuple(terms)) for giant, terms in sorted(by_giant.items()))
+            for by_giant in groups
+        ),
+        folds=tuple((out.period << k) * out.batch for k in range(folds)),
+        weights=weights,
+        weight_sources=tuple(sources),
+        batch=out.batch,
+    )

@@ -1,0 +1,332 @@
+"""How many images share a ciphertext, on which grid: chosen by counted cost for as many images as are wanted.
+
+A ciphertext has slots / batch positions. Few images leave positions for all features of a tensor. With slots / pixels
+of them a channel fills a ciphertext; with as many as slots each feature is a ciphertext of its own: nothing is rotated,
+and a weight is one number. The wider the layout, the more ciphertexts a request has, and the fewer requests there are.
+Candidates are counted, and only the chosen one is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.core.diagonals import LinearCost, Method, build, cheapest
+from hefw.core.errors import LoweringError
+from hefw.core.forecast import Work
+from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features, sources
+from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
+from hefw.core.linear import Transform
+from hefw.core.memory import ciphertexts_budget, weights_budget
+from hefw.core.once import once_nodes, once_terms
+from hefw.core.plan import Costs
+
+Grid = tuple[int, int]
+
+#: Primes at which operations are compared before the plan is known.
+NOMINAL_PRIMES = 5
+#: What the wire takes in one message, in bytes.
+MESSAGE_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Region:
+    """An affine region's terms: of its sources at every step, multiples of them with a factor a step, and of what is
+    the same at every step; and how the first and the last are evaluated."""
+
+    often: tuple[LinearTerm, ...]
+    scalars: tuple[LinearTerm, ...]
+    once: tuple[LinearTerm, ...]
+    method: Method | None
+    once_method: Method | None
+
+
+@dataclass(frozen=True)
+class BuiltRegion:
+    """The same with transforms."""
+
+    often: tuple[LinearTerm, ...]
+    transform: Transform | None
+    scalars: tuple[LinearTerm, ...]
+    once: tuple[LinearTerm, ...]
+    once_transform: Transform | None
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Layouts, and what they cost: `step` at every step, `once` before the first one; `encoded` are the products of
+    each region whose vectors are encoded at every use, since not all find room."""
+
+    layouts: Mapping[str, Layout]
+    regions: Mapping[str, Region]
+    encoded: Mapping[str, int]
+    step: float
+    once: float
+
+    @property
+    def batch(self) -> int:
+        """Places for images in a ciphertext."""
+        return next(iter(self.layouts.values())).batch
+
+    def cost_of(self, images: int, shared: int, steps: int) -> float:
+        """Of so many images at `shared` a place, a step: requests follow each other, keys are made once."""
+        return self.step * -(-images // (self.batch * shared)) + self.once / steps
+
+
+def choose(
+    graph: Graph,
+    slots: int,
+    costs: Costs,
+    images: int,
+    *,
+    keys: Iterable[int] = (),
+    pairs: bool = False,
+    bounded: bool = False,
+    places: int | None = None,
+) -> Counted:
+    """The cheapest layouts for so many images, with two in each slot if `pairs`; rotation `keys` exist anyhow.
+
+    `places` fixes the batch: LoweringError if memory or messages do not take it.
+    `bounded`: only those with room for all images in one request and one ciphertext a tensor, if there are any.
+    """
+    known, shared = frozenset(keys), 2 if pairs else 1
+    best: tuple[float, Counted] | None = None
+    options = list(_options(graph, slots, -(-images // shared)))
+    if bounded:
+        single = [(grid, batch) for grid, batch in options if batch <= max(1, slots // _period(_orders(graph, grid)))]
+        most = max(batch for _, batch in single)
+        options = [(grid, batch) for grid, batch in single if batch >= min(images, most)]
+    if places is not None:
+        options = [(grid, batch) for grid, batch in _options(graph, slots, slots) if batch == places]
+    for grid, batch in options:
+        layouts = _laid_out(graph, grid, batch, slots)
+        if (best is not None or places is not None) and not _bearable(graph, layouts, slots):
+            continue
+        counted = _count(graph, layouts, costs, known, slots, pairs)
+        cost = counted.cost_of(images, shared, graph.steps)
+        if best is None or cost < best[0]:
+            best = (cost, counted)
+    if best is None:
+        possible = sorted({batch for grid, batch in _options(graph, slots, slots) if _fits(graph, grid, batch, slots)})
+        raise LoweringError(
+            f"a ciphertext of {slots} slots cannot have {places} places for images with this model; choose one of "
+            f"{', '.join(map(str, possible)) or 'none: allow a larger ring dimension'}"
+        )
+    return best[1]
+
+
+def _options(graph: Graph, slots: int, places: int) -> Iterator[tuple[Grid, int]]:
+    """Grids and batches worth counting, those of fewest ciphertexts first.
+
+    A smaller batch than the largest with one ciphertext a tensor saves nothing; nor does a larger one than is filled.
+    """
+    grids = {grid: _orders(graph, grid) for grid in _grids(graph)}
+    smallest = min(grids, key=lambda grid: (grid[0] * grid[1], grid))
+    most = min(slots, next_power_of_two(places))
+    for grid, orders in grids.items():
+        batch = max(1, slots // _period(orders))
+        yield grid, batch
+        while batch < most and 2 * batch * grid[0] * grid[1] <= slots:
+            batch *= 2
+            yield grid, batch
+    rows, columns = smallest
+    while rows * columns > 1 and rows % 2 == 0 and columns % 2 == 0:  # for batches that leave no room for a grid
+        rows, columns = rows // 2, columns // 2
+        batch = slots // (rows * columns)
+        while batch // 2 > slots // (smallest[0] * smallest[1]) and batch // 2 > slots // (4 * rows * columns):
+            batch //= 2
+        while batch <= min(most, slots // (rows * columns)):
+            yield (rows, columns), batch
+            batch *= 2
+
+
+def build_regions(counted: Counted) -> dict[str, BuiltRegion]:
+    """The transforms of the chosen layouts. Equal ones are one: their weights can be shared."""
+    made: dict[int, Transform] = {}
+
+    def transform(name: str, terms: tuple[LinearTerm, ...], method: Method | None) -> Transform | None:
+        if method is None:
+            return None
+        if id(method) not in made:
+            matrices = [(term.matrix, counted.layouts[term.source]) for term in terms]
+            made[id(method)] = build(matrices, counted.layouts[name], method)
+        return made[id(method)]
+
+    return {
+        name: BuiltRegion(
+            region.often,
+            transform(name, region.often, region.method),
+            region.scalars,
+            region.once,
+            transform(name, region.once, region.once_method),
+        )
+        for name, region in counted.regions.items()
+    }
+
+
+def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
+    """Cost counts what is done at every step; noise also comes from what is done once a request."""
+    diagonals = {term.source: 1 / slots for term in region.scalars}
+    giants = 0.0
+    for terms, found in ((region.often, region.transform), (region.once, region.once_transform)):
+        if found is None:
+            continue
+        share = 2 ** len(found.folds) / len(found.outputs)
+        rounded = np.where(found.constant, 1 / slots, 1) * share
+        sums = np.bincount(found.weight_sources, rounded, len(terms))
+        for term, total in zip(terms, sums.tolist(), strict=True):
+            diagonals[term.source] = diagonals.get(term.source, 0) + total
+        giants += share * sum(1 for groups in found.outputs for group in groups if group.giant)
+    found = region.transform
+    if found is None:
+        return Work(0, len(region.scalars), 1, diagonals, giants)
+    outputs, constants = len(found.outputs), int(np.count_nonzero(found.constant))
+    products = found.products + len(region.scalars) * outputs
+    return Work(
+        len(found.rotations), products, outputs, diagonals, giants, constants + len(region.scalars) * outputs, encoded
+    )
+
+
+# -- counting ----------------------------------------------------------------------------------------------------------
+
+
+def _count(
+    graph: Graph, layouts: Mapping[str, Layout], costs: Costs, known: frozenset[int], slots: int, pairs: bool
+) -> Counted:
+    primes = NOMINAL_PRIMES
+    switch, product = costs.key_switch(primes), costs.mul_plain(primes)
+    cost = LinearCost(switch, product, switch, product + costs.encode_constant(primes))
+    regions, keys = _regions(graph, layouts, cost, known)
+    once = once_nodes(graph)
+    step, before = 0.0, switch * len(keys - known)
+    room = weights_budget()
+    encoded: dict[str, int] = {}
+    size = 2 * slots * 8 * primes
+    for name, region in regions.items():
+        methods = [m for m in (region.method, region.once_method) if m is not None]
+        vectors = sum(method.vectors for method in methods)
+        kept = min(vectors, int(room // size))
+        room -= kept * size
+        encoded[name] = vectors - kept
+        outputs = layouts[name].ciphertexts
+        each = sum(_evaluation(m, cost) for m in methods[: 1 if region.method else 0])
+        each += len(region.scalars) * outputs * (product + costs.encode_constant(primes))
+        each += (vectors - kept) * costs.encode(primes)
+        node = graph.nodes[name]
+        each += outputs * costs.encode(primes) if isinstance(node, Affine) and node.bias.any() else 0.0
+        before += sum(_evaluation(m, cost) for m in methods[1 if region.method else 0 :])
+        before += kept * costs.encode(primes)
+        step, before = (step, before + each) if name in once else (step + each, before)
+    for name, node in graph.nodes.items():
+        if isinstance(node, Polynomial) and name not in once:
+            step += layouts[name].ciphertexts * (costs.square(primes, pairs=pairs) + costs.rescale(primes))
+    return Counted(layouts, regions, encoded, step + messages(graph, layouts, costs, primes), before)
+
+
+def messages(graph: Graph, layouts: Mapping[str, Layout], costs: Costs, primes: int) -> float:
+    """Cost of the ciphertexts that come and go at every step."""
+    ports = [name for name, node in graph.inputs.items() if not node.once]
+    ports += [output.node for output in graph.outputs.values()]
+    return sum(layouts[name].ciphertexts for name in ports) * costs.message(primes)
+
+
+def _evaluation(method: Method, cost: LinearCost) -> float:
+    constant = cost.mul_plain if cost.mul_constant is None else cost.mul_constant
+    return cost.rotate * method.rotations + cost.mul_plain * method.vectors + constant * method.constants
+
+
+def _regions(
+    graph: Graph, layouts: Mapping[str, Layout], cost: LinearCost, known: frozenset[int]
+) -> tuple[dict[str, Region], frozenset[int]]:
+    """How each region is evaluated, and the rotations that all of them take."""
+    keys = set(known)
+    made: dict[Hashable, Method] = {}
+    once = once_nodes(graph)
+    marks = {name: (layout.positions.tobytes(), layout.batch, layout.period) for name, layout in layouts.items()}
+
+    def method(name: str, terms: tuple[LinearTerm, ...]) -> Method | None:
+        """Unrolled steps have the same matrices: one method serves them all."""
+        if not terms:
+            return None
+        same = (marks[name], tuple((term.matrix.fingerprint, marks[term.source]) for term in terms))
+        if same not in made:
+            made[same] = cheapest([(t.matrix, layouts[t.source]) for t in terms], layouts[name], cost, keys)
+            keys.update(made[same].steps)
+        return made[same]
+
+    regions = {}
+    # The costliest regions choose their rotations first; the others then prefer keys that exist already.
+    affine = [node for node in graph.nodes.values() if isinstance(node, Affine)]
+    for node in sorted(affine, key=lambda n: -sum(t.matrix.count for t in n.terms)):
+        same = once_terms(node, once)
+        rest = [term for term in node.terms if not any(term is other for other in same)]
+        often = tuple(term for term in rest if term.factors is None)
+        scalars = tuple(term for term in rest if term.factors is not None)
+        for term in scalars:
+            if not np.array_equal(layouts[term.source].positions, layouts[node.name].positions):
+                raise LoweringError(
+                    f"{node.name!r} adds a multiple of {term.source!r} a step, but their layouts differ"
+                )
+        regions[node.name] = Region(often, scalars, same, method(node.name, often), method(node.name, same))
+    return regions, frozenset(keys)
+
+
+def _bearable(graph: Graph, layouts: Mapping[str, Layout], slots: int) -> bool:
+    """Whether a message takes all ciphertexts of an input or output, and memory those that are alive at once."""
+    size = 2 * NOMINAL_PRIMES * 2 * slots * 8
+    often = [name for name, node in graph.inputs.items() if not node.once]
+    once = [name for name, node in graph.inputs.items() if node.once]
+    outputs = [output.node for output in graph.outputs.values()]
+    if any(sum(layouts[name].ciphertexts for name in sent) * size > MESSAGE_BYTES for sent in (often, once, outputs)):
+        return False
+    readers = dict.fromkeys(graph.nodes, 0)
+    for node in graph.nodes.values():
+        for source in sources(node):
+            readers[source] += 1
+    kept = {output.node for output in graph.outputs.values()}
+    alive = most = 0
+    for name, node in graph.nodes.items():
+        alive += layouts[name].ciphertexts
+        most = max(most, alive)
+        for source in sources(node):
+            readers[source] -= 1
+            if not readers[source] and source not in kept and not isinstance(graph.nodes[source], Input):
+                alive -= layouts[source].ciphertexts
+    return most * size <= ciphertexts_budget()
+
+
+def _fits(graph: Graph, grid: Grid, batch: int, slots: int) -> bool:
+    return _bearable(graph, _laid_out(graph, grid, batch, slots), slots)
+
+
+def _laid_out(graph: Graph, grid: Grid, batch: int, slots: int) -> dict[str, Layout]:
+    return {name: periodic(order, batch, slots) for name, order in _orders(graph, grid).items()}
+
+
+# -- grids -------------------------------------------------------------------------------------------------------------
+
+
+def _orders(graph: Graph, grid: Grid) -> dict[str, NDArray[np.int64]]:
+    orders = {}
+    for name, node in graph.nodes.items():
+        order = grid_order(node.shape, grid)
+        orders[name] = np.arange(features(node), dtype=np.int64) if order is None else order
+    return orders
+
+
+def _period(orders: Mapping[str, NDArray[np.int64]]) -> int:
+    """Positions that the largest tensor takes, a power of two."""
+    return max(next_power_of_two(len(order)) for order in orders.values())
+
+
+def smallest_period(graph: Graph) -> int:
+    """Positions that the largest tensor takes on the grid where that is least."""
+    return min(_period(_orders(graph, grid)) for grid in _grids(graph))
+
+
+def _grids(graph: Graph) -> list[Grid]:
+    spaces = {(node.shape[1], node.shape[2]) for node in graph.nodes.values() if len(node.shape) == 3}
+    return sorted(spaces) or [(1, 1)]
