@@ -162,7 +162,8 @@ def _costs(found: dict[str, Any]) -> list[str]:
     chain = found["modulus_bits"]
     return [
         f"on {found['backend']}: ring dimension {found['ring_dimension']}, {len(chain)} primes of {sum(chain)} bits "
-        f"in all, {found['security_bits']}-bit security, {found['images_per_request']} images a request",
+        f"in all, {found['security_bits']}-bit security, {found['images_per_request']} images a request"
+        + (", two images a slot" if found["images_per_slot"] == 2 else ""),
         f"depth {found['depth']}, {found['levels']} levels, {found['affine_regions_and_squares']} affine regions and "
         "squares",
         f"a step: {operations}",

@@ -40,6 +40,7 @@ class ParamsRecord(_Part):
     secret: str = Field(description="distribution of the secret key, e.g. 'uniform ternary'")
     modulus_bits: tuple[float, ...] = Field(description="bits of every prime of the modulus, in the chain's order")
     insecure: bool = Field(description="below 128 bits, allowed by allow_insecure")
+    images_per_slot: Literal[1, 2] = Field(1, description="two share a slot as its real and imaginary part")
 
 
 class SecondsRecord(_Part):

@@ -184,6 +184,7 @@ class Run(ABC):
                 secret=_secret(self.backend, params),
                 modulus_bits=(*params.modulus_bits, *params.special_bits),
                 insecure=params.insecure,
+                images_per_slot=2 if interface.pairs else 1,
             ),
             seconds=SecondsRecord(**figures.seconds, model=drawn.model_seconds, twin=twin_seconds, total=drawn.seconds),
             seconds_per_image_step=figures.seconds["evaluate"] / (len(images) * drawn.evaluations),
