@@ -21,6 +21,8 @@ STAGES = {
     "twin": "plaintext twin",
     "train": "training",
     "sample": "sampling in plaintext",
+    "ranges": "measuring ranges",
+    "judge": "judging pictures",
     "draw": "drawing in plaintext",
     "attack": "attacking",
     "curves": "attacking other settings",
