@@ -308,7 +308,7 @@ class Config(BaseModel):
     )
     batch: Annotated[StrictInt, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
-        description="the most images in one request, from 1, or auto (what a ciphertext holds)",
+        description="the most images in one request, from 1, or auto (what costs least for all of them)",
         examples=["auto"],
     )
     seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED, description="an integer from 0 to 2^63 - 1", examples=[0])
