@@ -124,6 +124,7 @@ def hefw_models() -> list[Entry]:
             training="hefw.models.digits.train:run",
         ),
         _digits("shallow", "two squares and three affine regions, for the smallest ring"),
+        _digits("attention", "attention in the middle, by a kernel that is a polynomial"),
         _digits("distilled", "two steps that draw what fifty of `digits` do", training="distil"),
         Entry(
             "stable-diffusion",
