@@ -11,6 +11,7 @@ import diffusers
 from torch import nn
 
 from hefw.core.errors import CompileError, PluginError
+from hefw.models.convert.converted import Converted
 from hefw.models.digits.unet import DigitsUNet
 
 #: Classes that are loaded by name.
@@ -18,6 +19,7 @@ KNOWN: dict[str, Any] = {
     "UNet2DModel": diffusers.UNet2DModel,
     "UNet2DConditionModel": diffusers.UNet2DConditionModel,
     "DigitsUNet": DigitsUNet,
+    "Converted": Converted,
 }
 
 

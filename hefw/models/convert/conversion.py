@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -137,10 +137,11 @@ class _Conversion:
         self.calibration: Calibration = calibrate(self.original, self.sites, states, ascending, sampler.classes)
         config = getattr(unet, "config", None)
         self.network = Converted(
-            None if config is None else {"_class_name": type(unet).__name__, **config},
+            None if config is None else _portable(type(unet).__name__, config),
             (),
             ascending.tolist(),
-            sampler.shape,
+            sampler.shape[0],
+            sampler.shape[1:],
             sampler.classes,
             module=copy.deepcopy(unet).float().eval(),
         ).eval()
@@ -276,6 +277,11 @@ class _Conversion:
         network.eval().requires_grad_(False)
         network.report = Report(tuple(self.rows), settings)
         return network
+
+
+def _portable(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the folder that it was loaded from."""
+    return {"_class_name": kind, **{key: value for key, value in config.items() if key != "_name_or_path"}}
 
 
 def _others(keep: Collection[str], activations: Sequence[Site]) -> list[Site]:

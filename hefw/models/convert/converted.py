@@ -31,8 +31,9 @@ class Converted(ModelMixin, ConfigMixin):  # type: ignore[misc]
         original: class and configuration of a diffusers network; None for another module, which is not saved by class.
         replacements: specifications, as dictionaries.
         timesteps: those that norms and conditioning are tabulated for, in any order.
-        sample_shape: of one sample.
-        classes: number of labels, or None.
+        in_channels: channels of a sample.
+        sample_size: its other sizes, (height, width).
+        num_class_embeds: number of labels, or None.
         module: the network, where it is not to be made from `original`.
     """
 
@@ -46,8 +47,9 @@ class Converted(ModelMixin, ConfigMixin):  # type: ignore[misc]
         original: Mapping[str, Any] | None,
         replacements: Sequence[Mapping[str, Any]],
         timesteps: Sequence[float],
-        sample_shape: Sequence[int],
-        classes: int | None = None,
+        in_channels: int,
+        sample_size: Sequence[int],
+        num_class_embeds: int | None = None,
         module: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -103,7 +105,7 @@ class Converted(ModelMixin, ConfigMixin):  # type: ignore[misc]
         class_labels: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> UNet2DOutput | tuple[torch.Tensor]:
-        """The prediction for samples (batch, *sample_shape), timesteps (batch,) or one, and labels (batch,)."""
+        """The prediction for samples (batch, channels, *sizes), timesteps (batch,) or one, and labels (batch,)."""
         t = torch.as_tensor(timestep, device=sample.device)
         context = Context(self.step_weights(t.reshape(-1)), class_labels, self.blend, self.read)
 

@@ -26,6 +26,7 @@ MULTIPLYING = ("scale_shift", "ada_group", "spatial")
 class Site:
     """A place to be replaced: the number of its call, its module's path, its operator, and what is read there.
 
+    A function that the network itself calls is named by its operator; "#2" is the second call of a place.
     `shape` is one image's, `axis` the channels' in a batch, counted from the end; `follows` has the numbers of the
     activations and attentions whose results are read here.
     """
@@ -43,7 +44,7 @@ class Site:
         return self.shape[self.axis]
 
     def __str__(self) -> str:
-        return self.place or self.operator
+        return self.place
 
 
 class Prediction:
@@ -133,7 +134,7 @@ def _calls(predict: Prediction, x: torch.Tensor, t: torch.Tensor, y: torch.Tenso
     with _paths(predict.module) as running, torch.enable_grad():
 
         def note(call: Call) -> torch.Tensor:
-            path = running[-1] if running else ""
+            path = running[-1] if running else call.operator
             places[path] += 1
             place = path if places[path] == 1 else f"{path}#{places[path]}"
             seen.append(_Seen(call, place, any(tensor.requires_grad for tensor in call.tensors)))
@@ -153,7 +154,7 @@ def _calls(predict: Prediction, x: torch.Tensor, t: torch.Tensor, y: torch.Tenso
 
 def _site(seen: _Seen, kind: str) -> Site:
     call = seen.call
-    where = f"module {seen.place!r}" if seen.place else "the model's own forward"
+    where = f"module {seen.place!r}"
     if kind == ATTENTION:
         _check_attention(call, where)
     shape = tuple(int(size) for size in call.input.shape)
