@@ -134,14 +134,17 @@ def products(matrices: Matrices, out: Layout, folds: int = 0) -> Products:
             found.append((pair + shift, out_place + copy * out.period, values))
         first += layout.ciphertexts
     keys, where, entries = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    names, of = np.unique(keys, return_inverse=True)
-    order = np.argsort(of, kind="stable")
-    starts = np.flatnonzero(np.diff(of[order], prepend=-1))
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    begins = np.diff(ordered, prepend=-1) != 0
+    starts = np.flatnonzero(begins)
+    names, of = ordered[starts], np.empty(len(keys), dtype=np.int64)
+    of[order] = np.cumsum(begins) - 1
     constant = np.zeros(len(names), dtype=bool)
     if len(names):
-        ordered = entries[order]
-        same = np.minimum.reduceat(ordered, starts) == np.maximum.reduceat(ordered, starts)
-        constant = same & (np.bincount(of) == span)
+        sorted_entries = entries[order]
+        same = np.minimum.reduceat(sorted_entries, starts) == np.maximum.reduceat(sorted_entries, starts)
+        constant = same & (np.diff(starts, append=len(keys)) == span)
     pairs = names // width
     return Products(pairs // inputs, pairs % inputs, names % width, constant, of, where, entries, span)
 

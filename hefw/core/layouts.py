@@ -8,6 +8,7 @@ Candidates are counted, and only the chosen one is built.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ Grid = tuple[int, int]
 
 #: Primes at which operations are compared before the plan is known.
 NOMINAL_PRIMES = 5
+#: Wider layouts in sequence that may gain nothing before no wider ones are looked at.
+MOST_VAIN = 1
 #: What the wire takes in one message, in bytes.
 MESSAGE_BYTES = 1 << 28
 
@@ -92,30 +95,73 @@ def choose(
     `places` fixes the batch: LoweringError if memory or messages do not take it.
     `bounded`: only those with room for all images in one request and one ciphertext a tensor, if there are any.
     """
-    known, shared = frozenset(keys), 2 if pairs else 1
-    best: tuple[float, Counted] | None = None
-    options = list(_options(graph, slots, -(-images // shared)))
-    if bounded:
-        single = [(grid, batch) for grid, batch in options if batch <= max(1, slots // _period(_orders(graph, grid)))]
-        most = max(batch for _, batch in single)
-        options = [(grid, batch) for grid, batch in single if batch >= min(images, most)]
+    count = _Count(graph, slots, costs, images, frozenset(keys), pairs)
+    wanted = -(-images // count.shared)
     if places is not None:
-        options = [(grid, batch) for grid, batch in _options(graph, slots, slots) if batch == places]
-    for grid, batch in options:
-        layouts = _laid_out(graph, grid, batch, slots)
-        if (best is not None or places is not None) and not _bearable(graph, layouts, slots):
-            continue
-        counted = _count(graph, layouts, costs, known, slots, pairs)
-        cost = counted.cost_of(images, shared, graph.steps)
-        if best is None or cost < best[0]:
-            best = (cost, counted)
-    if best is None:
+        for grid, batch in _options(graph, slots, slots):
+            if batch == places and _fits(graph, grid, batch, slots):
+                count.add(grid, batch)
+    elif bounded:
+        single = [
+            (grid, batch)
+            for grid, batch in _options(graph, slots, wanted)
+            if batch <= max(1, slots // _period(_orders(graph, grid)))
+        ]
+        most = max(batch for _, batch in single)
+        for grid, batch in single:
+            if batch >= min(images, most):
+                count.add(grid, batch)
+    else:
+        _search(count, wanted)
+    if count.best is None:
         possible = sorted({batch for grid, batch in _options(graph, slots, slots) if _fits(graph, grid, batch, slots)})
         raise LoweringError(
             f"a ciphertext of {slots} slots cannot have {places} places for images with this model; choose one of "
             f"{', '.join(map(str, possible)) or 'none: allow a larger ring dimension'}"
         )
-    return best[1]
+    return count.best
+
+
+class _Count:
+    """The cheapest of the layouts that were looked at."""
+
+    def __init__(self, graph: Graph, slots: int, costs: Costs, images: int, known: frozenset[int], pairs: bool) -> None:
+        self.graph = graph
+        self.slots = slots
+        self.costs = costs
+        self.images = images
+        self.known = known
+        self.pairs = pairs
+        self.shared = 2 if pairs else 1
+        self.best: Counted | None = None
+        self.grid: Grid | None = None  # of the best
+        self._cost = math.inf
+
+    def add(self, grid: Grid, batch: int) -> bool:
+        """Look at one; whether it is the best so far."""
+        layouts = _laid_out(self.graph, grid, batch, self.slots)
+        counted = _count(self.graph, layouts, self.costs, self.known, self.slots, self.pairs)
+        cost = counted.cost_of(self.images, self.shared, self.graph.steps)
+        better = cost < self._cost
+        if better:
+            self._cost, self.best, self.grid = cost, counted, grid
+        return better
+
+
+def _search(count: _Count, places: int) -> None:
+    """One ciphertext a tensor on every grid; wider ones on the best of these, while that gains; and the widest."""
+    graph, slots = count.graph, count.slots
+    options = list(_options(graph, slots, places))
+    first = dict(reversed(options))
+    whole = [(grid, first[grid]) for grid in _grids(graph)]
+    for grid, batch in whole:
+        count.add(grid, batch)
+    for of_grid in (count.grid, *dict.fromkeys(grid for grid, _ in options if grid not in _grids(graph))):
+        vain = 0
+        for grid, batch in options:
+            if grid != of_grid or (grid, batch) in whole or vain > MOST_VAIN or not _fits(graph, grid, batch, slots):
+                continue
+            vain = 0 if count.add(grid, batch) else vain + 1
 
 
 def _options(graph: Graph, slots: int, places: int) -> Iterator[tuple[Grid, int]]:
