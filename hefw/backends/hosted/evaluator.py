@@ -43,7 +43,7 @@ class HostedEvaluator(Evaluator):
         if transform not in worker.shared:
             worker.shared[transform] = Handle(worker, worker.call("transform", int, transform))
         number = worker.shared[transform].number
-        return self._counted("linear_transform", self._sent(inputs), number, self._sent(weights))
+        return self._counted("linear_transform", self._sent(inputs), number, self._sent(list(weights)))
 
     def _counted(self, name: str, *arguments: Any) -> list[Ciphertext]:
         found, counts = self._worker.call(name, Counted, self._home.number, *arguments)
