@@ -19,7 +19,7 @@ from hefw.core.graph import Graph, features
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import check_every, unroll
-from hefw.models.base import PromptModel
+from hefw.models.base import PromptModel, Prompted
 from hefw.protocol.client import LATENT, Client
 from hefw.protocol.process import ServerProcess
 from hefw.request import request
@@ -47,7 +47,10 @@ def generate(
     chosen = settings.resolve()
     model = load(chosen["model"])
     told = progress or (lambda _: None)
-    if check(settings, model) == "end-to-end":
+    protocol = check(settings, model)
+    if isinstance(model, Prompted):
+        model = model.guided(settings.guidance_scale)
+    if protocol == "end-to-end":
         return EndToEnd(settings, chosen, model, told).go()
     from hefw.run_update import UpdateOnly  # needs torch, which the network of update-only needs anyhow
 
@@ -72,6 +75,14 @@ def check(config: Config, model: Any) -> Protocol:
         if not config.prompt:
             raise ConfigError(f"model {name!r} needs a prompt; for example --prompt 'a cat'")
         wanted = "update-only"
+    elif isinstance(model, Prompted):
+        if config.negative_prompt is not None:
+            raise ConfigError(f"model {name!r} takes no negative prompt; leave it out")
+        if config.prompt and config.labels != Config().labels:
+            raise ConfigError(f"model {name!r} takes prompts or labels, not both; leave one of them out")
+        model.check_prompts(config.prompt)
+        check_labels(config.labels, model.labels, name)
+        editing.check(config, model, wanted == "update-only")
     else:
         given = [
             key for key in ("prompt", "negative_prompt", "guidance_scale") if getattr(config, key) not in (None, ())

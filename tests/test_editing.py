@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import hefw
 from hefw import editing
 from hefw.config import Config
 from hefw.core.errors import ConfigError, SchedulerError
-from hefw.models.digits.train import load_images, make_scheduler
+from hefw.models.digits.model import Digits
+from hefw.models.digits.train import load, load_images, make_scheduler
 from hefw.models.noising import check_changes, noising
-from hefw.models.schedules import converted
+from hefw.models.plugin import DigitsOptions
+from hefw.models.schedules import Own, converted
 from hefw.record import SCHEMA_PATH
 from hefw.report.write import write_run
 
@@ -141,14 +144,71 @@ def test_methods_that_keep_what_they_returned_bear_no_mask() -> None:
             check_changes(schedule(name), STEPS)
 
 
+# -- what the plaintext twin draws ------------------------------------------------------------------------------------
+
+
+def twin(picture: str, **more: Any) -> tuple[np.ndarray[Any, Any], editing.Edit]:
+    """Images (2, 1, 8, 8) of a three and an eight by seed 4, and the edit."""
+    model = Digits(DigitsOptions())
+    edit = editing.prepare(Config(init_image=picture, **more), model, lambda: model.scheduler(Own, {}), STEPS)
+    assert edit is not None
+    noise = np.random.default_rng(4).normal(size=(2, 1, 8, 8))
+    latents = model.twin(
+        edit.start(noise, 1.0),
+        np.array([3, 8]),
+        model.scheduler(Own, {}),
+        STEPS,
+        lambda step, latents: edit.keep(step, latents, noise),
+        edit.noising.begin,
+    )
+    return edit.paste(latents), edit
+
+
+def by_diffusers(picture: str, strength: float, mask: torch.Tensor | None) -> np.ndarray[Any, Any]:
+    """The same by a loop written as in StableDiffusionImg2ImgPipeline and StableDiffusionInpaintPipeline."""
+    unet, scheduler = load()
+    unet = unet.double()
+    scheduler.set_timesteps(STEPS)
+    timesteps = scheduler.timesteps[STEPS - int(STEPS * strength) :]
+    image = torch.from_numpy(editing.read_picture(Path(picture), (1, 8, 8))[0][None]).expand(2, -1, -1, -1)
+    noise = torch.from_numpy(np.random.default_rng(4).normal(size=(2, 1, 8, 8)))
+    alone = mask is not None and strength == 1
+    x = noise * scheduler.init_noise_sigma if alone else scheduler.add_noise(image, noise, timesteps[:1])
+    with torch.no_grad():
+        for k, t in enumerate(timesteps):
+            x = scheduler.step(unet(x, t, torch.tensor([3, 8])).sample, t, x).prev_sample
+            if mask is not None:
+                last = k + 1 == len(timesteps)
+                kept = image if last else scheduler.add_noise(image, noise, timesteps[k + 1 : k + 2])
+                x = mask * x + (1 - mask) * kept
+    return np.asarray(x.numpy())
+
+
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_is_what_diffusers_draws(picture: str, mask: str, strength: float, masked: bool) -> None:
+    white = torch.zeros(8, 8)
+    white[:4] = 1
+    found, _ = twin(picture, strength=strength, mask=mask if masked else None)
+    assert np.abs(found - by_diffusers(picture, strength, white if masked else None)).max() < 1e-6
+
+
+def test_little_strength_stays_near_the_picture_and_much_leaves_it(three: np.ndarray[Any, Any], picture: str) -> None:
+    far = [np.abs(twin(picture, strength=strength)[0] - three).mean() for strength in (0.2, 1.0)]
+    assert far[0] < far[1] / 2
+
+
+def test_strength_is_that_of_diffusers_pipelines_where_none_is_given(picture: str, mask: str) -> None:
+    assert twin(picture)[1].strength == 0.8
+    assert twin(picture, mask=mask)[1].strength == 1
+
+
 # -- whole runs -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "more",
     [
-        {},
-        {"scheduler": "euler"},
         {"scheduler": "dpm-solver++"},
         {"refresh": {"name": "client", "every": 2}, "steps": 6},
         {"protocol": "update-only", "scheduler": "pndm"},
@@ -156,8 +216,7 @@ def test_methods_that_keep_what_they_returned_bear_no_mask() -> None:
     ids=str,
 )
 def test_image_to_image_is_the_twins(picture: str, more: dict[str, Any]) -> None:
-    result = hefw.generate(**{**SIMULATED, **more, "init_image": picture, "strength": 0.7})
-    record = result.record
+    record = hefw.generate(**{**SIMULATED, **more, "init_image": picture, "strength": 0.7}).record
     assert record.psnr_db is not None
     assert record.psnr_db > 60
     assert record.edit is not None
@@ -166,107 +225,65 @@ def test_image_to_image_is_the_twins(picture: str, more: dict[str, Any]) -> None
     assert record.ledger.server_plaintext_fraction == 0
 
 
-def test_little_strength_stays_near_the_picture_and_much_leaves_it(three: np.ndarray[Any, Any], picture: str) -> None:
-    far = {
-        strength: np.abs(
-            hefw.generate(
-                **{**SIMULATED, "labels": "8", "steps": 10}, init_image=picture, strength=strength, twin=False
-            ).images
-            - three
-        ).mean()
-        for strength in (0.2, 1.0)
-    }
-    assert far[0.2] < far[1.0] / 2
+@pytest.fixture(scope="module")
+def files(three: np.ndarray[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A picture and its mask, larger than the model's."""
+    folder = tmp_path_factory.mktemp("files")
+    shades(three.repeat(4, 0).repeat(4, 1)).save(folder / "large.png")
+    shades(np.where(np.arange(32)[:, None] < 16, 1.0, -1.0).repeat(32, 1)).save(folder / "mask.png")
+    return str(folder / "large.png"), str(folder / "mask.png")
 
 
-def test_the_twin_is_what_diffusers_would_draw(picture: str) -> None:
-    """By a loop written out here, as in StableDiffusionImg2ImgPipeline."""
-    from hefw.models.digits.train import load
-
-    result = hefw.generate(**SIMULATED, init_image=picture, strength=0.6, seed=4)
-    unet, scheduler = load()
-    scheduler.set_timesteps(STEPS)
-    image, _ = editing.read_picture(Path(picture), (1, 8, 8))
-    noise = torch.from_numpy(np.random.default_rng(4).normal(size=(2, 1, 8, 8)))
-    timesteps = scheduler.timesteps[2:]
-    x = scheduler.add_noise(torch.from_numpy(image[None]).expand(2, -1, -1, -1), noise, timesteps[:1])
-    with torch.no_grad():
-        for t in timesteps:
-            x = scheduler.step(unet.double()(x, t, torch.tensor([3, 8])).sample, t, x).prev_sample
-    assert result.plain is not None
-    assert np.abs(result.plain - x.numpy()).max() < 1e-6
+@pytest.fixture(scope="module")
+def inpainted(files: tuple[str, str]) -> hefw.run.Result:
+    return hefw.generate(**SIMULATED, init_image=files[0], mask=files[1])
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"strength": 0.6, "scheduler": "euler", "batch": 1},
-        {"protocol": "update-only"},
-        {"protocol": "update-only", "scheduler": "ddpm"},
-        {"strategy": "random"},
-    ],
-    ids=str,
-)
-def test_inpainting_draws_the_white_part_and_keeps_the_rest(
-    three: np.ndarray[Any, Any], picture: str, mask: str, more: dict[str, Any]
-) -> None:
-    result = hefw.generate(**{**SIMULATED, **more}, init_image=picture, mask=mask)
-    assert np.abs(result.images[:, 0, 4:] - three[4:]).max() <= ROUNDING
-    assert np.abs(result.images[:, 0, :4] - three[:4]).max() > 0.2
+def check(result: hefw.run.Result) -> None:
+    """The upper half is drawn, the lower one is the picture's at the end and nears it at every step before."""
+    assert result.source is not None
+    kept = result.source[0, 4:]
+    assert np.array_equal(result.images[:, 0, 4:], np.stack([kept, kept]))
+    assert np.abs(result.images[:, 0, :4] - result.source[0, :4]).max() > 0.2
     assert result.record.psnr_db is not None
     assert result.record.psnr_db > 60
     assert result.record.edit is not None
     assert result.record.edit.drawn == 0.5
-    # the kept part is as noisy as the rest at every step: the drawn part can follow it
-    states = result.trajectory[:, 0, 0, 4:]
-    assert np.abs(states[-1] - three[4:]).max() <= ROUNDING
-    assert np.all(np.diff(np.abs(states - three[4:]).mean(axis=(1, 2))) < 0)
+    assert np.all(np.diff(np.abs(result.trajectory[:, 0, 0, 4:] - kept).mean(axis=(1, 2))) < 0)
 
 
-def test_the_kept_part_is_noised_as_in_diffusers_inpainting(picture: str, mask: str) -> None:
-    from hefw.models.digits.train import load
-
-    result = hefw.generate(**SIMULATED, init_image=picture, mask=mask, seed=1)
-    unet, scheduler = load()
-    scheduler.set_timesteps(STEPS)
-    image = torch.from_numpy(editing.read_picture(Path(picture), (1, 8, 8))[0][None]).expand(2, -1, -1, -1)
-    noise = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 1, 8, 8)))
-    white = torch.zeros(8, 8, dtype=torch.bool)
-    white[:4] = True
-    x = noise * scheduler.init_noise_sigma
-    with torch.no_grad():
-        for k, t in enumerate(scheduler.timesteps):
-            x = scheduler.step(unet.double()(x, t, torch.tensor([3, 8])).sample, t, x).prev_sample
-            kept = image
-            if k + 1 < STEPS:
-                kept = scheduler.add_noise(image, noise, scheduler.timesteps[k + 1 : k + 2])
-            x = torch.where(white, x, kept)
-    assert result.plain is not None
-    assert np.abs(result.plain - x.numpy()).max() < 1e-6
+def test_inpainting_draws_the_white_part_and_keeps_the_rest(inpainted: hefw.run.Result) -> None:
+    check(inpainted)
+    assert np.abs(inpainted.source - load_images()[0][3].numpy()).max() < 0.5
+    assert len(inpainted.trajectory) == STEPS + 1
 
 
-def test_the_server_is_sent_no_more_than_in_any_run(picture: str, mask: str) -> None:
+def test_in_update_only_too_also_where_the_scheduler_adds_noise(files: tuple[str, str]) -> None:
+    check(hefw.generate(**SIMULATED, init_image=files[0], mask=files[1], protocol="update-only", scheduler="ddpm"))
+
+
+def test_the_server_is_sent_no_more_than_in_any_run(inpainted: hefw.run.Result) -> None:
     plain = hefw.generate(**SIMULATED, twin=False)
-    edited = hefw.generate(**SIMULATED, twin=False, init_image=picture, mask=mask)
-    told = [[entry.model_dump(exclude={"bytes"}) for entry in r.record.ledger.entries] for r in (plain, edited)]
+    told = [[entry.model_dump(exclude={"bytes"}) for entry in r.record.ledger.entries] for r in (plain, inpainted)]
     assert told[0] == told[1]
-    assert edited.record.model.digest == plain.record.model.digest
+    assert inpainted.record.model.digest == plain.record.model.digest
 
 
-def test_the_report_shows_picture_and_mask(picture: str, mask: str, tmp_path: Path) -> None:
-    large = tmp_path / "large.png"
-    Image.open(picture).resize((64, 64)).save(large)
-    Image.open(mask).resize((64, 64)).save(mask)
-    result = hefw.generate(**SIMULATED, twin=False, init_image=str(large), mask=mask, strength=0.6, strategy="random")
+def test_the_report_shows_picture_and_mask_and_what_a_partial_strategy_shows(
+    files: tuple[str, str], tmp_path: Path
+) -> None:
+    large, mask = files
+    words = {"init_image": large, "mask": mask, "strength": 0.6, "strategy": "random", "batch": 1}
+    result = hefw.generate(**SIMULATED, **words)
+    check(result)
     paths = write_run(result, tmp_path / "out")
     assert tmp_path / "out" / "start.png" in paths
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "started from a picture, scaled from 64x64 to 8x8 pixels, with strength 0.6, and drew 50 % of its" in page
+    assert "started from a picture, scaled from 32x32 to 8x8 pixels, with strength 0.6, and drew 50 % of its" in page
     assert "From two steps the server can compute what was kept" in page
     assert f"--init-image {large} --strength 0.6 --mask {mask}" in page
     jsonschema.validate(json.loads(result.record.to_json()), json.loads(SCHEMA_PATH.read_text()))
-    write_run(hefw.generate(**SIMULATED, twin=False), tmp_path / "out")
+    write_run(replace(result, source=None, mask=None), tmp_path / "out")
     assert not (tmp_path / "out" / "start.png").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -65,6 +65,25 @@ class Editable(Protocol):
 
     def encode(self, images: Array) -> Array:
         """Latents of pictures (images, channels, height, width), black -1 and white 1; by the key holder."""
+        ...
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """A `Model` that takes prompts in the place of labels, in either protocol.
+
+    `inputs` and `twin` are given the prompts (images,) as text, or labels where a run has no prompts.
+    """
+
+    #: Number of labels, each of which stands for a prompt.
+    labels: int
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """ConfigError for the first prompt that the model does not understand."""
+        ...
+
+    def guided(self, scale: float | None) -> Any:
+        """The same model with a guidance scale, which is public; its own for None."""
         ...
 
 

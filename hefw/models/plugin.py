@@ -127,6 +127,15 @@ def hefw_models() -> list[Entry]:
         _digits("attention", "attention in the middle, by a kernel that is a polynomial"),
         _digits("distilled", "two steps that draw what fifty of `digits` do", training="distil"),
         Entry(
+            "mnist-text",
+            "hefw.models.mnist.text.model:MnistText",
+            "28x28 handwritten digits from prompts such as 'a bold slanted four'; guidance on ciphertext",
+            options=MnistOptions,
+            requires=NEEDS,
+            advice=ADVICE,
+            training="hefw.models.mnist.text.train:run",
+        ),
+        Entry(
             "stable-diffusion",
             "hefw.models.stable_diffusion.model:StableDiffusion",
             "Stable Diffusion 1.x, 2.x and XL as diffusers has them, from prompts; networks at the key holder",

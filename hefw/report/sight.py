@@ -25,6 +25,7 @@ ITEMS = {
     "prediction": "noise prediction",
     "noise": "random noise of the scheduler",
     "label": "labels",
+    "condition": "embedded prompts",
     "result": "updated latent",
     "indices of encrypted entries": "places of the encrypted entries",
     "unit of latent": "unit that shown entries of the latent are multiples of",
@@ -34,6 +35,7 @@ KINDS = {
     "prediction": "noise predictions",
     "noise": "random noise of the scheduler",
     "label": "labels",
+    "condition": "embedded prompts",
 }
 SELECTION = "selection of "
 AGAIN = ", again"

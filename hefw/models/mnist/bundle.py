@@ -55,7 +55,7 @@ def load(folder: Path) -> Bundle:
     """
     name = existing(folder)
     shared = load_shared(folder if (folder / AUTOENCODER).is_dir() else BUNDLED)
-    return Bundle(_network(LatentUNet, folder), DDIMScheduler.from_pretrained(name), shared)
+    return Bundle(network_of(LatentUNet, folder), DDIMScheduler.from_pretrained(name), shared)
 
 
 def load_shared(folder: Path) -> Shared:
@@ -67,18 +67,18 @@ def load_shared(folder: Path) -> Shared:
         found["training"].astype(np.float64),
         training_labels=found["training_labels"].astype(np.int64),
     )
-    return Shared(_network(Autoencoder, folder / AUTOENCODER), _network(Judge, judge), reference)
+    return Shared(network_of(Autoencoder, folder / AUTOENCODER), network_of(Judge, judge), reference)
 
 
 def write(folder: Path, unet: LatentUNet) -> None:
     """Denoiser and scheduler. Weights are rounded to float16, which costs less than CKKS does."""
-    save(folder, _half(unet), make_scheduler())
+    save(folder, half(unet), make_scheduler())
 
 
 def write_shared(folder: Path, shared: Shared) -> None:
     """Autoencoder, judge and reference, each in a folder within `folder`; rounded to float16, too."""
-    save(folder / AUTOENCODER, _half(shared.autoencoder))
-    save(folder / JUDGE, _half(shared.judge), _Rows(shared.reference))
+    save(folder / AUTOENCODER, half(shared.autoencoder))
+    save(folder / JUDGE, half(shared.judge), _Rows(shared.reference))
 
 
 def make_reference(judge: Judge, data: Mnist) -> Reference:
@@ -106,13 +106,14 @@ class _Rows:
         save_file(rows, Path(folder) / REFERENCE)
 
 
-def _network(kind: type[Network], folder: Path) -> Network:
+def network_of(kind: type[Network], folder: Path) -> Network:
+    """A network in eval mode and float32 from the folder that it was saved in; FileNotFoundError if there is none."""
     made: Any = kind.from_pretrained(existing(folder), use_safetensors=True, torch_dtype=torch.float32)
     network: Network = made.eval()
     return network
 
 
-def _half(network: Network) -> Network:
+def half(network: Network) -> Network:
     copied = copy.deepcopy(network)
     copied.half()
     return copied

@@ -12,27 +12,19 @@ from hefw.models.base import Reference
 from hefw.models.labelled import LabelModel, load_weights
 from hefw.models.mnist import autoencoder as autoencoders
 from hefw.models.mnist import judge as judges
-from hefw.models.mnist.bundle import BUNDLED, load
+from hefw.models.mnist.bundle import BUNDLED, Shared, load
 from hefw.models.plugin import MnistOptions
 
 Array = NDArray[np.float64]
 
 
-class Mnist(LabelModel):
-    """28x28 handwritten digits by latent diffusion: the server denoises latents, the key holder decodes them."""
+class LatentDigits(LabelModel):
+    """A model of MNIST's digits in the autoencoder's latents, whatever its network is conditioned by."""
 
     feature_space = "64 features of a convolutional network that reads MNIST's digits, those before its last layer"
-    #: Whose weights are bundled.
-    variant: ClassVar[str] = "mnist"
     #: For how many steps it was made.
     steps = 10
-
-    def __init__(self, options: MnistOptions) -> None:
-        bundle = load_weights(self.variant, options.pretrained, BUNDLED / self.variant, load)
-        self.shared = bundle.shared
-        config = bundle.unet.config
-        shape = (config.sample_channels, config.sample_size, config.sample_size)
-        super().__init__(self.variant, bundle.unet, bundle.scheduler, shape, int(config.num_classes))
+    shared: Shared
 
     def encode(self, images: Array) -> Array:
         """Latents (images, 2, 8, 8) of pictures (images, 1, 28, 28)."""
@@ -54,6 +46,20 @@ class Mnist(LabelModel):
     def reference(self) -> Reference:
         """The 2,000 pictures that were kept out of all training, and the 8,000 that trained."""
         return self.shared.reference
+
+
+class Mnist(LatentDigits):
+    """28x28 handwritten digits by latent diffusion: the server denoises latents, the key holder decodes them."""
+
+    #: Whose weights are bundled.
+    variant: ClassVar[str] = "mnist"
+
+    def __init__(self, options: MnistOptions) -> None:
+        bundle = load_weights(self.variant, options.pretrained, BUNDLED / self.variant, load)
+        self.shared = bundle.shared
+        config = bundle.unet.config
+        shape = (config.sample_channels, config.sample_size, config.sample_size)
+        super().__init__(self.variant, bundle.unet, bundle.scheduler, shape, int(config.num_classes))
 
 
 class MnistTwoStep(Mnist):

@@ -49,7 +49,7 @@ class Variant:
             raise ConfigError(f"model {self.name!r} is trained on data that hefw does not have; --data DIR: {WHERE}")
         pictures = load(data)
         share = 1.0 if iterations is None else iterations / self.iterations
-        report = _Report(progress, sum(_part(recipe, share).iterations for recipe in self.recipes))
+        report = Report(progress, sum(part_of(recipe, share).iterations for recipe in self.recipes))
         shared = train_shared(pictures, share, seed=seed, report=report)
         unet = self.train_denoiser(pictures, shared, share, seed=seed, report=report)
         write_shared(out, shared)
@@ -67,15 +67,15 @@ class Variant:
         return sum(recipe.iterations for recipe in self.recipes)
 
     def train_denoiser(
-        self, pictures: Mnist, shared: Shared, share: float, *, seed: int, report: _Report
+        self, pictures: Mnist, shared: Shared, share: float, *, seed: int, report: Report
     ) -> LatentUNet:
         """The denoiser of this variant in an autoencoder's latents."""
         training = pictures.training
         latents = Latents(autoencoders.encode(shared.autoencoder, training.images), training.labels)
         config = {**self.unet, "sample_size": latents.latents.shape[-1], "sample_channels": latents.latents.shape[1]}
-        recipe = _part(self.teacher, share)
+        recipe = part_of(self.teacher, share)
         teacher = train_teacher(latents, config, recipe, seed=seed, progress=report.part(recipe))
-        recipe = _part(self.guidance, share)
+        recipe = part_of(self.guidance, share)
         if self.large is None:
             unet = distil_guidance(teacher, latents, recipe, seed=seed, progress=report.part(recipe))
         else:
@@ -83,21 +83,21 @@ class Variant:
                 teacher, latents, {**config, **self.large}, recipe, seed=seed, progress=report.part(recipe)
             )
         if self.steps is not None and self.fewer is not None:
-            recipe = _part(self.fewer, share)
+            recipe = part_of(self.fewer, share)
             unet = distil_steps(unet, self.steps, recipe, seed=seed, progress=report.part(recipe))
         return unet
 
 
-def train_shared(pictures: Mnist, share: float, *, seed: int, report: _Report) -> Shared:
+def train_shared(pictures: Mnist, share: float, *, seed: int, report: Report) -> Shared:
     """Judge and autoencoder, the same for all variants of one seed."""
-    recipe = _part(judge.RECIPE, share)
+    recipe = part_of(judge.RECIPE, share)
     trained_judge = train_judge(pictures.training, recipe, seed=seed, progress=report.part(recipe))
-    recipe = _part(autoencoder.RECIPE, share)
+    recipe = part_of(autoencoder.RECIPE, share)
     trained = train_autoencoder(pictures.training, recipe, seed=seed, progress=report.part(recipe))
     return Shared(trained, trained_judge, make_reference(trained_judge, pictures))
 
 
-class _Report:
+class Report:
     """Progress of several parts as one."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
@@ -115,7 +115,8 @@ class _Report:
         return show
 
 
-def _part(recipe: Recipe, share: float) -> Recipe:
+def part_of(recipe: Recipe, share: float) -> Recipe:
+    """A recipe with so many of its iterations, at least one."""
     return replace(recipe, iterations=max(1, round(share * recipe.iterations)))
 
 

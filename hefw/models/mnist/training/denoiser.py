@@ -114,17 +114,17 @@ def train_guided(
     return trained
 
 
-def draw(latents: Latents, scheduler: DDIMScheduler, generator: torch.Generator) -> Batch:
+def draw(latents: Latents, scheduler: DDIMScheduler, generator: torch.Generator, count: int = BATCH) -> Batch:
     """A random batch at stratified timesteps: less variance than independent ones."""
-    pick = torch.randint(len(latents), (BATCH,), generator=generator)
+    pick = torch.randint(len(latents), (count,), generator=generator)
     clean = latents.latents[pick]
-    share = (torch.arange(BATCH) + torch.rand(BATCH, generator=generator)) / BATCH
+    share = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     timesteps = (share * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)
     noise = torch.randn(clean.shape, generator=generator)
     noisy = scheduler.add_noise(clean, noise, timesteps)
     v = scheduler.get_velocity(clean, noise, timesteps)
     # a sampler's states are slightly off the training distribution; some extra noise makes the model forgive that
-    extra = (torch.rand(BATCH, 1, 1, 1, generator=generator) < 0.2).float()
+    extra = (torch.rand(count, 1, 1, 1, generator=generator) < 0.2).float()
     noisy = noisy + 0.1 * extra * torch.randn(clean.shape, generator=generator)
     return Batch(noisy, timesteps, latents.labels[pick], v)
 
