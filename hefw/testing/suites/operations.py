@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hefw.core.backend import Ciphertext, imaginary
+from hefw.core.diagonals import LinearCost, transform
 from hefw.core.errors import CapabilityError, HefwError
 from hefw.core.layout import periodic
-from hefw.core.diagonals import LinearCost, transform
 from hefw.core.sparse import SparseMatrix
 from hefw.testing.parties import Parties
 
