@@ -26,6 +26,15 @@ class MnistOptions(Options):
     pretrained: str | None = None
 
 
+class DigitsSiluOptions(Options):
+    """Options of the model `digits-silu`."""
+
+    #: Multiplicative depth of the converted network.
+    levels: Literal[9, 19] = 19
+    #: A folder that `hefw train digits-silu` wrote; the bundled weights if None.
+    pretrained: str | None = None
+
+
 class StableDiffusionOptions(Options):
     """Options of the model `stable-diffusion`; None stands for diffusers' own value."""
 
@@ -134,6 +143,15 @@ def hefw_models() -> list[Entry]:
             requires=NEEDS,
             advice=ADVICE,
             training="hefw.models.mnist.text.train:run",
+        ),
+        Entry(
+            "digits-silu",
+            "hefw.models.digits_silu.model:DigitsSilu",
+            "8x8 handwritten digits; diffusers' UNet of SiLU and group norms, converted to polynomials",
+            options=DigitsSiluOptions,
+            requires=NEEDS,
+            advice=ADVICE,
+            training="hefw.models.digits_silu.train:run",
         ),
         Entry(
             "stable-diffusion",

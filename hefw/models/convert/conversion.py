@@ -136,7 +136,7 @@ class _Conversion:
         self.held_out: States = sampler.trajectories(self.original, HELD_OUT_IMAGES, generator)[0]
         self.calibration: Calibration = calibrate(self.original, self.sites, states, ascending, sampler.classes)
         config = getattr(unet, "config", None)
-        self.network = Converted(
+        self.network: Converted = Converted(
             None if config is None else _portable(type(unet).__name__, config),
             (),
             ascending.tolist(),
@@ -273,10 +273,9 @@ class _Conversion:
         if how.iterations:
             self.network = distil(self.network, self.original, self.sampler, how, seed=self.seed, progress=progress)
             self.stage(f"distilled, {how.iterations} iterations")
-        network = self.network
-        network.eval().requires_grad_(False)
-        network.report = Report(tuple(self.rows), settings)
-        return network
+        self.network.eval().requires_grad_(False)
+        self.network.report = Report(tuple(self.rows), settings)
+        return self.network
 
 
 def _portable(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
