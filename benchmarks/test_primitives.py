@@ -26,10 +26,10 @@ Session = tuple[KeyHolder, Evaluator]
 
 @pytest.fixture(scope="session")
 def session() -> Session:
-    """A key holder, and an evaluator with its relinearisation key and one rotation key."""
+    """A key holder, and an evaluator with its keys: relinearisation, conjugation, one rotation."""
     backend = TensealBackend()
     resolved = backend.resolve(PARAMS)
-    keys = backend.keygen(resolved, KeyManifest({STEP: resolved.max_level}))
+    keys = backend.keygen(resolved, KeyManifest({STEP: resolved.max_level}, conjugation=True))
     evaluator = backend.evaluator(resolved)
     evaluator.load_keys(dict(keys.evaluation_keys()))
     return keys, evaluator
@@ -52,6 +52,18 @@ def test_rotate(benchmark: Benchmark, session: Session, level: int) -> None:
 def test_square_and_relinearise(benchmark: Benchmark, session: Session, level: int) -> None:
     _, evaluator = session
     benchmark(evaluator.square, encrypted(session, level))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_square_alone(benchmark: Benchmark, session: Session, level: int) -> None:
+    _, evaluator = session
+    benchmark(evaluator.square, encrypted(session, level), relinearise=False)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_square_of_two_images_a_slot(benchmark: Benchmark, session: Session, level: int) -> None:
+    _, evaluator = session
+    benchmark(evaluator.square_parts, encrypted(session, level))
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -73,9 +73,9 @@ class Costs:
         return self.mul_plain_linear * primes
 
     def square(self, primes: int, special: int = 1, *, pairs: bool = False) -> float:
-        """A square, relinearised; of two images a slot two squares, and a conjugation besides."""
-        times = 2 if pairs else 1
-        return times * (self.square_linear * primes + self.key_switch(primes, special))
+        """A square, relinearised; of two images a slot two squares, a conjugation, and a product with i besides."""
+        one = self.square_linear * primes + self.key_switch(primes, special)
+        return 2 * (one + self.mul_plain(primes)) if pairs else one
 
     def encode(self, primes: int) -> float:
         """Encoding a vector."""
