@@ -4,8 +4,8 @@
     python -m benchmarks.figures --check  # exit code 1 if one is not what the files say
 
 Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo`, and of the same at --precision-db
-40), `quality.json` (`make quality`), `sweep.json` (`hefw quality --samples 5000 --steps 5,10,20,50 --encrypted 0`),
-`step.json` (`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
+40), `quality.json` (`hefw quality`, by the command in it), `sweep.json` (5,000 plaintext samples of each number of
+steps), `step.json` (`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
 run.json of one run each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m
 benchmarks.backends`), docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update`
 and `python -m benchmarks.generation`), and docs/explanation/threat-model.md `audit-*.json` (`python -m
@@ -22,6 +22,8 @@ from typing import Any
 
 from benchmarks.audit_figures import threat_model
 from hefw.config import Config
+from hefw.quality.page import figure
+from hefw.quality.record import QualityRecord
 from hefw.report.words import duration, size
 
 RESULTS = Path(__file__).with_name("results")
@@ -31,10 +33,8 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 def readme() -> str:
     """The section of the README."""
-    names = ("demo", "demo-40db", "quality", "sweep", "step", "backends")
-    demo, coarse, quality, sweep, step, backends = map(_read, names)
-    params, machine, encrypted = demo["params"], demo["machine"], quality["encrypted"]
-    plain = quality["plaintext"][0]
+    demo, coarse, sweep, step, backends = map(_read, ("demo", "demo-40db", "sweep", "step", "backends"))
+    params, machine = demo["params"], demo["machine"]
     rows = [
         ("whole run, from configuration to decrypted pictures", f"{demo['seconds']['total']:.0f} s"),
         ("evaluation of ten steps", f"{demo['seconds']['evaluate']:.1f} s"),
@@ -62,12 +62,7 @@ def readme() -> str:
         f"{coarse['bytes']['evaluation_keys'] / 1e6:.0f} MB of keys, and reaches {coarse['psnr_db']:.0f} dB with a "
         f"largest error of {coarse['max_abs_error']:.1e}. Levels come in whole primes: 50 and 60 dB get the same plan.",
         "",
-        f"`make quality`: of {plain['samples']} plaintext samples of {plain['steps']} steps, {plain['accuracy']:.1%} "
-        f"are classified as their label; Fréchet distance to the real digits in pixel space "
-        f"{plain['distance']:.1f}, that between two halves of the real ones {quality['held_out_distance']:.1f} (biased "
-        f"upwards for few samples). Of {encrypted['samples']} encrypted samples, "
-        f"{encrypted['label_agreement_with_twin']} are classified like their plaintext twins; PSNR "
-        f"{encrypted['psnr_db']:.0f} dB, {encrypted['lowest_psnr_db']:.0f} dB for the worst one.",
+        _quality(),
         "",
         f"{sweep['plaintext'][0]['samples']} plaintext samples each:",
         "",
@@ -101,6 +96,24 @@ def readme() -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _quality() -> str:
+    """How good the pictures of `digits` are."""
+    record = QualityRecord.model_validate(_read("quality"))
+    twin, encrypted = record.of("twin"), record.of("encrypted")
+    assert twin is not None
+    assert twin.accuracy is not None
+    assert encrypted is not None
+    assert encrypted.twin is not None
+    floor = "" if record.reference.held_out else ", which are among those that are compared with,"
+    return (
+        f"`{record.command}`: of {twin.pictures} plaintext samples of {twin.steps} steps, {twin.accuracy.value:.1%} "
+        f"are classified as their label. Fréchet distance to the real digits in {record.feature_space}: "
+        f"{figure(twin.distance)}, that of as many real ones{floor} {figure(twin.floor)}, with 95 % intervals. Of "
+        f"{encrypted.pictures} encrypted samples, {encrypted.twin.label_agreement} are classified like their plaintext "
+        f"twins; PSNR {encrypted.twin.psnr_db:.0f} dB, {encrypted.twin.lowest_psnr_db:.0f} dB for the worst one."
+    )
 
 
 def no_round_trip() -> str:
