@@ -82,7 +82,7 @@ def main() -> None:
     started = time.monotonic()
     with one_thread():
         result = measure(options.samples, options.many)
-    result |= {"machine": machine_info(), "seconds": time.monotonic() - started}
+    result |= {"machine": machine_info().model_dump(), "seconds": time.monotonic() - started}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     for name, rows in result["figures"].items():
         for row in rows:
