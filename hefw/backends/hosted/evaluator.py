@@ -43,7 +43,8 @@ class HostedEvaluator(Evaluator):
         if transform not in worker.shared:
             worker.shared[transform] = Handle(worker, worker.call("transform", int, transform))
         number = worker.shared[transform].number
-        return self._counted("linear_transform", self._sent(inputs), number, self._sent(list(weights)))
+        held = list(weights)  # some are encoded as they are read: the worker must not let go of them before
+        return self._counted("linear_transform", self._sent(inputs), number, self._sent(held))
 
     def _counted(self, name: str, *arguments: Any) -> list[Ciphertext]:
         found, counts = self._worker.call(name, Counted, self._home.number, *arguments)
