@@ -60,5 +60,5 @@ class Wide(nn.Module):
 
 
 def test_too_many_products_are_refused() -> None:
-    with pytest.raises(CompileError, match="256x2 by 2x256.*131,072 products; at most 65,536.*fewer tokens"):
+    with pytest.raises(CompileError, match=r"256x2 by 2x256.*131,072 products; at most 65,536.*fewer tokens"):
         hefw.compile(Wide(), (2, 16, 16), scheduler=DDIMScheduler(clip_sample=False), steps=1)

@@ -28,7 +28,7 @@ NAMES = ("digits-shallow", "digits-attention", "digits-distilled")
 TRAININGS = {"digits-shallow": shallow, "digits-attention": attention, "digits-distilled": distil}
 #: Of a training of two iterations in a test; the distilled network is that of `digits`.
 CLASSES = {"digits-shallow": ShallowUNet, "digits-attention": AttentionUNet, "digits-distilled": DigitsUNet}
-#: Accuracy that 200 pictures must have: below what the cards say of 900, by three deviations of so few.
+#: Accuracy that 100 pictures must have: below what the cards say of 900, by three deviations of so few.
 ACCURATE = {"digits-shallow": 0.92, "digits-attention": 0.97, "digits-distilled": 0.97}
 STEPS = {"digits-shallow": 10, "digits-attention": 10, "digits-distilled": 2}
 MOST = 6.0
@@ -65,8 +65,8 @@ def test_pictures_are_of_their_labels_and_in_range(name: str) -> None:
     model = bundled(name)
     scheduler = model.scheduler(Own, {})
     graph = model.graph(scheduler, STEPS[name])
-    noise = np.random.default_rng(1).normal(size=(200, *model.latent_shape))
-    labels = np.arange(200) % model.labels
+    noise = np.random.default_rng(1).normal(size=(100, *model.latent_shape))
+    labels = np.arange(100) % model.labels
     found = ranges(graph, model.inputs(noise, labels))
     assert (judge.predict(model.latents(found.outputs)) == labels).mean() >= ACCURATE[name]
     assert found.largest.max() <= MOST
