@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.audit_figures import threat_model
+from benchmarks.model_figures import models
 from hefw.config import Config
 from hefw.quality.page import figure
 from hefw.quality.record import QualityRecord
@@ -272,6 +273,7 @@ SECTIONS: Mapping[Path, Callable[[], str]] = {
     ROOT / "docs" / "how-to" / "no-round-trip.md": no_round_trip,
     ROOT / "docs" / "how-to" / "install-backends.md": backends,
     ROOT / "docs" / "reproduction.md": reproduction,
+    ROOT / "docs" / "reference" / "models.md": lambda: models(RESULTS),
     ROOT / "docs" / "explanation" / "threat-model.md": lambda: threat_model(RESULTS),
 }
 

@@ -1,0 +1,86 @@
+"""The tables of docs/reference/models.md, from models.json and models/NAME.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hefw.plugins import registry
+from hefw.report.words import counted, size
+
+NONE = "not measured"
+
+
+def models(results: Path) -> str:
+    """Costs and quality of every model that takes labels."""
+    found = json.loads((results / "models.json").read_text())
+    costs, machine = found["models"], found["machine"]
+    names = [
+        name for name in registry().names("model") if name in costs or (results / "models" / f"{name}.json").exists()
+    ]
+    quality = {
+        name: json.loads(path.read_text()) if (path := results / "models" / f"{name}.json").exists() else None
+        for name in names
+    }
+    lines = [
+        "Costs: 16 pictures on ciphertext with `tenseal`, in the model's own number of steps, asked for 40 dB "
+        f"(`python -m benchmarks.models`), on {machine['cores']} cores of an {machine['cpu']} that other programs "
+        "used, too: processor time, and by the clock in brackets.",
+        "",
+        "| model | steps | depth of a message | N | log2(QP) | evaluation of 16 | keys | encoded weights | PSNR |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_cost(name, costs[name]) for name in names if name in costs),
+        "",
+        "Quality: `hefw quality --model NAME`. Accuracy and Fréchet distance in plaintext, with 95 % intervals; the "
+        "floor is the distance of as many real pictures; the last columns are pictures on ciphertext beside their "
+        "plaintext twins.",
+        "",
+        "| model | steps | pictures | classified as their label | Fréchet distance | floor | largest pre-activation | "
+        "diverged | on ciphertext | PSNR | classified as their twins |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_quality(name, record) for name, record in quality.items() if record is not None),
+    ]
+    return "\n".join(lines)
+
+
+def _cost(name: str, row: dict[str, Any]) -> str:
+    cells = [
+        f"`{name}`",
+        row["steps"],
+        row["depth"],
+        row["ring_dimension"],
+        f"{row['log_qp']:.0f}",
+        f"{row['processor_seconds_evaluate']:.1f} s ({row['seconds_evaluate']:.1f} s)",
+        size(row["evaluation_keys"]),
+        size(row["encoded_weights"]),
+        "equal" if row["psnr_db"] is None else f"{row['psnr_db']:.0f} dB",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _quality(name: str, record: dict[str, Any]) -> str:
+    plain = max((item for item in record["sets"] if item["kind"] == "twin"), key=lambda item: int(item["steps"]))
+    drawn = next((item for item in record["sets"] if item["kind"] == "encrypted"), None)
+    twin = drawn and drawn["twin"]
+    cells = [
+        f"`{name}`",
+        plain["steps"],
+        plain["pictures"],
+        _interval(plain["accuracy"], "{:.1%}"),
+        _interval(plain["distance"], "{:.1f}"),
+        NONE if plain["floor"] is None else f"{plain['floor']['value']:.1f}",
+        NONE if plain["ranges"] is None else f"{plain['ranges']['largest']:.1f}",
+        plain["diverged"],
+        NONE if drawn is None else f"{drawn['pictures']} in {counted(drawn['steps'], 'step')}",
+        NONE if not twin else f"{twin['psnr_db']:.0f} dB, lowest {twin['lowest_psnr_db']:.0f}",
+        NONE if not twin else f"{twin['label_agreement']} of {drawn['pictures']}",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _interval(found: dict[str, float] | None, form: str) -> str:
+    if found is None:
+        return NONE
+    value, low, high = (form.format(found[key]) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
