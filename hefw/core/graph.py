@@ -127,7 +127,7 @@ class Graph:
         """
         values: Values = {}
         for name, node in self.nodes.items():
-            value = _evaluate(node, step, inputs, values)
+            value = evaluate_node(node, step, inputs, values)
             values[name] = value if perturb is None else perturb(name, value)
         return values
 
@@ -193,7 +193,8 @@ def features(node: Node) -> int:
     return math.prod(node.shape)
 
 
-def _evaluate(node: Node, step: int, inputs: Mapping[str, Array], values: Values) -> Array:
+def evaluate_node(node: Node, step: int, inputs: Mapping[str, Array], values: Mapping[str, Array]) -> Array:
+    """A node's value at a step from the graph's inputs and the values of the nodes before it."""
     if isinstance(node, Input):
         if node.name not in inputs:
             raise GraphError(f"input {node.name!r} is missing; given: {', '.join(inputs) or 'none'}")

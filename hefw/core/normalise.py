@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hefw.core.errors import GraphError
 from hefw.core.graph import Affine, Graph, LinearTerm, Node, Polynomial, Sum, features, sources
-from hefw.core.polynomial import MAX_DEGREE, complete_square, square_root, trim
+from hefw.core.polynomial import MAX_DEGREE, complete_square, square_root, trim, without_small_lead
 from hefw.core.sparse import SparseMatrix
 
 Array = NDArray[np.float64]
@@ -134,16 +134,21 @@ class _Squares:
         if degree == 2:
             square = self.square(source)
             return Expression(((square, coefficients[2]), (source, coefficients[1])), coefficients[0])
-        if degree % 2:  # p = (p + x^(d+1)) - x^(d+1)
-            raised = np.concatenate([coefficients, ones[None]])
-            power = np.zeros_like(raised)
-            power[-1] = -1
-            return _add(self.expand(source, raised), self.expand(source, power))
+        powers = without_small_lead(coefficients)
+        if powers is not None:
+            return _add(self.expand(source, powers[0]), self.expand(source, powers[1]))
         lead, q, rest = square_root(coefficients)
         inner = self.expand(source, q)
-        root = self.place(inner, self.fresh(f"{source}.root"), self.nodes[source].shape)
-        square = self.square(root)
+        square = self.square(self.root(inner, source))
         return _add(Expression(((square, lead),), 0 * ones), self.expand(source, rest))
+
+    def root(self, expression: Expression, source: str) -> str:
+        """A node that is an expression of `source`: one that exists already, where it is that one."""
+        if len(expression.terms) == 1 and not expression.constant.any():
+            ((name, factor),) = expression.terms
+            if (factor == 1).all():
+                return name
+        return self.place(expression, self.fresh(f"{source}.root"), self.nodes[source].shape)
 
     def square(self, source: str) -> str:
         """The name of the square of a node, made once."""

@@ -1,7 +1,8 @@
 """Polynomials written with squares and linear combinations only: what CKKS does cheaply.
 
 A polynomial of degree 2m is c q^2 + r with q monic of degree m and r of degree at most m - 1 (the polynomial part of
-its square root). Applied again to q and r, any polynomial of degree d takes ceil(log2 d) squares in depth.
+its square root). Applied again to q and r, any polynomial of degree d takes ceil(log2 d) squares in depth. An odd
+degree, or a leading coefficient close to zero, is mended by a power that is added and subtracted again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ Array = NDArray[np.float64]
 
 #: Above this degree the coefficients of nested square roots lose too many digits.
 MAX_DEGREE = 16
+#: A leading coefficient below this share of the largest would make the square root's coefficients as much larger.
+SMALL_LEAD = 1 / 64
 
 
 def trim(coefficients: Array) -> Array:
@@ -30,6 +33,22 @@ def complete_square(coefficients: Array) -> tuple[Array, Array, Array]:
         raise GraphError("a square can only be completed where the quadratic coefficient is not zero")
     shift = b / (2 * a)
     return a, shift, c - a * shift**2
+
+
+def without_small_lead(coefficients: Array) -> tuple[Array, Array] | None:
+    """Two polynomials of even degree that add up to one of odd degree or of a small leading coefficient, else None.
+
+    Neither has a small leading coefficient; the second is a power.
+    """
+    largest = np.abs(coefficients).max(axis=0)
+    if len(coefficients) % 2 and (np.abs(coefficients[-1]) >= SMALL_LEAD * largest).all():
+        return None
+    if len(coefficients) % 2 == 0:
+        coefficients = np.concatenate([coefficients, np.zeros((1, coefficients.shape[1]))])
+    lead = np.where(largest > 0, largest, 1) * np.where(coefficients[-1] < 0, -1, 1)
+    power = np.zeros_like(coefficients)
+    power[-1] = lead
+    return coefficients + power, -power
 
 
 def square_root(coefficients: Array) -> tuple[Array, Array, Array]:

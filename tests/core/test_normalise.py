@@ -123,13 +123,28 @@ def test_too_high_a_degree_is_refused_by_name() -> None:
         normalise(chain([1.0] * 18))
 
 
-def test_mixed_degrees_are_refused_with_what_to_do() -> None:
+def test_channels_of_different_degrees() -> None:
     nodes = {**chain([1, 1]).nodes}
     mixed = np.ones((5, 2))
     mixed[4, 0] = 0
     nodes["p0"] = Polynomial("p0", (2,), "z", mixed)
-    with pytest.raises(GraphError, match="give all channels one degree"):
-        normalise(Graph(nodes, {"p0": Output("p0", np.ones(1))}, (0,)))
+    graph = Graph(nodes, {"p0": Output("p0", np.ones(1))}, (0,))
+    agree(graph, normalise(graph), X)
+
+
+@pytest.mark.parametrize("degree", range(3, 17))
+def test_a_small_leading_coefficient_makes_no_large_values(degree) -> None:
+    """As polynomials fitted on [-1, 1] have: what is squared stays of their size, and the depth is the least."""
+    graph = chain([0.5**k for k in range(degree)] + [1e-7])
+    flat = normalise(graph)
+    agree(graph, flat, X)
+    values = flat.evaluate(0, X)
+    assert max(np.abs(value).max() for value in values.values()) < 100
+    depth: dict[str, int] = {}
+    for name, node in flat.nodes.items():
+        below = max((depth[source] for source in sources(node)), default=0)
+        depth[name] = below + isinstance(node, Polynomial)
+    assert depth[flat.outputs["p0"].node] == int(np.ceil(np.log2(degree)))
 
 
 def test_unused_nodes_go_and_inputs_stay() -> None:

@@ -243,11 +243,12 @@ def test_a_graph_that_is_not_its_module_is_refused() -> None:
     net = Function(lambda h, x, t: h).eval()
     graph = hefw.compile(net, (1, 4, 4), scheduler=scheduler(), steps=2)
     updates = linear_updates(scheduler(), 2)
-    assert verify.verify(graph, Network(net, {}), updates, (1, 4, 4)) < 1e-12
+    predict = verify.by_module(Network(net, {}), None)
+    assert verify.verify(graph, predict, updates, (1, 4, 4)) < 1e-12
     with torch.no_grad():
         net.conv.bias += 0.01
     with pytest.raises(CompileError, match="off the module's by"):
-        verify.verify(graph, Network(net, {}), updates, (1, 4, 4))
+        verify.verify(graph, verify.by_module(Network(net, {}), None), updates, (1, 4, 4))
 
 
 def test_advice_fits_the_operator() -> None:

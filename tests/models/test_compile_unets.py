@@ -10,7 +10,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel, UNet2DModel
 from torch import nn
-from torch.nn import functional
 
 import hefw
 from hefw.backends.simulator.backend import SimulatorBackend
@@ -21,114 +20,11 @@ from hefw.models.digits.graph import digits_graph
 from hefw.models.digits.train import load
 from hefw.models.schedules import initial_noise, linear_updates
 from hefw.testing.session import Session, plain, psnr
+from hefw.testing.unets import CONDITIONAL, CONFIGURATIONS, Plain, blocks, polynomial
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 STEPS = 3
-DOWN, UP = "DownBlock2D", "UpBlock2D"
-RESNET_DOWN, RESNET_UP = "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
-SMALL = {
-    "sample_size": 8,
-    "in_channels": 1,
-    "out_channels": 1,
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "add_attention": False,
-}
-
-
-def blocks(channels, down=DOWN, up=UP, **more) -> dict:
-    count = len(channels)
-    kinds = {"down_block_types": (down,) * count, "up_block_types": (up,) * count}
-    return {**SMALL, "block_out_channels": channels, **kinds, **more}
-
-
-CONFIGURATIONS = {
-    "one resolution": blocks((4,)),
-    "two resolutions": blocks((4, 8)),
-    "three resolutions": blocks((4, 4, 8)),
-    "resnet blocks": blocks((4, 8), RESNET_DOWN, RESNET_UP),
-    "resnet down- and up-sampling": blocks((4, 8), downsample_type="resnet", upsample_type="resnet"),
-    "three channels, two layers": blocks((4, 8), in_channels=3, out_channels=3, layers_per_block=2),
-    "classes": blocks((4, 8), num_class_embeds=5),
-    "learned time embedding": blocks((4,), time_embedding_type="learned", num_train_timesteps=1000),
-}
-
-
-class Quadratic(nn.Module):
-    """b x + a x^2 with coefficients per channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(channels)
-        self.a = nn.Parameter(0.05 + 0.1 * torch.rand(channels, generator=generator))
-        self.b = nn.Parameter(0.5 + torch.rand(channels, generator=generator))
-
-    def forward(self, x):
-        return self.b[:, None, None] * x + self.a[:, None, None] * x * x
-
-
-class Static(nn.Module):
-    """A fixed scale and shift per channel, in place of a norm."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.scale, self.shift = nn.Parameter(torch.linspace(0.5, 1, channels)), nn.Parameter(torch.ones(channels) / 9)
-
-    def forward(self, x):
-        return self.scale[:, None, None] * x + self.shift[:, None, None]
-
-
-def polynomial(net: nn.Module) -> nn.Module:
-    """A diffusers UNet without SiLU and GroupNorm on the picture's way; the time embedding keeps its own."""
-    for part in list(net.modules()):
-        if hasattr(part, "nonlinearity") and hasattr(part, "time_emb_proj"):
-            part.norm1 = Static(part.norm1.num_channels)
-            part.norm2 = Static(part.norm2.num_channels)
-            part.nonlinearity = PerUse(part.conv1.in_channels, part.conv2.in_channels)
-    net.conv_norm_out, net.conv_act = nn.Identity(), Quadratic(net.conv_out.in_channels)
-    return net.eval()
-
-
-class PerUse(nn.Module):
-    """diffusers has one module for pictures (4 dimensions) and for the time embedding (2)."""
-
-    def __init__(self, *channels: int) -> None:
-        super().__init__()
-        self.quadratics = nn.ModuleDict({str(count): Quadratic(count) for count in channels})
-
-    def forward(self, x):
-        return self.quadratics[str(x.shape[1])](x) if x.ndim == 4 else functional.silu(x)
-
-
-class Plain(nn.Module):
-    """A UNet as people write it by hand: strided and transposed convolutions, groups, dilation, pooling, pow."""
-
-    def __init__(self, classes: int | None = None) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(2, 8, 3, padding=1)
-        self.time = nn.Sequential(nn.Linear(1, 16), nn.SiLU(), nn.Linear(16, 8))
-        self.down = nn.Conv2d(8, 16, 4, stride=2, padding=1, groups=2)
-        self.middle = nn.Conv2d(16, 16, 3, padding=2, dilation=2)
-        self.norm = nn.BatchNorm2d(16)
-        self.up = nn.ConvTranspose2d(16, 8, 3, stride=2, padding=1, output_padding=1)
-        self.last = nn.Conv2d(16, 2, 1)
-        self.labels = nn.Embedding(classes, 8) if classes else None
-        self.norm.running_mean += torch.randn(16)
-        self.norm.running_var *= 2
-
-    def forward(self, x, t, y=None):
-        emb = self.time(t.to(x.dtype)[:, None] / 1000)
-        if y is not None:
-            emb = emb + self.labels(y)
-        h = self.first(x) + emb[:, :, None, None]
-        skip = h + 0.1 * h**2
-        h = self.norm(self.down(skip))
-        h = 0.3 * h.pow(3) + h
-        a, b = self.middle(h).chunk(2, dim=1)
-        h = torch.cat([b, a], dim=1) + functional.interpolate(functional.avg_pool2d(h, 2), scale_factor=2)
-        h = functional.pad(self.up(h), (0, 0, 0, 0))
-        return self.last(torch.cat([h * h, skip], 1)) - x / 2
 
 
 def scheduler() -> DDIMScheduler:
@@ -179,9 +75,7 @@ def test_a_unet_of_diffusers_draws_what_its_graph_does(name) -> None:
 @pytest.mark.parametrize("classes", [None, 5])
 def test_a_conditional_unet_of_diffusers_without_its_text(classes) -> None:
     torch.manual_seed(0)
-    kinds = {"down_block_types": (DOWN, DOWN), "up_block_types": (UP, UP), "mid_block_type": None}
-    small = {"block_out_channels": (4, 8), "layers_per_block": 1, "norm_num_groups": 4, "cross_attention_dim": 8}
-    net = polynomial(UNet2DConditionModel(8, 4, 4, **kinds, **small, num_class_embeds=classes))
+    net = polynomial(UNet2DConditionModel(**CONDITIONAL, num_class_embeds=classes))
     graph = hefw.compile(net, (4, 8, 8), scheduler=scheduler(), steps=STEPS, classes=classes)
     agrees(graph, net, scheduler(), STEPS, (4, 8, 8), classes)
 

@@ -87,7 +87,8 @@ ATTENTION = ["scaled_dot_product_attention", "softmax", "_softmax", "log_softmax
 BY_KIND = (
     (
         ACTIVATIONS,
-        f"is no polynomial: replace it by one, such as a x^2 + b x (degree at most {MAX_DEGREE}), and train on",
+        f"is no polynomial: replace it by one, such as a x^2 + b x (degree at most {MAX_DEGREE}), and train on; or "
+        "fit one to it (activations='fit')",
     ),
     (
         NORMS,

@@ -101,12 +101,6 @@ class Builder:
     def polynomial(self, value: Power, at: str) -> str:
         """The name of the polynomial's node."""
         coefficients = trim(value.coefficients)
-        degree = len(coefficients) - 1
-        if degree > 2 and not coefficients[-1].all():
-            raise CompileError(
-                f"module {value.module or at!r}: its polynomial has degree {degree} in some channels only; give all "
-                "channels one degree"
-            )
         key = (value.base, coefficients.tobytes())
         if key not in self.made:
             name = self.made[key] = self.name(value.module or at)
