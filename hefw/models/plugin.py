@@ -135,6 +135,9 @@ def hefw_models() -> list[Entry]:
         _digits("shallow", "two squares and three affine regions, for the smallest ring"),
         _digits("attention", "attention in the middle, by a kernel that is a polynomial"),
         _digits("distilled", "two steps that draw what fifty of `digits` do", training="distil"),
+        _mnist("mnist", "Mnist", "latents of 2x8x8 that the key holder decodes"),
+        _mnist("mnist-2step", "MnistTwoStep", "two steps, which one message has room for (refresh: none)"),
+        _mnist("mnist-large", "MnistLarge", "a deeper denoiser: quality first"),
         Entry(
             "mnist-text",
             "hefw.models.mnist.text.model:MnistText",
@@ -174,6 +177,18 @@ def _digits(variant: str, summary: str, training: str = "") -> Entry:
         requires=NEEDS,
         advice=ADVICE,
         training=f"hefw.models.digits.{training or variant}:run",
+    )
+
+
+def _mnist(name: str, attribute: str, summary: str) -> Entry:
+    return Entry(
+        name,
+        f"hefw.models.mnist.model:{attribute}",
+        f"28x28 handwritten digits by latent diffusion; {summary}",
+        options=MnistOptions,
+        requires=NEEDS,
+        advice=ADVICE,
+        training=f"hefw.models.mnist.train:{name.replace('-', '_')}",
     )
 
 

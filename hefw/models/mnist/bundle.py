@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,6 +113,9 @@ def network_of(kind: type[Network], folder: Path) -> Network:
 
 
 def half(network: Network) -> Network:
-    copied = copy.deepcopy(network)
+    """A copy in float16, whose configuration does not say where the network was loaded from."""
+    own = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    copied: Network = type(network)(**own)
+    copied.load_state_dict(network.state_dict())
     copied.half()
     return copied

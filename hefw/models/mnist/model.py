@@ -70,9 +70,10 @@ class MnistTwoStep(Mnist):
 
 
 class MnistLarge(Mnist):
-    """`mnist` with a wider and deeper denoiser."""
+    """`mnist` with a deeper denoiser, in more steps."""
 
     variant = "mnist-large"
+    steps = 20
 
 
 def _tensor(values: Array) -> torch.Tensor:

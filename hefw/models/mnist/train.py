@@ -13,7 +13,14 @@ from hefw.models.mnist.bundle import Shared, make_reference, write, write_shared
 from hefw.models.mnist.data import WHERE, Mnist, load
 from hefw.models.mnist.training import autoencoder, judge
 from hefw.models.mnist.training.autoencoder import train_autoencoder
-from hefw.models.mnist.training.denoiser import Latents, distil_guidance, distil_steps, train_guided, train_teacher
+from hefw.models.mnist.training.denoiser import (
+    Latents,
+    distil_guidance,
+    distil_steps,
+    grown,
+    train_guided,
+    train_teacher,
+)
 from hefw.models.mnist.training.judge import train_judge
 from hefw.models.mnist.unet import LatentUNet
 from hefw.models.training import Progress, Recipe
@@ -23,15 +30,16 @@ from hefw.models.training import Progress, Recipe
 class Variant:
     """How one denoiser is made; for `hefw train`, a `hefw.models.training.Training`.
 
-    A teacher is trained first, and guidance is distilled from it into the denoiser itself. A `large` one, of another
-    configuration than the teacher's, learns from the data, too. With `steps`, it is distilled once more, for so many.
+    A teacher is trained first, and guidance is distilled from it into the denoiser itself. With `quadratics`, that one
+    is grown to as many and trained further; with `steps`, it is distilled once more, for so many.
     """
 
     name: str
     teacher: Recipe
     guidance: Recipe
     unet: Mapping[str, Any] = field(default_factory=dict)
-    large: Mapping[str, Any] | None = None
+    quadratics: int | None = None
+    further: Recipe | None = None
     steps: int | None = None
     fewer: Recipe | None = None
 
@@ -58,7 +66,7 @@ class Variant:
     @property
     def recipes(self) -> list[Recipe]:
         """Of all parts, in order."""
-        found = [judge.RECIPE, autoencoder.RECIPE, self.teacher, self.guidance, self.fewer]
+        found = [judge.RECIPE, autoencoder.RECIPE, self.teacher, self.guidance, self.further, self.fewer]
         return [recipe for recipe in found if recipe is not None]
 
     @property
@@ -66,9 +74,7 @@ class Variant:
         """Of all parts together."""
         return sum(recipe.iterations for recipe in self.recipes)
 
-    def train_denoiser(
-        self, pictures: Mnist, shared: Shared, share: float, *, seed: int, report: Report
-    ) -> LatentUNet:
+    def train_denoiser(self, pictures: Mnist, shared: Shared, share: float, *, seed: int, report: Report) -> LatentUNet:
         """The denoiser of this variant in an autoencoder's latents."""
         training = pictures.training
         latents = Latents(autoencoders.encode(shared.autoencoder, training.images), training.labels)
@@ -76,12 +82,11 @@ class Variant:
         recipe = part_of(self.teacher, share)
         teacher = train_teacher(latents, config, recipe, seed=seed, progress=report.part(recipe))
         recipe = part_of(self.guidance, share)
-        if self.large is None:
-            unet = distil_guidance(teacher, latents, recipe, seed=seed, progress=report.part(recipe))
-        else:
-            unet = train_guided(
-                teacher, latents, {**config, **self.large}, recipe, seed=seed, progress=report.part(recipe)
-            )
+        unet = distil_guidance(teacher, latents, recipe, seed=seed, progress=report.part(recipe))
+        if self.quadratics is not None and self.further is not None:
+            recipe = part_of(self.further, share)
+            unet = grown(unet, self.quadratics, seed)
+            unet = train_guided(unet, teacher, latents, recipe, seed=seed, progress=report.part(recipe))
         if self.steps is not None and self.fewer is not None:
             recipe = part_of(self.fewer, share)
             unet = distil_steps(unet, self.steps, recipe, seed=seed, progress=report.part(recipe))
@@ -121,8 +126,8 @@ def part_of(recipe: Recipe, share: float) -> Recipe:
 
 
 TEACHER = Recipe(iterations=5_000, learning_rate=2e-3)
-GUIDANCE = Recipe(iterations=2_000, learning_rate=1e-3)
+GUIDANCE = Recipe(iterations=1_200, learning_rate=1e-3)
 
 mnist = Variant("mnist", TEACHER, GUIDANCE)
-mnist_2step = Variant("mnist-2step", TEACHER, GUIDANCE, steps=2, fewer=Recipe(2_000, 1e-3))
-mnist_large = Variant("mnist-large", TEACHER, Recipe(4_000, 2e-3), large={"channels": 48, "quadratics": 5})
+mnist_2step = Variant("mnist-2step", TEACHER, GUIDANCE, steps=2, fewer=Recipe(1_000, 1e-3))
+mnist_large = Variant("mnist-large", TEACHER, GUIDANCE, quadratics=6, further=Recipe(3_500, 1.5e-3))

@@ -8,23 +8,24 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
+from torch import nn
 from torch.nn import functional
 
 from hefw.models.mnist.data import CLASSES
 from hefw.models.mnist.schedule import TIMESTEPS, make_scheduler
 from hefw.models.mnist.unet import LatentUNet
-from hefw.models.training import Progress, Recipe, fit, one_thread, range_penalty, seeded
+from hefw.models.training import Loss, Progress, Recipe, fit, one_thread, range_penalty, seeded
 
-BATCH = 128
+BATCH = 64
 #: The label of no label, of which classifier-free guidance needs a prediction (Ho and Salimans 2022).
 NO_LABEL = CLASSES
 #: Share of training images whose label is hidden.
 HIDDEN = 0.1
-GUIDANCE = 1.3
+GUIDANCE = 1.5
 #: Predictions beyond this are penalised where latents are unlike any.
 LARGEST_PREDICTION = 5.0
 #: Latents that are drawn once, to learn from in fewer steps; and the steps they are drawn in.
-TRAJECTORIES = 16_384
+TRAJECTORIES = 8_192
 FINE_STEPS = 20
 
 
@@ -65,8 +66,7 @@ def train_teacher(
 
     with one_thread():
         teacher = seeded(seed, lambda: LatentUNet(**{**config, "num_classes": CLASSES + 1}))
-        trained: LatentUNet = fit(teacher, loss, recipe, seed=seed, progress=progress, what="teacher: loss")
-    return trained
+        return _fit(teacher, loss, recipe, seed, progress, "teacher: loss")
 
 
 def distil_guidance(
@@ -84,20 +84,19 @@ def distil_guidance(
 
     with one_thread():
         student = without_no_label(teacher)
-        trained: LatentUNet = fit(student, loss, recipe, seed=seed, progress=progress, what="guidance distilled: loss")
-    return trained
+        return _fit(student, loss, recipe, seed, progress, "guidance distilled: loss")
 
 
 def train_guided(
+    unet: LatentUNet,
     teacher: LatentUNet,
     latents: Latents,
-    config: dict[str, Any],
     recipe: Recipe,
     *,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> LatentUNet:
-    """A denoiser of another `config` than the teacher's, which learns from latents and takes its guidance only."""
+    """`unet` trained further on latents themselves; of the teacher, it takes guidance only."""
     scheduler = make_scheduler()
 
     def loss(unet: LatentUNet, iteration: int, generator: torch.Generator) -> torch.Tensor:
@@ -109,9 +108,33 @@ def train_guided(
         return error + 0.05 * range_penalty(z) + strange_penalty(unet, batch, iteration, generator)
 
     with one_thread():
-        student = seeded(seed, lambda: LatentUNet(**{**config, "num_classes": CLASSES}))
-        trained: LatentUNet = fit(student, loss, recipe, seed=seed, progress=progress, what="guided: loss")
-    return trained
+        student = copy.deepcopy(unet).requires_grad_(True)
+        return _fit(student, loss, recipe, seed, progress, "guided: loss")
+
+
+def grown(unet: LatentUNet, quadratics: int, seed: int = 0) -> LatentUNet:
+    """The same function by a denoiser of more quadratics: regions that add nothing yet, at the lower resolution."""
+    deep: LatentUNet = seeded(seed, lambda: LatentUNet(**{**_own(unet), "quadratics": quadratics}))
+    last = unet.config.quadratics - 2  # the last of the lower resolution
+    new = range(last + 1, quadratics - 1)
+    for part in (deep.conditioning, deep.activations):
+        old = unet.conditioning if part is deep.conditioning else unet.activations
+        for k in range(last + 1):
+            part[k].load_state_dict(old[k].state_dict())
+        part[-1].load_state_dict(old[-1].state_dict())
+    for k in new:
+        deep.activations[k].load_state_dict(unet.activations[last].state_dict())
+        nn.init.zeros_(deep.mid[k - 2].weight)
+        for layer in (deep.conditioning[k].time, deep.conditioning[k].label):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+    rest = {
+        name: value
+        for name, value in unet.state_dict().items()
+        if not name.startswith(("conditioning.", "activations."))
+    }
+    deep.load_state_dict({**deep.state_dict(), **rest})
+    return deep
 
 
 def draw(latents: Latents, scheduler: DDIMScheduler, generator: torch.Generator, count: int = BATCH) -> Batch:
@@ -164,12 +187,24 @@ def with_and_without_label(
 
 def without_no_label(teacher: LatentUNet) -> LatentUNet:
     """A copy of a teacher that knows labels only."""
-    student: LatentUNet = LatentUNet(**{**teacher.config, "num_classes": CLASSES})
+    student: LatentUNet = LatentUNet(**{**_own(teacher), "num_classes": CLASSES})
     weights = teacher.state_dict()
     for name, value in student.state_dict().items():
         weights[name] = weights[name][: len(value)]
     student.load_state_dict(weights)
     return student
+
+
+def _own(unet: LatentUNet) -> dict[str, Any]:
+    """The arguments that make such a network."""
+    return {name: value for name, value in unet.config.items() if not name.startswith("_")}
+
+
+def _fit(unet: LatentUNet, loss: Loss, recipe: Recipe, seed: int, progress: Progress | None, what: str) -> LatentUNet:
+    """`fit`, with weights in the order in memory in which convolutions over few places take least time."""
+    trained = fit(unet.to(memory_format=torch.channels_last), loss, recipe, seed=seed, progress=progress, what=what)
+    result: LatentUNet = trained.to(memory_format=torch.contiguous_format)
+    return result
 
 
 @dataclass(frozen=True)
@@ -229,7 +264,4 @@ def distil_steps(
             return total + strange_penalty(unet, ends, iteration, generator)
 
         student = copy.deepcopy(denoiser).requires_grad_(True)
-        trained: LatentUNet = fit(
-            student, loss, recipe, seed=seed, progress=progress, what=f"{steps} steps distilled: loss"
-        )
-    return trained
+        return _fit(student, loss, recipe, seed, progress, f"{steps} steps distilled: loss")
