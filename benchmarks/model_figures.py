@@ -74,7 +74,7 @@ def _quality(name: str, record: dict[str, Any]) -> str:
         plain["diverged"],
         NONE if drawn is None else f"{drawn['pictures']} in {counted(drawn['steps'], 'step')}",
         NONE if not twin else f"{twin['psnr_db']:.0f} dB, lowest {twin['lowest_psnr_db']:.0f}",
-        NONE if not twin else f"{twin['label_agreement']} of {drawn['pictures']}",
+        NONE if not drawn or not twin else f"{twin['label_agreement']} of {drawn['pictures']}",
     ]
     return f"| {' | '.join(map(str, cells))} |"
 
