@@ -8,8 +8,9 @@ Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo
 steps), `step.json` (`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
 run.json of one run each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m
 benchmarks.backends`), docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update`
-and `python -m benchmarks.generation`), and docs/explanation/threat-model.md `audit-*.json` (`python -m
-benchmarks.audits`).
+and `python -m benchmarks.generation`), docs/explanation/threat-model.md `audit-*.json` (`python -m
+benchmarks.audits`), and docs/explanation/design-a-unet.md `design.json` (`python -m benchmarks.design`) and
+`sweep.json`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.audit_figures import threat_model
+from benchmarks.design_figures import design
 from benchmarks.model_figures import models
 from hefw.config import Config
 from hefw.quality.page import figure
@@ -275,6 +277,7 @@ SECTIONS: Mapping[Path, Callable[[], str]] = {
     ROOT / "docs" / "reproduction.md": reproduction,
     ROOT / "docs" / "reference" / "models.md": lambda: models(RESULTS),
     ROOT / "docs" / "explanation" / "threat-model.md": lambda: threat_model(RESULTS),
+    ROOT / "docs" / "explanation" / "design-a-unet.md": lambda: design(RESULTS),
 }
 
 
