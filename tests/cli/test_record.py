@@ -55,6 +55,7 @@ def test_keys_are_those_promised() -> None:
         "labels",
         "prompts",
         "evaluations",
+        "edit",
         "shape",
         "params",
         "seconds",

@@ -10,10 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mnist_files import blobs, write_mnist
+from PIL import Image
 from safetensors.torch import load_file
 
 import hefw
+from hefw.config import Config
 from hefw.core.errors import ConfigError
+from hefw.editing import prepare
 from hefw.models.mnist.bundle import BUNDLED
 from hefw.models.mnist.data import Pictures
 from hefw.models.mnist.text import strokes
@@ -222,6 +225,34 @@ def test_pictures_are_what_their_prompts_ask_for(model) -> None:
     assert width[2] > width[0] + 1
     assert slant == sorted(slant)
     assert slant[2] > slant[0] + 0.2
+
+
+def test_a_part_of_a_picture_is_drawn_anew_in_latents(model: MnistText, tmp_path: Path) -> None:
+    seven = draw(model, ["a normal seven"])[0, 0]
+    white = np.zeros((28, 28), np.uint8)
+    white[9:, :] = 255
+    Image.fromarray(((seven.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)).save(tmp_path / "seven.png")
+    Image.fromarray(white).save(tmp_path / "mask.png")
+    config = Config(init_image=str(tmp_path / "seven.png"), mask=str(tmp_path / "mask.png"), strength=0.8)
+    edit = prepare(config, model, lambda: model.scheduler(Own, {}), 10)
+    assert edit is not None
+    assert edit.latent.shape == model.latent_shape
+    # rows 9 and below are in places of row 2 and below: two rows of padding are above
+    assert np.array_equal(edit.latent_mask, np.arange(8)[:, None].repeat(8, 1) >= 2)
+    noise = np.random.default_rng(1).normal(size=(2, *model.latent_shape))
+    latents = model.twin(
+        edit.start(noise, 1.0),
+        np.array(["a bold seven", "a thin seven"]),
+        model.scheduler(Own, {}),
+        10,
+        lambda step, x: edit.keep(step, x, noise),
+        edit.noising.begin,
+    )
+    assert np.abs(np.where(edit.latent_mask, 0, latents - edit.latent)).max() < 1e-9
+    images = edit.paste(model.decode(latents))
+    assert np.array_equal(images[:, :, :9], np.stack([edit.image, edit.image])[:, :, :9])
+    width = strokes.widths(images[:, :, 9:])
+    assert width[0] > width[1]
 
 
 def test_a_label_stands_for_its_name(model) -> None:
