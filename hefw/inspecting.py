@@ -85,4 +85,4 @@ def _kind(node: Node) -> str:
 
 
 def _weights(node: Node) -> int:
-    return sum(len(term.matrix.values) for term in node.terms) if isinstance(node, Affine) else 0
+    return sum(term.matrix.count for term in node.terms) if isinstance(node, Affine) else 0

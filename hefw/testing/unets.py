@@ -118,7 +118,7 @@ class Plain(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
         emb = self.time(t.to(x.dtype)[:, None] / 1000)
-        if y is not None:
+        if self.labels is not None:
             emb = emb + self.labels(y)
         h = self.first(x) + emb[:, :, None, None]
         skip = h + 0.1 * h**2
