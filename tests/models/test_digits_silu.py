@@ -75,7 +75,7 @@ def test_a_step_on_the_simulator_is_the_twins():
     backend = SimulatorBackend()
     program = lower(graph, backend, Request(precision_db=40))
     rng = np.random.default_rng(0)
-    inputs = model.inputs(rng.normal(size=(4, 1, 8, 8)), np.arange(4))
+    inputs = model.inputs(rng.normal(size=(1, 1, 8, 8)), np.array([3]))
     found, expected = Session(program, backend).trajectory(inputs), plain(graph, inputs)
     assert psnr(found[-1]["latent"], expected[-1]["latent"]) >= 40
 
