@@ -107,19 +107,19 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
         MnistTwoStep(MnistOptions(pretrained=str(tmp_path / "none")))
 
 
-@pytest.mark.parametrize(("refresh", "count"), [("client", 3), ("none", 2)])
-def test_a_picture_is_drawn_by_the_simulator(tmp_path: Path, refresh: str, count: int) -> None:
+def test_a_whole_picture_is_drawn_from_one_message(tmp_path: Path) -> None:
     result = hefw.generate(
         backend="simulator",
         model="mnist-2step",
-        labels=(3, 7, 1)[:count],
-        refresh=refresh,
+        labels=(3, 7),
+        refresh="none",
         params={"precision_db": 40.0},
         out=str(tmp_path / "run"),
     )
     assert result.record.psnr_db is not None
     assert result.record.psnr_db > 35
-    assert result.images.shape == (count, 1, 28, 28)
+    assert result.images.shape == (2, 1, 28, 28)
+    assert result.after == (0, 2)  # nothing between noise and picture is decrypted
 
 
 class TestMnist(ModelConformance):
