@@ -178,15 +178,15 @@ def _options(graph: Graph, slots: int, places: int) -> Iterator[tuple[Grid, int]
         while batch < most and 2 * batch * grid[0] * grid[1] <= slots:
             batch *= 2
             yield grid, batch
+    batch = max(1, slots // next_power_of_two(smallest[0] * smallest[1]))
     rows, columns = smallest
-    while rows * columns > 1 and rows % 2 == 0 and columns % 2 == 0:  # for batches that leave no room for a grid
-        rows, columns = rows // 2, columns // 2
-        batch = slots // (rows * columns)
-        while batch // 2 > slots // (smallest[0] * smallest[1]) and batch // 2 > slots // (4 * rows * columns):
-            batch //= 2
-        while batch <= min(most, slots // (rows * columns)):
-            yield (rows, columns), batch
+    while rows * columns > 1:  # for batches that leave no room for a grid
+        halves = rows % 2 == columns % 2 == 0
+        rows, columns = (rows // 2, columns // 2) if halves else (1, 1)
+        room = slots // next_power_of_two(rows * columns)
+        while batch < min(most, room):
             batch *= 2
+            yield (rows, columns), batch
 
 
 def build_regions(counted: Counted) -> dict[str, BuiltRegion]:

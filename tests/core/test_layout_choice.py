@@ -173,6 +173,15 @@ def test_feature_maps_larger_than_a_ciphertext_are_split() -> None:
     assert psnr(found, plain(graph, graph.calibration)[-1]["y"]) > 40
 
 
+@pytest.mark.parametrize("size", [3, 6])
+def test_grids_that_are_no_powers_of_two_widen_to_a_feature_a_ciphertext(size) -> None:
+    flat = normalise(pictures(2, size))
+    batches = [batch for _, batch in layouts._options(flat, SLOTS, SLOTS)]
+    assert all(SLOTS % batch == 0 for batch in batches)
+    assert max(batches) == SLOTS
+    assert choose(flat, SLOTS, Costs(), SLOTS).batch == SLOTS
+
+
 @pytest.mark.parametrize("images", [1, 5000])
 def test_a_shallow_graph_takes_the_ring_that_costs_least_for_as_many(images) -> None:
     graph = denoiser(activations=1)
