@@ -30,7 +30,7 @@ class DigitsSiluOptions(Options):
     """Options of the model `digits-silu`."""
 
     #: Multiplicative depth of the converted network.
-    levels: Literal[9, 19] = 19
+    levels: Literal[9, 19] = 9
     #: A folder that `hefw train digits-silu` wrote; the bundled weights if None.
     pretrained: str | None = None
 
