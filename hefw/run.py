@@ -19,7 +19,7 @@ from hefw.core.graph import Graph, features
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import check_every, unroll
-from hefw.models.base import PromptModel, Prompted
+from hefw.models.base import Prompted, PromptModel
 from hefw.protocol.client import LATENT, Client
 from hefw.protocol.process import ServerProcess
 from hefw.request import request

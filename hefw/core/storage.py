@@ -70,9 +70,7 @@ class Unpacker:
         differences, size, found, length = _HEADER.unpack_from(self.data, self.at)
         begin = self.at + _HEADER.size
         if size not in _SIZES or length > len(self.data) - begin:
-            raise GraphError(
-                f"packed numbers of {size} bytes each do not fit their {len(self.data)} bytes"
-            )
+            raise GraphError(f"packed numbers of {size} bytes each do not fit their {len(self.data)} bytes")
         if count not in (None, found):
             raise GraphError(f"{found} packed numbers where {count} belong")
         self.budget.spend(found)

@@ -18,9 +18,9 @@ from hefw.backends.openfhe import bootstrap, cache, chain, context, residues
 from hefw.backends.openfhe.backend import OpenfheBackend
 from hefw.backends.openfhe.library import openfhe
 from hefw.core.backend import KeyManifest
+from hefw.core.diagonals import LinearCost, transform
 from hefw.core.errors import LevelError
 from hefw.core.layout import periodic
-from hefw.core.diagonals import LinearCost, transform
 from hefw.core.sparse import SparseMatrix
 from hefw.testing.parties import Precision, make_parties, small_params
 
