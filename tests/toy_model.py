@@ -26,7 +26,6 @@ RING = 4096
 #: Asked for, and measured at least: a forecast is an average over slots, and the bias of key switching sits in few of
 #: them, so that one image in a ciphertext can be 25 dB off.
 FORECAST_DB, PRECISION_DB = 100.0, 60.0
-REQUEST = Request(FORECAST_DB, RING, None, True)
 LABELS, PIXELS, STEPS = 3, 16, 3
 #: A whole run of it.
 CONFIG: dict[str, Any] = {
@@ -38,6 +37,7 @@ CONFIG: dict[str, Any] = {
     "allow_insecure": True,
 }
 BATCH = RING // 2 // 32  # the widest value has 32 features
+REQUEST = Request(FORECAST_DB, RING, None, True, images=BATCH)
 
 
 def graph(steps: int = STEPS, seed: int = 0) -> Graph:

@@ -17,7 +17,7 @@ KEY_HOLDERS = {0: "open", 2: "prepare", 3: "key", 4: "begin", 5: "step", 7: "clo
 FRAME = struct.Struct(">4sHHQI")  # magic, version, kind, length, checksum
 ENVELOPE = struct.Struct(">4sHHI16s16s16sidQ32s")  # magic, version, kind, item, backend, parameters, key, level, ...
 PUBLIC = {
-    "open": "graph_digest backend precision_db ring_dimension params allow_insecure every bootstrap images",
+    "open": "graph_digest backend precision_db ring_dimension params allow_insecure every bootstrap images pairs",
     "prepare": "",
     "close": "",
 }
