@@ -45,7 +45,7 @@ demo: setup  ## Draw 16 digits on ciphertext
 	@echo "The pictures: $(DEMO)/images.png, steps.png, plain.png, server_view.png. All on one page: $(DEMO)/report.html"
 
 test: setup backends  ## Run the tests, on every HE library
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: setup  ## Linter, format, types, documentation
 	$(BIN)/ruff check .

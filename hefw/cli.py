@@ -129,7 +129,7 @@ def generate(
         str | None,
         typer.Option(
             metavar="X",
-            help="How much of that picture is changed, 0 to 1 (default 0.8; 1 with a mask, or the model's own).",
+            help="How much of that picture is changed, 0 to 1 (default: 0.8; 1 with a mask, or the model's own).",
         ),
     ] = None,
     mask: Annotated[

@@ -116,9 +116,9 @@ def test_overrides_win_over_a_config_and_a_file(toys, tmp_path) -> None:
     assert hefw.generate(path, labels=[2]).labels == (2,)
 
 
-@pytest.mark.parametrize(("labels", "batch", "batches"), [([0, 1, 2, 0, 1], 2, 3), ([0, 1] * 33, "auto", 2)])
+@pytest.mark.parametrize(("labels", "batch", "batches"), [([0, 1, 2, 0, 1], 2, 3), ([0, 1] * 33, "auto", 1)])
 def test_batches_give_the_pictures_of_one(toys, labels, batch, batches) -> None:
-    """Five images in requests of two; and more images than a ciphertext holds."""
+    """Five images in requests of two; and more images than fit beside each other in one ciphertext a tensor."""
     result = hefw.generate(**{**TOY, "labels": labels, "batch": batch})
     assert len(labels) > toy_model.BATCH or batch == 2
     assert toy_model.psnr(result.images, result.plain) >= toy_model.PRECISION_DB

@@ -204,8 +204,8 @@ class Client:
         if request.pairs is not None and interface.pairs != request.pairs:
             asked = "two images" if request.pairs else "one image"
             raise ProtocolError(f"the server's manifest does not have {asked} a slot, which was asked for")
-        port = next(iter(interface.inputs.values()))
-        if interface.pairs and port.layout.alternating != self.backend.capabilities.alternating_imaginary:
+        alternating = self.backend.capabilities.alternating_imaginary
+        if interface.pairs and any(port.layout.alternating != alternating for port in interface.inputs.values()):
             raise ProtocolError(
                 f"the server's manifest has i in the slots otherwise than backend {self.backend.name!r} has it"
             )

@@ -180,7 +180,11 @@ def test_refresh_and_every(run: FakeRun, call: Call, words: str, refresh: Refres
 
 
 @given(config=configs())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # the machine may be busy
+)
 def test_the_command_of_a_config_repeats_it(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     seen: list[Config] = []
 

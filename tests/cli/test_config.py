@@ -222,8 +222,8 @@ STEPS = "allowed: an integer from 1 to 1000, or null (the model's own); for exam
         ({"seed": 2**63}, f"seed: {2**63} is not allowed; allowed: an integer from 0 to 2^63 - 1; for example seed: 0"),
         (
             {"batch": 0},
-            "batch: 0 is not allowed; allowed: the most images in one request, from 1, or auto (what a ciphertext "
-            "holds); for example batch: auto",
+            "batch: 0 is not allowed; allowed: the most images in one request, from 1, or auto (what costs least "
+            "for all of them); for example batch: auto",
         ),
         (
             {"protocol": "update"},

@@ -68,7 +68,7 @@ def test_more_degrees_are_closer(name) -> None:
         assert [len(n.coefficients) - 1 for n in graph.nodes.values() if isinstance(n, Polynomial)] == [degree]
         errors[degree] = graph.metadata["prediction_error"]
         assert record["rms_error"] <= record["max_error"]
-    assert errors[8] < errors[2] < 0.2
+    assert errors[8] < errors[2] < 0.3
     json.dumps(graph.metadata)
 
 
