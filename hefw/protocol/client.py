@@ -193,6 +193,8 @@ class Client:
         """A manifest is untrusted: it must not lower the security, nor be of another model."""
         if interface.graph_digest != graph_digest:
             raise ProtocolError(f"the server answers for another model: graph {interface.graph_digest[:8]}")
+        if not interface.inputs or not interface.outputs:
+            raise ProtocolError("the server's manifest is not that of this model: it has no inputs or no outputs")
         params = interface.params.params
         if params.insecure and not request.allow_insecure:
             raise ParameterError(f"the server proposes parameters below 128 bits: log2(QP) = {params.log_qp}")
