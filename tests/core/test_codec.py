@@ -222,7 +222,7 @@ Program2.__name__ = "Program"
         (np.zeros(2, "i4,f8"), "array of type"),
         (np.zeros(2, np.longdouble), "array of type"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) and value.isprintable() else type(value).__name__,
 )
 def test_unknown_kinds_are_not_written(value, words) -> None:
     with pytest.raises(LoweringError, match=words):

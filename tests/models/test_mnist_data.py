@@ -62,7 +62,7 @@ def test_a_file_that_is_no_idx_file_is_refused_by_its_name(tmp_path: Path, spoil
         read_idx(path, 3)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"cut short" * 100)[:-20]])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"cut short" * 100)[:-20]], ids=["no gzip", "cut short"])
 def test_a_file_that_cannot_be_unpacked_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / f"{IMAGES}.gz"
     path.write_bytes(content)
