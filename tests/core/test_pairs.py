@@ -160,7 +160,8 @@ def test_precision_is_honoured_where_it_is_forecast(decibels) -> None:
     wanted = plain(graph, values)[-1]["latent"]
     measured = min(psnr(one, other) for one, other in zip(found, wanted, strict=True))  # the forecast holds for each
     assert measured >= decibels
-    assert abs(measured - program.interface.forecast_db) < 15
+    # measured over twelve runs: 0 to 6 dB at 40, 10 to 16 dB at 80: a forecast promises no more than there is
+    assert -6 < measured - program.interface.forecast_db < 20
 
 
 # -- where they are chosen ---------------------------------------------------------------------------------------------
