@@ -208,11 +208,16 @@ class RunRecord(_Part):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def schema_text() -> str:
-    """The JSON schema of run.json, as committed in `hefw/run.schema.json`."""
-    schema = RunRecord.model_json_schema(mode="serialization")
+def schema_of(record: type[BaseModel]) -> str:
+    """The JSON schema of what a record writes, as text to commit."""
+    schema = record.model_json_schema(mode="serialization")
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def schema_text() -> str:
+    """The JSON schema of run.json, as committed in `hefw/run.schema.json`."""
+    return schema_of(RunRecord)
 
 
 def machine_info() -> MachineRecord:

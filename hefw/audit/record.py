@@ -5,13 +5,12 @@ The record stays with the key holder: its configuration is in it. `python -m hef
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from hefw.record import MachineRecord
+from hefw.record import MachineRecord, schema_of
 
 RECORD_VERSION = 1
 SCHEMA_PATH = Path(__file__).with_name("audit.schema.json")
@@ -155,9 +154,7 @@ class AuditRecord(_Part):
 
 def schema_text() -> str:
     """The JSON schema of audit.json, as committed."""
-    schema = AuditRecord.model_json_schema(mode="serialization")
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    return schema_of(AuditRecord)
 
 
 if __name__ == "__main__":

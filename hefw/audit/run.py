@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from hefw.audit import curves, results
 from hefw.audit.attacker import Attack, Attacker
@@ -25,6 +23,7 @@ from hefw.config import Choice, Config, Resolved, merge, resolve
 from hefw.core.errors import ConfigError, SchedulerError, suggest
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.models.base import PromptModel, Wish
+from hefw.models.training import one_thread
 from hefw.plugins import registry, unavailable
 from hefw.record import machine_info, versions_info
 from hefw.run import check
@@ -240,14 +239,3 @@ def _load(kind: Any, choice: Choice) -> Any:
 
 def _made(chosen: Resolved) -> Any:
     return registry().load(chosen.kind, chosen.entry.name)(chosen.options)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """With several threads the order of sums, and so the result, depends on the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -162,3 +162,10 @@ def existing(folder: str | Path) -> str:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"no folder {str(folder)!r}: expected what `hefw train` wrote")
     return str(folder)
+
+
+def load_network(kind: type[Network], folder: str | Path) -> Network:
+    """A network (float32, eval mode) from the folder that it was saved in; FileNotFoundError if there is none."""
+    made: Any = kind
+    network: Network = made.from_pretrained(existing(folder), use_safetensors=True, torch_dtype=torch.float32).eval()
+    return network

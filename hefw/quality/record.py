@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from hefw.quality.statistics import Interval, Spread
-from hefw.record import INSECURE, SIMULATED, MachineRecord, ParamsRecord
+from hefw.record import INSECURE, SIMULATED, MachineRecord, ParamsRecord, schema_of
 
 RECORD_VERSION = 1
 SCHEMA_PATH = Path(__file__).with_name("quality.schema.json")
@@ -161,9 +160,7 @@ class QualityRecord(_Part):
 
 def schema_text() -> str:
     """The JSON schema of quality.json, as committed."""
-    schema = QualityRecord.model_json_schema(mode="serialization")
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    return schema_of(QualityRecord)
 
 
 if __name__ == "__main__":

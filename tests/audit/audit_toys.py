@@ -9,12 +9,12 @@ import numpy as np
 from hefw import plugins
 from hefw.audit.attacker import Attacker
 from hefw.audit.measure import Ends, Outcome, ends, measure
-from hefw.audit.run import one_thread
 from hefw.audit.statistics import Bootstrap
 from hefw.audit.subject import LabelSubject
 from hefw.audit.trajectories import Array, Trajectories
 from hefw.audit.view import Rules, View, look
 from hefw.models.schedules import LinearUpdate
+from hefw.models.training import one_thread
 from hefw.strategies.base import Strategy
 
 END_TO_END = Rules(rounded=True)

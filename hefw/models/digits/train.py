@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hefw.core.errors import ConfigError
 from hefw.models.digits.unet import DigitsUNet, LabelledUNet
-from hefw.models.training import Progress, Recipe, existing, fit, one_thread, range_penalty, save, seeded
+from hefw.models.training import Progress, Recipe, fit, load_network, one_thread, range_penalty, save, seeded
 
 Network = TypeVar("Network", bound=LabelledUNet)
 
@@ -60,9 +60,7 @@ def load(folder: str | Path = BUNDLED) -> tuple[DigitsUNet, DDIMScheduler]:
 
 def load_as(kind: type[Network], folder: str | Path) -> tuple[Network, DDIMScheduler]:
     """The network of a class (float32, eval mode) and scheduler of a folder; FileNotFoundError if it is not there."""
-    name = existing(folder)
-    network: Network = kind.from_pretrained(name, use_safetensors=True)
-    return network.eval(), DDIMScheduler.from_pretrained(name)
+    return load_network(kind, folder), DDIMScheduler.from_pretrained(str(folder))
 
 
 def no_data(model: str, data: Path | None) -> None:

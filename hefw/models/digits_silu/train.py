@@ -6,15 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from diffusers import DDIMScheduler, UNet2DModel
 
-from hefw.core.errors import ConfigError
 from hefw.core.files import write_atomically
 from hefw.models.convert import Converted, Distillation, Report, convert
-from hefw.models.digits.train import make_scheduler
+from hefw.models.digits.train import make_scheduler, no_data
 from hefw.models.digits_silu import original
-from hefw.models.training import Progress, existing, save
+from hefw.models.training import Progress, existing, load_network, save
 
 BUNDLED = Path(__file__).parents[1] / "digits" / "weights" / "digits-silu"
 #: The number of steps that the conversions are made for.
@@ -41,10 +39,7 @@ def run(
     progress: Progress | None = None,
 ) -> None:
     """See `hefw.models.training.Training`. `iterations` are the original's and, if given, each distillation's, too."""
-    if data is not None:
-        raise ConfigError(
-            f"--data {str(data)!r}: model 'digits-silu' is trained on scikit-learn's digits; leave it out"
-        )
+    no_data("digits-silu", data)
     scheduler = make_scheduler()
     unet = original.train(original.ITERATIONS if iterations is None else iterations, seed=seed, progress=progress)
     made = {}
@@ -70,16 +65,15 @@ def convert_original(
 
 def load_original(folder: str | Path = BUNDLED) -> tuple[UNet2DModel, DDIMScheduler]:
     """The network as it was trained (float32, eval mode), and its scheduler; FileNotFoundError without them."""
-    name = existing(Path(folder) / ORIGINAL)
-    unet = UNet2DModel.from_pretrained(name, use_safetensors=True, torch_dtype=torch.float32)
-    return unet.eval(), DDIMScheduler.from_pretrained(name)
+    own = Path(folder) / ORIGINAL
+    return load_network(UNet2DModel, own), DDIMScheduler.from_pretrained(str(own))
 
 
 def load(folder: str | Path, levels: int) -> tuple[Converted, DDIMScheduler]:
     """A conversion (float32, eval mode), and the scheduler; FileNotFoundError without them."""
-    name = existing(Path(folder) / folder_of(levels))
-    converted = Converted.from_pretrained(name, use_safetensors=True, torch_dtype=torch.float32)
-    path = Path(name) / REPORT
+    own = Path(folder) / folder_of(levels)
+    converted = load_network(Converted, own)
+    path = own / REPORT
     if path.is_file():
         converted.report = Report.from_dict(json.loads(path.read_text()))
-    return converted.eval(), DDIMScheduler.from_pretrained(existing(Path(folder) / ORIGINAL))
+    return converted, DDIMScheduler.from_pretrained(existing(Path(folder) / ORIGINAL))

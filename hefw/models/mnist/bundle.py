@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
 from diffusers import DDIMScheduler
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors.numpy import load_file, save_file
@@ -19,7 +18,7 @@ from hefw.models.mnist.data import Mnist
 from hefw.models.mnist.judge import Judge
 from hefw.models.mnist.schedule import make_scheduler
 from hefw.models.mnist.unet import LatentUNet
-from hefw.models.training import existing, save
+from hefw.models.training import existing, load_network, save
 
 BUNDLED = Path(__file__).parent / "weights"
 AUTOENCODER = "autoencoder"
@@ -53,12 +52,12 @@ def load(folder: Path) -> Bundle:
         FileNotFoundError: there is no such folder.
     """
     name = existing(folder)
-    shared = load_shared(folder if (folder / AUTOENCODER).is_dir() else BUNDLED)
-    return Bundle(network_of(LatentUNet, folder), DDIMScheduler.from_pretrained(name), shared)
+    return Bundle(load_network(LatentUNet, folder), DDIMScheduler.from_pretrained(name), load_shared(folder))
 
 
 def load_shared(folder: Path) -> Shared:
-    """Autoencoder, judge and reference from their own folders within `folder`."""
+    """Autoencoder, judge and reference from their own folders within `folder`; the bundled ones if it has none."""
+    folder = folder if (folder / AUTOENCODER).is_dir() else BUNDLED
     judge = folder / JUDGE
     found = load_file(judge / REFERENCE)
     reference = Reference(
@@ -66,7 +65,7 @@ def load_shared(folder: Path) -> Shared:
         found["training"].astype(np.float64),
         training_labels=found["training_labels"].astype(np.int64),
     )
-    return Shared(network_of(Autoencoder, folder / AUTOENCODER), network_of(Judge, judge), reference)
+    return Shared(load_network(Autoencoder, folder / AUTOENCODER), load_network(Judge, judge), reference)
 
 
 def write(folder: Path, unet: LatentUNet) -> None:
@@ -103,13 +102,6 @@ class _Rows:
             "training_labels": labels.astype(np.uint8),
         }
         save_file(rows, Path(folder) / REFERENCE)
-
-
-def network_of(kind: type[Network], folder: Path) -> Network:
-    """A network in eval mode and float32 from the folder that it was saved in; FileNotFoundError if there is none."""
-    made: Any = kind.from_pretrained(existing(folder), use_safetensors=True, torch_dtype=torch.float32)
-    network: Network = made.eval()
-    return network
 
 
 def half(network: Network) -> Network:

@@ -43,6 +43,13 @@ class Mnist:
     held_out: Pictures
 
 
+def load_for(model: str, folder: Path | None) -> Mnist:
+    """`load` for the training of a model, which is not given the data by hefw; ConfigError without a folder."""
+    if folder is None:
+        raise ConfigError(f"model {model!r} is trained on data that hefw does not have; --data DIR: {WHERE}")
+    return load(folder)
+
+
 def load(folder: str | Path) -> Mnist:
     """The two IDX files of a folder, gzipped or not.
 

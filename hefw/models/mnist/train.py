@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hefw.core.errors import ConfigError
 from hefw.models.mnist import autoencoder as autoencoders
 from hefw.models.mnist.bundle import Shared, make_reference, write, write_shared
-from hefw.models.mnist.data import WHERE, Mnist, load
+from hefw.models.mnist.data import Mnist, load_for
 from hefw.models.mnist.training import autoencoder, judge
 from hefw.models.mnist.training.autoencoder import train_autoencoder
 from hefw.models.mnist.training.denoiser import (
@@ -53,9 +52,7 @@ class Variant:
         progress: Progress | None = None,
     ) -> None:
         """Train everything and write it to `out`; `iterations` in all are shared among the parts as by default."""
-        if data is None:
-            raise ConfigError(f"model {self.name!r} is trained on data that hefw does not have; --data DIR: {WHERE}")
-        pictures = load(data)
+        pictures = load_for(self.name, data)
         share = 1.0 if iterations is None else iterations / self.iterations
         report = Report(progress, sum(part_of(recipe, share).iterations for recipe in self.recipes))
         shared = train_shared(pictures, share, seed=seed, report=report)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from diffusers import DDIMScheduler
 
-from hefw.models.mnist.bundle import AUTOENCODER, BUNDLED, Shared, half, load_shared, network_of
+from hefw.models.mnist.bundle import Shared, half, load_shared
 from hefw.models.mnist.schedule import make_scheduler
 from hefw.models.mnist.text.encoder import TextEncoder
 from hefw.models.mnist.text.training import Prompted
 from hefw.models.mnist.text.unet import TextUNet
-from hefw.models.training import existing, save
+from hefw.models.training import existing, load_network, save
 
 ENCODER = "text_encoder"
 
@@ -34,9 +34,8 @@ def load(folder: Path) -> TextBundle:
         FileNotFoundError: there is no such folder.
     """
     name = existing(folder)
-    shared = load_shared(folder if (folder / AUTOENCODER).is_dir() else BUNDLED)
-    encoder = network_of(TextEncoder, folder / ENCODER)
-    return TextBundle(network_of(TextUNet, folder), encoder, DDIMScheduler.from_pretrained(name), shared)
+    unet, encoder = load_network(TextUNet, folder), load_network(TextEncoder, folder / ENCODER)
+    return TextBundle(unet, encoder, DDIMScheduler.from_pretrained(name), load_shared(folder))
 
 
 def write(folder: Path, trained: Prompted) -> None:

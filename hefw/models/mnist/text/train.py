@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hefw.core.errors import ConfigError
 from hefw.models.mnist.bundle import write_shared
-from hefw.models.mnist.data import WHERE, load
+from hefw.models.mnist.data import load_for
 from hefw.models.mnist.text.bundle import write
 from hefw.models.mnist.text.training import train_prompted
 from hefw.models.mnist.train import Report, part_of, train_shared
@@ -25,9 +24,7 @@ def run(
     progress: Progress | None = None,
 ) -> None:
     """See `hefw.models.training.Training`; `iterations` in all are shared among the parts as by default."""
-    if data is None:
-        raise ConfigError(f"model 'mnist-text' is trained on data that hefw does not have; --data DIR: {WHERE}")
-    pictures = load(data)
+    pictures = load_for("mnist-text", data)
     recipes = (judge.RECIPE, autoencoder.RECIPE, RECIPE)
     share = 1.0 if iterations is None else iterations / sum(recipe.iterations for recipe in recipes)
     report = Report(progress, sum(part_of(recipe, share).iterations for recipe in recipes))
