@@ -6,6 +6,7 @@ trained. `SPECIFICATIONS` makes an untrained one from a `Specification`, for wei
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,14 +49,15 @@ class Specification:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
-class Replacement(nn.Module):  # type: ignore[misc]
+class Replacement(nn.Module, ABC):  # type: ignore[misc]
     """Base: something that computes what a call did."""
 
     #: Levels that it takes, its affine region included.
     levels = 0
 
+    @abstractmethod
     def forward(self, call: Call, context: Context) -> torch.Tensor:
-        raise NotImplementedError
+        """What stands in for the call's value."""
 
 
 def along(values: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from hefw.models.digits.train import DigitsTraining, load_as, train_network
 from hefw.models.digits.train import load as load_digits
-from hefw.models.digits.train import load_as, make_scheduler, no_data, train_network
-from hefw.models.digits.unet import PATCH, LabelledUNet, check_sample_size
-from hefw.models.training import Progress, save
+from hefw.models.digits.unet import PATCH, TwoResolutions
 
 DEFAULT_ITERATIONS = 6_000
 LEARNING_RATE = 3e-3
@@ -54,7 +54,7 @@ class PolynomialAttention(nn.Module):  # type: ignore[misc]
         return x.reshape(len(x), self.heads, self.head_width, -1)
 
 
-class AttentionUNet(LabelledUNet):
+class AttentionUNet(TwoResolutions):
     """`DigitsUNet` with attention among the 2x2 pixels of its lower resolution in place of the convolution there.
 
         z2 = z1 + attention(a1) + T2(t) + L2[y]
@@ -85,27 +85,14 @@ class AttentionUNet(LabelledUNet):
         minimum_quadratic: float = 0.1,
     ) -> None:
         super().__init__()
-        check_sample_size(sample_size)
-        patch, side = PATCH * PATCH, sample_size // PATCH // 2
-        self.inp = nn.Conv2d(patch, channels, 3, padding=1)
-        self.down = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
-        self.mid = PolynomialAttention(2 * channels, heads, head_width, (side, side))
-        self.up = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
-        self.skip = nn.Conv2d(channels, channels, 3, padding=1)
-        self.out = nn.Conv2d(channels, patch, 3, padding=1)
-        widths = (channels, 2 * channels, 2 * channels, channels)
+        tokens = (sample_size // PATCH // 2,) * 2
+        widths = self.lay(sample_size, channels, lambda: PolynomialAttention(2 * channels, heads, head_width, tokens))
         self.condition(widths, num_classes, time_embedding_width, time_hidden_width, minimum_quadratic)
 
-    def on_patches(self, patches: torch.Tensor, biases: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """v, and z_0 ... z_3 with the products of the attention."""
-        act = self.activations
-        z0 = self.inp(patches) + biases[0]
-        a0 = act[0](z0)
-        z1 = self.down(a0) + biases[1]
-        read, products = self.mid(act[1](z1))
-        z2 = z1 + read + biases[2]
-        z3 = self.up(act[2](z2)) + self.skip(a0) + biases[3]
-        return self.out(act[3](z3)), [z0, z1, *products, z2, z3]
+    def middle(self, a: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What attention reads, and its products."""
+        read: tuple[torch.Tensor, list[torch.Tensor]] = self.mid(a)
+        return read
 
 
 def load(folder: str | Path = BUNDLED) -> tuple[AttentionUNet, object]:
@@ -121,15 +108,4 @@ def begun() -> AttentionUNet:
     return network
 
 
-def run(
-    out: Path,
-    *,
-    seed: int = 0,
-    iterations: int | None = None,
-    data: Path | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """`hefw train digits-attention`: see `hefw.models.training.Training`."""
-    no_data("digits-attention", data)
-    count = DEFAULT_ITERATIONS if iterations is None else iterations
-    save(out, train_network(begun, count, LEARNING_RATE, seed=seed, progress=progress), make_scheduler())
+run = DigitsTraining("digits-attention", DEFAULT_ITERATIONS, partial(train_network, begun, learning_rate=LEARNING_RATE))

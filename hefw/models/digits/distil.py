@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from hefw.models.digits.train import load, make_scheduler, no_data
+from hefw.models.digits.train import DigitsTraining, load, make_scheduler
 from hefw.models.digits.unet import DigitsUNet
-from hefw.models.training import Progress, Recipe, fit, one_thread, range_penalty, save, seeded
+from hefw.models.training import Progress, Recipe, fit, one_thread, range_penalty, seeded
 
 STEPS = 2
 TEACHER_STEPS = 50
@@ -19,20 +19,6 @@ BATCH = 128
 LEARNING_RATE = 1.5e-3
 PENALTY = 0.05
 BUNDLED = Path(__file__).parent / "weights" / "digits-distilled"
-
-
-def run(
-    out: Path,
-    *,
-    seed: int = 0,
-    iterations: int | None = None,
-    data: Path | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """`hefw train digits-distilled`: see `hefw.models.training.Training`."""
-    no_data("digits-distilled", data)
-    count = DEFAULT_ITERATIONS if iterations is None else iterations
-    save(out, distil(count, seed=seed, trajectories=TRAJECTORIES, progress=progress), make_scheduler())
 
 
 def distil(
@@ -89,3 +75,8 @@ def trajectory(
         if progress is not None:
             progress(step + 1, TEACHER_STEPS, "the teacher's trajectories")
     return torch.stack(states), labels
+
+
+run = DigitsTraining(
+    "digits-distilled", DEFAULT_ITERATIONS, lambda count, **how: distil(count, trajectories=TRAJECTORIES, **how)
+)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from hefw.models.digits.train import load_as, make_scheduler, no_data, train_network
+from hefw.models.digits.train import DigitsTraining, load_as, train_network
 from hefw.models.digits.unet import PATCH, LabelledUNet, check_sample_size
-from hefw.models.training import Progress, save
 
 DEFAULT_ITERATIONS = 12_000
 LEARNING_RATE = 6e-3
@@ -71,15 +71,6 @@ def load(folder: str | Path = BUNDLED) -> tuple[ShallowUNet, object]:
     return load_as(ShallowUNet, folder)
 
 
-def run(
-    out: Path,
-    *,
-    seed: int = 0,
-    iterations: int | None = None,
-    data: Path | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """`hefw train digits-shallow`: see `hefw.models.training.Training`."""
-    no_data("digits-shallow", data)
-    count = DEFAULT_ITERATIONS if iterations is None else iterations
-    save(out, train_network(ShallowUNet, count, LEARNING_RATE, seed=seed, progress=progress), make_scheduler())
+run = DigitsTraining(
+    "digits-shallow", DEFAULT_ITERATIONS, partial(train_network, ShallowUNet, learning_rate=LEARNING_RATE)
+)

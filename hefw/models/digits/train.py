@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,18 +70,30 @@ def no_data(model: str, data: Path | None) -> None:
         raise ConfigError(f"--data {str(data)!r}: model {model!r} is trained on scikit-learn's digits; leave it out")
 
 
-def run(
-    out: Path,
-    *,
-    seed: int = 0,
-    iterations: int | None = None,
-    data: Path | None = None,
-    progress: Progress | None = None,
-) -> None:
-    """`hefw train digits`: see `hefw.models.training.Training`."""
-    no_data("digits", data)
-    model = train(DEFAULT_ITERATIONS if iterations is None else iterations, seed=seed, progress=progress)
-    save(out, model, make_scheduler())
+@dataclass(frozen=True)
+class DigitsTraining:
+    """How a network on the digits is trained; for `hefw train`, a `hefw.models.training.Training`.
+
+    `train(iterations, seed=, progress=)` gives the network.
+    """
+
+    name: str
+    iterations: int
+    train: Callable[..., LabelledUNet]
+
+    def __call__(
+        self,
+        out: Path,
+        *,
+        seed: int = 0,
+        iterations: int | None = None,
+        data: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Train and write network and scheduler to `out`."""
+        no_data(self.name, data)
+        network = self.train(self.iterations if iterations is None else iterations, seed=seed, progress=progress)
+        save(out, network, make_scheduler())
 
 
 def train(
@@ -104,7 +117,12 @@ def train(
         the moving average of the weights, in eval mode.
     """
     trained: DigitsUNet = train_network(
-        lambda: DigitsUNet(channels=channels), iterations, LEARNING_RATE, seed=seed, minutes=minutes, progress=progress
+        lambda: DigitsUNet(channels=channels),
+        iterations,
+        learning_rate=LEARNING_RATE,
+        seed=seed,
+        minutes=minutes,
+        progress=progress,
     )
     return trained
 
@@ -112,8 +130,8 @@ def train(
 def train_network(
     make: Callable[[], Network],
     iterations: int,
-    learning_rate: float,
     *,
+    learning_rate: float,
     seed: int,
     minutes: float | None = None,
     progress: Progress | None = None,
@@ -172,3 +190,6 @@ def _loss(
         excess = functional.relu(prediction.abs() - 5).square().mean()
         penalty = penalty + 0.15 * range_penalty(z) + 0.01 * excess
     return loss + penalty
+
+
+run = DigitsTraining("digits", DEFAULT_ITERATIONS, train)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d import UNet2DOutput
+from diffusers.configuration_utils import register_to_config
 from torch import nn
 from torch.nn import functional
 
-from hefw.models.digits.unet import QuadraticActivation
+from hefw.models.quadratic import QuadraticActivation, QuadraticUNet, sinusoids, timesteps_of
 
 Shape = tuple[int, int, int]
 
@@ -42,7 +38,7 @@ class Conditioning(nn.Module):  # type: ignore[misc]
         return entries[:, :channels, None, None] + self.mix(maps) + self.place
 
 
-class LatentUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class LatentUNet(QuadraticUNet):
     """Class-conditional v-prediction in two resolutions, of depth 2K + 1 for K quadratics.
 
     Every region reads activations and earlier regions through one linear map, so that none has to be merged and none
@@ -109,43 +105,15 @@ class LatentUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.init.zeros_(layer.weight)
 
     def embed(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """Timesteps (count,) -> (count, time_hidden_width), by sines and cosines (Vaswani et al. 2017, section 3.5)."""
-        half = self.config.time_embedding_width // 2
-        dtype, device = self.hidden.weight.dtype, self.hidden.weight.device
-        frequencies = torch.exp(-math.log(1e4) * torch.arange(half, dtype=dtype, device=device) / half)
-        angles = timesteps.to(dtype)[:, None] * frequencies
-        embedded = torch.cat([angles.sin(), angles.cos()], dim=1)
+        """Timesteps (count,) -> (count, time_hidden_width)."""
+        embedded = sinusoids(timesteps, self.config.time_embedding_width, self.hidden.weight)
         return functional.silu(self.hidden2(functional.silu(self.hidden(embedded))))
-
-    def forward(
-        self,
-        sample: torch.Tensor,
-        timestep: int | torch.Tensor,
-        class_labels: torch.Tensor,
-        return_dict: bool = True,
-    ) -> UNet2DOutput | tuple[torch.Tensor]:
-        """Predict v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) latent (Salimans and Ho 2022, appendix D).
-
-        Args:
-            sample: noisy latents, (count, sample_channels, sample_size, sample_size).
-            timestep: an integer, a 0-d tensor, or a tensor (count,), counted as the scheduler does.
-            class_labels: integers (count,) below num_classes.
-            return_dict: return a `UNet2DOutput` instead of a tuple.
-
-        Returns:
-            v of the same shape as sample.
-        """
-        v, _ = self.forward_with_preactivations(sample, timestep, class_labels)
-        return UNet2DOutput(sample=v) if return_dict else (v,)
 
     def forward_with_preactivations(
         self, sample: torch.Tensor, timestep: int | torch.Tensor, class_labels: torch.Tensor
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """v, and the inputs of all quadratics in order; arguments are those of `forward`."""
-        steps = torch.as_tensor(timestep, device=sample.device).reshape(-1)
-        if steps.numel() not in (1, sample.shape[0]):
-            raise ValueError(f"timestep with {steps.numel()} entries: expected 1 or {sample.shape[0]}")
-        hidden = self.embed(steps)
+        hidden = self.embed(timesteps_of(timestep, sample))
         biases = [part(hidden, class_labels) for part in self.conditioning]
         act = self.activations
         first = self.inp(sample) + biases[0]
