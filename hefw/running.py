@@ -8,6 +8,7 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -126,6 +127,7 @@ class Run(ABC):
         """What each image is to show: its label (images,), or its prompt."""
         return np.array(self.config.prompt) if self.config.prompt else self.labels
 
+    @cached_property
     def noise(self) -> Array:
         """N(0, 1), fixed by the seed, which fixes nothing else; image i has the same noise in a run of any size."""
         return np.random.default_rng(self.config.seed).normal(size=(len(self.asked), *self.model.latent_shape))
@@ -141,7 +143,7 @@ class Run(ABC):
                     f"{type(scheduler).__name__} refuses {self.steps} steps: {error}; choose another number of steps"
                 ) from error
         initial = float(getattr(scheduler, "init_noise_sigma", 1.0))
-        return self.noise() * initial if self.edit is None else self.edit.start(self.noise(), initial)
+        return self.noise * initial if self.edit is None else self.edit.start(self.noise, initial)
 
     @property
     def begun(self) -> dict[str, int]:
@@ -155,7 +157,7 @@ class Run(ABC):
 
     def kept(self, step: int, latents: Array, images: slice = slice(None)) -> Array:
         """The latents of some of the images after a step, with what a mask keeps put back."""
-        return latents if self.edit is None else self.edit.keep(step, latents, self.noise()[images])
+        return latents if self.edit is None else self.edit.keep(step, latents, self.noise[images])
 
     def result(self, drawn: Drawn, plain: Array | None, twin_seconds: float) -> Result:
         """With the record of it all."""

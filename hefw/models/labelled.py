@@ -90,14 +90,17 @@ class LabelModel:
 
 
 def sample(
-    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    latents: Array,
+    predict: Callable[[torch.Tensor, Any], torch.Tensor],
+    latents: NDArray[np.floating[Any]],
     scheduler: Any,
     steps: int,
     watch: Watch,
     begin: int = 0,
 ) -> Array:
-    """Final latents by a network, `predict(latents, timestep)`, and an unmodified scheduler, as pipelines sample."""
+    """Final latents by a network, `predict(latents, timestep)`, and an unmodified scheduler, as pipelines sample.
+
+    Computed in the precision of `latents`.
+    """
     x = torch.from_numpy(latents)
     scheduler.set_timesteps(steps)
     begin_at(scheduler, begin)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hefw.audit.attacker import Denoiser
+from hefw.models import labelled
 from hefw.models.base import Model
 from hefw.models.schedules import initial_noise
 
@@ -50,11 +51,6 @@ def sample(
     return np.concatenate(latents), np.concatenate(images)
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
 def _denoised(model: Denoiser, scheduler: Any, noise: Array, labels: Labels, steps: int) -> Array:
-    latents, classes = torch.from_numpy(noise).float(), torch.from_numpy(labels)
-    scheduler.set_timesteps(steps)
-    for timestep in scheduler.timesteps:
-        prediction = model.denoise(scheduler.scale_model_input(latents, timestep), timestep, classes)
-        latents = scheduler.step(prediction, timestep, latents).prev_sample
-    return np.asarray(latents.double().numpy())
+    single, classes = noise.astype(np.float32), torch.from_numpy(labels)
+    return labelled.sample(lambda x, t: model.denoise(x, t, classes), single, scheduler, steps, lambda *_: None)
