@@ -58,11 +58,15 @@ class LabelModel:
 
     def inputs(self, latents: Array, labels: NDArray[np.int64]) -> dict[str, Array]:
         """Latents (images, features) and one-hot labels (images, labels). ConfigError for a label that is not there."""
+        self.check_labels(labels)
+        return {"latent": latents.reshape(len(latents), -1), "label": np.eye(self.labels)[labels]}
+
+    def check_labels(self, labels: NDArray[np.int64]) -> None:
+        """ConfigError for the first label (images,) that does not exist."""
         for label in labels[(labels < 0) | (labels >= self.labels)]:
             raise ConfigError(
                 f"label {label} does not exist; model {self.name!r} has the labels 0 to {self.labels - 1}"
             )
-        return {"latent": latents.reshape(len(latents), -1), "label": np.eye(self.labels)[labels]}
 
     def latents(self, outputs: Mapping[str, Array]) -> Array:
         """(images, *latent_shape) from the graph's output."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hefw.core.errors import ConfigError
 from hefw.core.graph import Graph
 from hefw.models.base import Watch
 from hefw.models.labelled import load_weights, sample
@@ -96,8 +95,7 @@ class MnistText(LatentDigits):
     def _embed(self, asked: Asked) -> torch.Tensor:
         """Embeddings (images, entries) in float64. ConfigError for a prompt or label that is none of this model's."""
         if asked.dtype.kind in "iu":
-            for label in asked[(asked < 0) | (asked >= self.labels)]:
-                raise ConfigError(f"label {label} does not exist; model {NAME!r} has the labels 0 to {self.labels - 1}")
+            self.check_labels(asked)
             asked = np.array([f"a {DIGITS[label]}" for label in asked])
         with torch.no_grad():
             return embed(self.encoder, [str(prompt) for prompt in asked]).double()
