@@ -439,31 +439,37 @@ def load(path: str | os.PathLike[str]) -> Config:
     Raises:
         ConfigError: missing, unreadable or malformed file (with the line), a key or a value that is not allowed.
     """
-    path = Path(path)
-    readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".toml": _read_toml}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise ConfigError(f"config {str(path)!r} is of an unknown kind; allowed: {', '.join(readers)}")
-    try:
-        values = reader(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"config {str(path)!r} does not exist; give the path of a YAML or TOML file, or none for the defaults"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}; give a readable file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"config {str(path)!r} is not text; give a YAML or TOML file in UTF-8") from None
-    except ValueError as error:
-        raise ConfigError(f"config {str(path)!r} is malformed: {_one_line(str(error))}") from None
-    if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"config {str(path)!r} holds {_show(values)}; allowed: a mapping of keys to values; for example steps: 10"
-        )
+    values = read_mapping(path, "config", "steps: 10", " or none for the defaults")
     try:
         return Config(**{str(key): value for key, value in values.items()})
     except ConfigError as error:
         raise ConfigError(f"config {str(path)!r}: {error}") from None
+
+
+def read_mapping(path: str | os.PathLike[str], what: str, example: str, otherwise: str = "") -> Mapping[Any, Any]:
+    """The mapping that a YAML or TOML file holds; ConfigError, which calls the file `what`, if it holds none."""
+    path = Path(path)
+    readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".toml": _read_toml}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise ConfigError(f"{what} {str(path)!r} is of an unknown kind; allowed: {', '.join(readers)}")
+    try:
+        values = reader(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{what} {str(path)!r} does not exist; give the path of a YAML or TOML file{otherwise and ',' + otherwise}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{what} {str(path)!r} cannot be read: {error.strerror}; give a readable file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what} {str(path)!r} is not text; give a YAML or TOML file in UTF-8") from None
+    except ValueError as error:
+        raise ConfigError(f"{what} {str(path)!r} is malformed: {_one_line(str(error))}") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{what} {str(path)!r} holds {_show(values)}; allowed: a mapping of keys to values; for example {example}"
+        )
+    return values
 
 
 def merge(base: Config | str | os.PathLike[str] | None, overrides: Mapping[str, Any]) -> Config:
