@@ -33,7 +33,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print audit.json on stdout.")] = False,
 ) -> None:
     """Measure what a server makes of what a strategy leaves in plaintext."""
-    from hefw.cli import whole
+    from hefw.cli_options import whole
     from hefw.config import MAX_SEED, merge
 
     settings = merge(config, {})

@@ -32,7 +32,7 @@ def compile_model(
     ] = None,
 ) -> None:
     """Compile a saved UNet into one file that a server evaluates on ciphertext."""
-    from hefw.cli import pairs, whole
+    from hefw.cli_options import pairs, whole
     from hefw.config import MAX_STEPS, Choice, resolve
 
     count = whole("--steps", steps, 1, MAX_STEPS)
@@ -187,7 +187,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a bundled model again and save its weights."""
-    from hefw.cli import whole
+    from hefw.cli_options import whole
     from hefw.config import MAX_SEED
 
     asked = None if iterations is None else whole("--iterations", iterations, 1)

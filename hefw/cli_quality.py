@@ -46,7 +46,7 @@ def quality(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures on stdout.")] = False,
 ) -> None:
     """Judge a model's pictures: in plaintext, with the noise of CKKS, and on ciphertext."""
-    from hefw.cli import whole
+    from hefw.cli_options import whole
     from hefw.config import MAX_LABELS, MAX_SEED, MAX_STEPS, merge
 
     if every_model and model is not None:

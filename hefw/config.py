@@ -45,6 +45,7 @@ MAX_LABELS = 65_536
 MAX_LABEL = 999_999_999
 MAX_STEPS = 1000
 MAX_SEED = 2**63 - 1
+KEY_SET_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 _LABELS_ALLOWED = "labels and ranges of labels, separated by commas"
 
@@ -317,6 +318,12 @@ class Config(BaseModel):
         description=f"a mapping of {', '.join(sorted(Params.model_fields))}",
         examples=["{precision_db: 60}"],
     )
+    keys: Annotated[StrictStr, Field(pattern=f"^{KEY_SET_NAME}$")] | None = Field(
+        default=None,
+        description="the name of a key set of `hefw keys` (a letter or digit, then letters, digits, '.', '_' and '-', "
+        "at most 64), or null (new keys for this run)",
+        examples=["alice"],
+    )
     out: FilePath = Field(default="hefw-run", description="the path of a folder", examples=["hefw-run"])
     twin: StrictBool = Field(
         default=True, description="true, or false (no plaintext run to compare with)", examples=["true"]
@@ -367,10 +374,11 @@ class Config(BaseModel):
                     return f"; {other} {name!r} has {option!r}: write --option {other}.{option}=VALUE"
         return ""
 
-    def command(self) -> str:
-        """The shell command that repeats this run (keys and encryption randomness differ, as they must)."""
+    def command(self, *command: str) -> str:
+        """The shell command that repeats this run, or another of the same options (randomness of encryption differs,
+        as it must)."""
         default = Config()
-        words = ["hefw", "generate"]
+        words = ["hefw", *(command or ("generate",))]
         if not self.prompt or self.labels != default.labels:
             words += ["--labels", format_labels(self.labels)]
         words += [] if self.steps is None else ["--steps", str(self.steps)]
@@ -394,6 +402,7 @@ class Config(BaseModel):
             "strength",
             "mask",
             "batch",
+            "keys",
             "out",
         ):
             if getattr(self, key) != getattr(default, key):

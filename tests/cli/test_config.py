@@ -200,6 +200,7 @@ def test_defaults() -> None:
         "batch": "auto",
         "seed": 0,
         "params": {"precision_db": 60.0, "ring_dimension": None, "modulus_bits": None, "special_bits": None},
+        "keys": None,
         "out": "hefw-run",
         "twin": True,
         "allow_insecure": False,
