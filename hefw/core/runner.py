@@ -81,21 +81,19 @@ class Weights:
     def get(self, evaluator: Evaluator, op: LinearOp) -> Sequence[Plaintext]:
         """What an operation multiplies with at every step, at its level and scales; some are encoded when read."""
         assert op.transform is not None
-        vectors = iter(self._vectors(evaluator, op))
+        vectors = iter(self._vectors(evaluator, op) or self._above(evaluator, op))
         ready = [None if constant else next(vectors, None) for constant in op.transform.constant]
         return _AsRead(evaluator, op, ready)
 
     def _vectors(self, evaluator: Evaluator, op: Op) -> Sequence[Plaintext]:
-        """The vectors of an operation that need not be encoded now; all or none."""
-        if op.name in self._encoded:
-            return self._encoded[op.name]
-        source = self._encoded.get(self._sources.get(op.name, ""))
-        if op.name in self._kept:
+        """The vectors of an operation if they are kept, encoded at the latest now."""
+        if op.name in self._kept and op.name not in self._encoded:
             self._encoded[op.name] = _encode(evaluator, op)
-            return self._encoded[op.name]
-        if source is not None and evaluator.capabilities.plaintext_levels:
-            return [evaluator.drop_plain_level(pt, op.level) for pt in source]
-        return ()
+        return self._encoded.get(op.name, ())
+
+    def _above(self, evaluator: Evaluator, op: LinearOp) -> Sequence[Plaintext]:
+        """The same vectors at a higher level, if they are kept there and can be taken to a lower one."""
+        return self._encoded.get(self._sources.get(op.name, ""), ()) if evaluator.capabilities.plaintext_levels else ()
 
     def _ops(self) -> tuple[Op, ...]:
         return (*self.program.prelude, *self.program.step)
@@ -123,7 +121,8 @@ def _same_scales(a: LinearOp, b: LinearOp) -> bool:
 
 
 class _AsRead(Sequence[Plaintext]):
-    """The weights of an operation; those that are not ready are encoded when they are read, and not kept."""
+    """The weights of an operation. Those that are not ready are encoded when they are read, those that are at a higher
+    level taken to the operation's: neither is kept, so that one at a time takes memory."""
 
     def __init__(self, evaluator: Evaluator, op: LinearOp, ready: Sequence[Plaintext | None]) -> None:
         self._evaluator = evaluator
@@ -142,7 +141,10 @@ class _AsRead(Sequence[Plaintext]):
     def __getitem__(self, index: int | slice) -> Plaintext | Sequence[Plaintext]:
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
-        return self._ready[index] or _weight(self._evaluator, self._op, index)
+        ready = self._ready[index]
+        if ready is None:
+            return _weight(self._evaluator, self._op, index)
+        return ready if ready.level == self._op.level else self._evaluator.drop_plain_level(ready, self._op.level)
 
 
 def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:
