@@ -1,0 +1,206 @@
+"""The drawings of a comparison's page: figures against each other with their Pareto fronts, and where time goes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from hefw.bench.front import OBJECTIVES, Objective, front, group
+from hefw.bench.record import CellRecord, ComparisonRecord
+from hefw.report.levels import DARK, LIGHT, Colours, style, svg
+
+WIDTH, HEIGHT = 5.4, 4.0  # inches
+BAR = 0.34  # inches a cell
+LEGEND = 0.24  # inches a line
+MOST_BARS = 40
+#: Okabe and Ito's, which also those who see few colours can tell apart; the last ones repeat with other markers.
+CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+CYCLE_DARK = ("#56b4e9", "#f0803c", "#2fd6a5", "#e39ac5", "#f5bd41", "#8ec9f2")
+MARKERS = "osD^vP*X"
+HATCHES = ("", "///", "...", "xxx")
+#: Stages of a run in the words of the page, in their order. What is not here is shown by its own name.
+STAGES = {
+    "plan": "plan and server start",
+    "keygen": "key generation",
+    "encode_weights": "encode weights",
+    "select": "select",
+    "encrypt": "encrypt",
+    "evaluate": "evaluate",
+    "decrypt": "decrypt",
+    "model": "network in plaintext",
+}
+#: Runs while keys are made, in the server's process.
+MEANWHILE = "encode_weights"
+LONGEST_NAME = 44  # characters beside a bar
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One drawing, in both schemes, with what it shows in words."""
+
+    name: str
+    alt: str
+    caption: str
+    light: bytes
+    dark: bytes
+
+
+def pairs(record: ComparisonRecord) -> list[Chart]:
+    """Every two of time, quality, leak and memory that both differ between cells."""
+    cells = record.measured
+    able = [objective for objective in OBJECTIVES.values() if _differs(objective, cells)]
+    return [_pair(x, y, record) for x, y in itertools.combinations(able, 2)]
+
+
+def alike(record: ComparisonRecord) -> list[Objective]:
+    """What is the same in all cells, and so has no drawing."""
+    return [objective for objective in OBJECTIVES.values() if not _differs(objective, record.measured)]
+
+
+def stages(record: ComparisonRecord) -> Chart | None:
+    """Median seconds by stage, a bar a cell; None where nothing was measured."""
+    cells = record.measured[:MOST_BARS]
+    if not cells:
+        return None
+    more = len(record.measured) - len(cells)
+    caption = (
+        "Median seconds of each stage of a run. Weights are encoded while keys are made, so they have no part here"
+    )
+    caption += f". The first {MOST_BARS} cells; {more} more are in results.csv" if more else ""
+    light, dark = (_bars(cells, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
+    return Chart("stages", "A bar for each cell: where its time goes, by stage", caption, light, dark)
+
+
+def parts(cell: CellRecord) -> Iterator[tuple[str, float]]:
+    """A cell's stages in words with their median seconds, what is left of the whole run last."""
+    assert cell.figures is not None
+    left = cell.figures.seconds.median
+    known = cell.figures.stages
+    for name in (*(name for name in STAGES if name in known), *(name for name in known if name not in STAGES)):
+        if name == MEANWHILE:
+            continue
+        yield STAGES.get(name, name.replace("_", " ")), known[name].median
+        left -= known[name].median
+    yield "all else", max(0.0, left)
+
+
+def _differs(objective: Objective, cells: Sequence[CellRecord]) -> bool:
+    return len({round(objective.value(cell.figures), 9) for cell in cells if cell.figures is not None}) > 1
+
+
+def _pair(x: Objective, y: Objective, record: ComparisonRecord) -> Chart:
+    light, dark = (_scatter(x, y, record, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
+    names = [f"{cell.number} ({cell.name})" for cell in record.measured if cell.number in _front_of(x, y, record)]
+    caption = f"{y.title} against {x.title[0].lower()}{x.title[1:]}. On the front of these two: {'; '.join(names)}"
+    return Chart(f"{x.name}-{y.name}", f"{y.title} against {x.title}, a point for each cell", caption, light, dark)
+
+
+def _front_of(x: Objective, y: Objective, record: ComparisonRecord) -> set[int]:
+    found: set[int] = set()
+    for name in {group(cell) for cell in record.measured}:
+        costs = {
+            cell.number: (x.cost(cell.figures), y.cost(cell.figures))
+            for cell in record.measured
+            if group(cell) == name and cell.figures is not None
+        }
+        found |= front(costs)
+    return found
+
+
+def _scatter(x: Objective, y: Objective, record: ComparisonRecord, colours: Colours, cycle: Sequence[str]) -> bytes:
+    cells = record.measured
+    by_colour, by_marker = _told_by(record)
+    colour_values = list(dict.fromkeys(cell.settings[by_colour] for cell in cells))
+    marker_values = list(dict.fromkeys(cell.settings[by_marker] for cell in cells)) if by_marker else []
+    chosen = _front_of(x, y, record)
+    lines = len(colour_values) + len(marker_values) + 1
+    with matplotlib.rc_context(style(colours)):
+        figure = Figure((WIDTH, HEIGHT + LEGEND * ((lines + 1) // 2)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_axisbelow(True)
+        axes.grid()
+        axes.spines[["top", "right"]].set_visible(False)
+        for name in dict.fromkeys(group(cell) for cell in cells):
+            _line(axes, x, y, [cell for cell in cells if group(cell) == name and cell.number in chosen], colours)
+        for cell in cells:
+            assert cell.figures is not None
+            colour = cycle[colour_values.index(cell.settings[by_colour]) % len(cycle)]
+            marker = MARKERS[marker_values.index(cell.settings[by_marker]) % len(MARKERS)] if by_marker else MARKERS[0]
+            place = (x.value(cell.figures), y.value(cell.figures))
+            face = "none" if cell.figures.simulated else colour
+            axes.plot(*place, marker=marker, markersize=8, color=colour, markerfacecolor=face, linestyle="none")
+            if cell.number in chosen:
+                axes.annotate(str(cell.number), place, (4, 4), textcoords="offset points", fontsize=9)
+        for axis, objective, values in (
+            (axes.xaxis, x, [x.value(cell.figures) for cell in cells if cell.figures]),
+            (axes.yaxis, y, [y.value(cell.figures) for cell in cells if cell.figures]),
+        ):
+            axis.set_label_text(f"{objective.title} ({objective.unit})")
+            if min(values) > 0 and max(values) > 20 * min(values):
+                axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        handles = [
+            Line2D([], [], marker="s", linestyle="none", color=cycle[place % len(cycle)], label=text)
+            for place, text in enumerate(colour_values)
+        ]
+        handles += [
+            Line2D([], [], marker=MARKERS[place % len(MARKERS)], linestyle="none", color=colours.faint, label=text)
+            for place, text in enumerate(marker_values)
+        ]
+        handles.append(Line2D([], [], linestyle=(0, (3, 2)), color=colours.faint, label="front of a model"))
+        figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+        return svg(figure)
+
+
+def _line(axes: Axes, x: Objective, y: Objective, cells: Sequence[CellRecord], colours: Colours) -> None:
+    """The front as a line through its cells."""
+    points = sorted((x.value(cell.figures), y.value(cell.figures)) for cell in cells if cell.figures is not None)
+    if len(points) > 1:
+        axes.plot(*zip(*points, strict=True), linestyle=(0, (3, 2)), linewidth=1.2, color=colours.faint, zorder=1)
+
+
+def _told_by(record: ComparisonRecord) -> tuple[str, str | None]:
+    """The settings that colours and markers tell: the first two that vary."""
+    vary = [key for key in record.keys if len({cell.settings[key] for cell in record.measured}) > 1]
+    return (vary[0] if vary else record.keys[0]), (vary[1] if len(vary) > 1 else None)
+
+
+def _bars(cells: Sequence[CellRecord], colours: Colours, cycle: Sequence[str]) -> bytes:
+    names = list(dict.fromkeys(name for cell in cells for name, _ in parts(cell)))
+    with matplotlib.rc_context(style(colours)):
+        figure = Figure((WIDTH, 0.9 + BAR * 2 * len(cells) + LEGEND * ((len(names) + 1) // 2)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_axisbelow(True)
+        axes.grid(axis="x")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        left = [0.0] * len(cells)
+        places = range(len(cells))
+        for number, name in enumerate(names):
+            widths = [dict(parts(cell)).get(name, 0.0) for cell in cells]
+            axes.barh(
+                places,
+                widths,
+                0.42,
+                left,
+                color=cycle[number % len(cycle)],
+                hatch=HATCHES[number // len(cycle)],
+                edgecolor=colours.paper,
+                linewidth=0.5,
+                label=name,
+            )
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        for place, cell in zip(places, cells, strict=True):
+            name = cell.name if len(cell.name) <= LONGEST_NAME else cell.name[: LONGEST_NAME - 1] + "…"
+            axes.text(0, place - 0.32, f"{cell.number}  {name}", va="center", fontsize=9)
+        axes.set_yticks([])
+        axes.set_ylim(len(cells) - 0.5, -0.6)
+        axes.set_xlabel("seconds")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+        return svg(figure)

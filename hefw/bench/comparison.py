@@ -1,0 +1,170 @@
+"""`hefw compare`: from a matrix to a folder of runs, tables and a page."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from hefw.bench import schedule
+from hefw.bench.audits import AuditJob, audit_of
+from hefw.bench.expansion import HEFW, Cell, expand, label, varying
+from hefw.bench.matrix import Matrix
+from hefw.bench.measurement import Audited, AuditFigures, Measured, Measurement
+from hefw.bench.possible import reasons
+from hefw.bench.schedule import Job
+from hefw.bench.store import Store
+from hefw.bench.supervise import Told, supervise
+from hefw.core.errors import ConfigError
+
+GIGABYTE = 1e9
+
+
+class Watcher(Protocol):
+    """Who is told how a comparison goes on."""
+
+    def begin(self, runs: int, kept: int) -> None:
+        """So many runs in all, so many of them kept from before."""
+        ...
+
+    def running(self, what: str, left: float | None) -> Told:
+        """A run begins; what is left takes about so many seconds. Returns who is told of its stages."""
+        ...
+
+    def ended(self, what: str, outcome: str, seconds: float) -> None:
+        """It ended."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a matrix: those to measure, numbered from 1 in this order, and those that cannot be, with why."""
+
+    matrix: Matrix
+    cells: tuple[Cell, ...]
+    impossible: tuple[tuple[Cell, str], ...]
+    keys: tuple[str, ...] = field(default=())
+
+    def name(self, cell: Cell) -> str:
+        """A cell in words."""
+        return label(cell.facts, self.keys)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All runs, in order."""
+        settings = self.matrix.settings
+        return list(schedule.jobs(self.cells, settings.repeats, settings.seeds))
+
+    def audit(self, cell: Cell) -> AuditJob | None:
+        """A cell's audit."""
+        return audit_of(cell, self.matrix.settings.audit, self.matrix.settings.seeds[0])
+
+    @property
+    def audits(self) -> list[tuple[Cell, AuditJob]]:
+        """All audits with the first cell of each."""
+        found = {job.digest: (cell, job) for cell in reversed(self.cells) if (job := self.audit(cell)) is not None}
+        return list(reversed(found.values()))
+
+
+def plan(matrix: Matrix) -> Plan:
+    """What can be measured of a matrix and what cannot. ConfigError if nothing can."""
+    cells = expand(matrix)
+    keys = varying(cells)
+    able: list[Cell] = []
+    impossible: list[tuple[Cell, str]] = []
+    for cell, reason in zip(cells, reasons(cells), strict=True):
+        if reason is None:
+            able.append(cell)
+        else:
+            impossible.append((cell, reason))
+    if not able:
+        cell, reason = impossible[0]
+        raise ConfigError(f"none of {len(cells)} cells can be measured; the first, {label(cell.facts, keys)}: {reason}")
+    return Plan(matrix, tuple(able), tuple(impossible), keys)
+
+
+def measure(planned: Plan, store: Store, watcher: Watcher) -> None:
+    """Measure what is not kept yet. Interrupted at any time, what was measured stays, and nothing else is there."""
+    every = planned.jobs
+    done = _own(every, store)
+    left = schedule.todo(every, done)
+    audits = [(cell, job) for cell, job in planned.audits if job.digest not in store.audits]
+    watcher.begin(len(every) + len(planned.audits), len(every) - len(left) + len(planned.audits) - len(audits))
+    while left:
+        job = left[0]
+        what = f"{planned.name(job.cell)} (round {job.repeat + 1}, seed {job.seed})"
+        told = watcher.running(what, schedule.seconds_left(left, done))
+        kept = _run(job, planned, store, told)
+        store.keep(kept)
+        watcher.ended(what, kept.outcome if kept.reason is None else f"{kept.outcome}: {kept.reason}", kept.seconds)
+        done = _own(every, store)
+        left = schedule.todo(every, done)
+    for cell, audit in audits:
+        what = f"audit of {planned.name(cell)}"
+        audited = _audit(audit, planned, watcher.running(what, None))
+        store.keep(audited)
+        watcher.ended(what, audited.outcome if audited.reason is None else audited.reason, audited.seconds)
+
+
+def forget_failed(planned: Plan, store: Store) -> int:
+    """Runs and audits of these cells that failed are measured again; how many there were."""
+    runs = [run for run in _own(planned.jobs, store).values() if run.outcome != "measured"]
+    audits = [store.audits[job.digest] for _, job in planned.audits if job.digest in store.audits]
+    lost: Sequence[Measurement | Audited] = [*runs, *(kept for kept in audits if kept.outcome != "measured")]
+    for kept in lost:
+        store.remove(kept)
+    return len(lost)
+
+
+def _own(every: Sequence[Job], store: Store) -> dict[str, Measurement]:
+    """The kept runs of these jobs: a folder may hold those of another matrix, too."""
+    return {job.name: store.runs[job.name] for job in every if job.name in store.runs}
+
+
+def _limits(planned: Plan) -> tuple[float, float | None]:
+    limits = planned.matrix.settings.limits
+    return limits.seconds, None if limits.memory_gb is None else limits.memory_gb * GIGABYTE
+
+
+def _run(job: Job, planned: Plan, store: Store, told: Told) -> Measurement:
+    cell, first = job.cell, job.repeat == 0 and job.seed == planned.matrix.settings.seeds[0]
+    started = datetime.datetime.now(datetime.timezone.utc)
+    asked = {
+        "config": cell.config.to_dict() | {"seed": job.seed},
+        "way": cell.way,
+        "folder": str(store.cell(cell.digest)) if first and cell.way == HEFW else None,
+        "audit": None,
+    }
+    ended = supervise(asked, *_limits(planned), told)
+    return Measurement(
+        digest=cell.digest,
+        key=cell.key,
+        seed=job.seed,
+        repeat=job.repeat,
+        outcome=ended.outcome,
+        reason=ended.reason,
+        started=started,
+        seconds=ended.seconds,
+        peak_memory_bytes=ended.peak_memory_bytes,
+        measured=None if ended.found is None else Measured.model_validate(ended.found),
+    )
+
+
+def _audit(job: AuditJob, planned: Plan, told: Told) -> Audited:
+    asked = {"config": job.config.to_dict(), "way": HEFW, "folder": None, "audit": job.images}
+    ended = supervise(asked, *_limits(planned), told)
+    return Audited(
+        digest=job.digest,
+        key=job.key,
+        outcome=ended.outcome,
+        reason=ended.reason,
+        seconds=ended.seconds,
+        figures=None if ended.found is None else AuditFigures.model_validate(ended.found),
+    )
+
+
+def open_problem(folder: Path) -> str:
+    """What to say when a comparison is interrupted."""
+    return f"what was measured is kept in {str(folder)!r}; the same command goes on from there"

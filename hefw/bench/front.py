@@ -1,0 +1,84 @@
+"""Which cells nobody need look past: the Pareto front of time, quality, leak and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+
+from hefw.bench.record import CellRecord, Figures
+
+#: In dB. A picture of 8 bits a channel is not nearer to its twin than its rounding: beyond, all are alike.
+ENOUGH_DB = 59.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One figure: less of `cost` is better."""
+
+    name: str
+    title: str
+    unit: str
+    value: Callable[[Figures], float]  # as it is drawn
+    cost: Callable[[Figures], float]
+
+
+def quality(figures: Figures) -> float:
+    """PSNR against the plaintext twin in dB, as far as a picture can show it."""
+    return ENOUGH_DB if figures.psnr_db is None else min(ENOUGH_DB, figures.psnr_db.median)
+
+
+def seconds(figures: Figures) -> float:
+    """Of the whole private run, an image."""
+    return figures.seconds_per_image.median
+
+
+def shown(figures: Figures) -> float:
+    """Share of the private numbers that the server saw."""
+    return figures.shown
+
+
+def memory(figures: Figures) -> float:
+    """In bytes."""
+    return figures.peak_memory_bytes.median
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "time": Objective("time", "Time an image", "s", seconds, seconds),
+    "quality": Objective(
+        "quality", "PSNR against the plaintext twin", "dB", quality, lambda figures: -quality(figures)
+    ),
+    "leak": Objective("leak", "Private numbers shown to the server", "%", lambda f: 100 * shown(f), shown),
+    "memory": Objective("memory", "Peak memory", "GB", lambda f: memory(f) / 1e9, memory),
+}
+
+
+def front(costs: Mapping[Hashable, tuple[float, ...]]) -> set[Hashable]:
+    """The keys of those points that no other point dominates: as little in every cost, and less in one."""
+    return {
+        key
+        for key, own in costs.items()
+        if not any(
+            all(a <= b for a, b in zip(other, own, strict=True)) and other != own
+            for name, other in costs.items()
+            if name != key
+        )
+    }
+
+
+def group(cell: CellRecord) -> tuple[str, bool]:
+    """Cells that do the same work, and can stand on one front: of one model, and encrypted or not."""
+    assert cell.figures is not None
+    return cell.settings["model"], cell.figures.simulated
+
+
+def fronts(cells: list[CellRecord]) -> set[int]:
+    """The numbers of the cells on the front of their group."""
+    found: set[int] = set()
+    for name in {group(cell) for cell in cells}:
+        costs: dict[Hashable, tuple[float, ...]] = {
+            cell.number: tuple(objective.cost(cell.figures) for objective in OBJECTIVES.values())
+            for cell in cells
+            if group(cell) == name and cell.figures is not None
+        }
+        found |= {int(str(number)) for number in front(costs)}
+    return found

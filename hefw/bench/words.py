@@ -1,0 +1,125 @@
+"""A comparison in a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hefw.bench.front import OBJECTIVES, group, quality
+from hefw.bench.record import CellRecord, ComparisonRecord
+from hefw.record import INSECURE, SIMULATED
+from hefw.report.words import counted, duration, listed, size
+
+
+def summary(record: ComparisonRecord) -> list[str]:
+    """What was measured, what was not, and for each model what is fastest, closest, tightest and smallest."""
+    sentences = [_counts(record)]
+    sentences += [sentence for cells in _groups(record) for sentence in _about(cells)]
+    return sentences
+
+
+def banner(record: ComparisonRecord) -> str | None:
+    """What the page must say first: which cells are simulated or insecure; None where none is."""
+    found = []
+    for text, name in ((SIMULATED, "simulated"), (INSECURE, "insecure")):
+        marked = [cell for cell in record.measured if getattr(cell.figures, name)]
+        if marked:
+            every = len(marked) == len(record.measured)
+            found.append(("" if every else f"{counted(len(marked), 'cell')} of {len(record.measured)} ") + text)
+    return "; ".join(found) or None
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1: 'none' and 'all' are exact."""
+    return "none" if share == 0 else "all" if share == 1 else f"{100 * share:.3g} %"
+
+
+def db(cell: CellRecord) -> str:
+    """A cell's PSNR."""
+    assert cell.figures is not None
+    return "equal" if cell.figures.psnr_db is None else f"{cell.figures.psnr_db.median:.1f} dB"
+
+
+def _counts(record: ComparisonRecord) -> str:
+    total = len(record.cells)
+    text = f"{counted(len(record.measured), 'cell')} of {total} measured, "
+    runs = record.repeats * len(record.seeds)
+    text += f"{counted(runs, 'run')} each" if runs > 1 else "one run each"
+    if runs > 1:
+        text += f" ({counted(record.repeats, 'repeat')}, {counted(len(record.seeds), 'seed')})"
+    for outcome, words in (
+        ("failed", "failed"),
+        ("over time", "passed the limit of time"),
+        ("over memory", "passed the limit of memory"),
+        ("not yet measured", "not measured yet"),
+    ):
+        if cells := record.of(outcome):
+            text += f"; {len(cells)} {words}"
+    if record.impossible:
+        text += f"; {counted(len(record.impossible), 'combination')} cannot be"
+    return text + "."
+
+
+def _groups(record: ComparisonRecord) -> list[list[CellRecord]]:
+    """Cells of one model, encrypted or simulated, in the order of the table."""
+    names = dict.fromkeys(group(cell) for cell in record.measured)
+    return [[cell for cell in record.measured if group(cell) == name] for name in names]
+
+
+def _about(cells: Sequence[CellRecord]) -> list[str]:
+    """What to choose among the cells of one model."""
+    model, simulated = group(cells[0])
+    where = f"Model {model}" + (", simulated" if simulated else "")
+    if len(cells) == 1:
+        return [f"{where}: one cell, {cells[0].number} ({cells[0].name}), {_facts(cells[0])}."]
+    costs = {name: [OBJECTIVES[name].cost(cell.figures) for cell in cells if cell.figures] for name in OBJECTIVES}
+    fastest = cells[costs["time"].index(min(costs["time"]))]
+    slowest = cells[costs["time"].index(max(costs["time"]))]
+    assert fastest.figures is not None
+    assert slowest.figures is not None
+    ratio = slowest.figures.seconds_per_image.median / fastest.figures.seconds_per_image.median
+    found = [
+        f"{where}: the fastest is {fastest.number} ({fastest.name}), {_facts(fastest)}; the slowest, {slowest.number} "
+        f"({slowest.name}), takes {ratio:.2g} times as long."
+    ]
+    if _overlap(fastest, cells):
+        found[-1] += f" {_overlap(fastest, cells)}"
+    if len(set(costs["leak"])) == 1:
+        share = percent(cells[0].figures.shown) if cells[0].figures else ""
+        found.append(f"The server saw {share} of the private numbers in plaintext in each of its cells.")
+    else:
+        least = [cell for cell in cells if cell.figures and cell.figures.shown == min(costs["leak"])]
+        best = min(least, key=lambda cell: OBJECTIVES["time"].cost(cell.figures) if cell.figures else 0)
+        assert best.figures is not None
+        found.append(
+            f"The server saw least ({percent(best.figures.shown)} of the private numbers) in "
+            f"{counted(len(least), 'cell')}, of which {best.number} ({best.name}) is the fastest."
+        )
+    if any(cell.figures is not None and quality(cell.figures) < quality(fastest.figures) - 1 for cell in cells) or any(
+        cell.figures is not None and quality(cell.figures) > quality(fastest.figures) + 1 for cell in cells
+    ):
+        closest = cells[costs["quality"].index(min(costs["quality"]))]
+        found.append(f"Closest to plaintext is {closest.number} ({closest.name}): {db(closest)}.")
+    numbers = [str(cell.number) for cell in cells if cell.front]
+    found.append(f"On the front of time, quality, leak and memory: {listed(numbers)}.")
+    return found
+
+
+def _overlap(fastest: CellRecord, cells: Sequence[CellRecord]) -> str:
+    """Which cells cannot be told from the fastest by these runs."""
+    assert fastest.figures is not None
+    high = fastest.figures.seconds_per_image.high
+    near = [
+        str(cell.number)
+        for cell in cells
+        if cell is not fastest and cell.figures is not None and cell.figures.seconds_per_image.low <= high
+    ]
+    return f"Its interval meets that of {listed(near)}: more repeats would tell them apart." if near else ""
+
+
+def _facts(cell: CellRecord) -> str:
+    figures = cell.figures
+    assert figures is not None
+    return (
+        f"{duration(figures.seconds_per_image.median)} an image, {size(figures.peak_memory_bytes.median)} of memory, "
+        f"PSNR {db(cell)}"
+    )
