@@ -35,7 +35,7 @@ from hefw.core.errors import (
     ScaleError,
 )
 from hefw.core.files import write_atomically
-from hefw.core.linear import Transform
+from hefw.core.linear import Group, Transform
 from hefw.core.params import CkksParams, Resolved
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Capabilities:
     alternating_imaginary: bool = False  # X^(N/2) is i and -i in turn in the slots, as in SEAL, not i in all of them
     threads: bool = True  # several threads may use one evaluator, one operation at a time each
     fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
+    residues: bool = False  # `Evaluator.residues`: a ciphertext's numbers in memory, which forked processes can share
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,14 @@ class Backend(ABC):
         """What bootstrapping takes and gives under such parameters; CapabilityError if the library cannot."""
         raise self._lacks("bootstrap")
 
-    def engine(self, program: Program, weights: Weights | None = None) -> Engine:
-        """What runs a program for one key holder: in this process, with encoded weights that others may share."""
+    def engine(self, program: Program, weights: Weights | None = None, processes: int = 1) -> Engine:
+        """What runs a program for one key holder: in this process, with encoded weights that others may share.
+
+        It may fork, so that `processes` work on an operation together, where `Capabilities.residues` is declared.
+        """
         from hefw.core.engine import LocalEngine  # engines stand above backends; only this default needs one
 
-        return LocalEngine(program, self, weights)
+        return LocalEngine(program, self, weights, processes)
 
     @abstractmethod
     def provenance(self) -> Provenance:
@@ -279,9 +283,9 @@ class KeyHolder(ABC):
         """Decrypt an envelope. EnvelopeError if it was made for other parameters or another key."""
         return self.decrypt(load_ciphertext(data, self.params, self.key_id, self._load))
 
-    def evaluation_keys(self) -> Iterator[tuple[str, bytes]]:
-        """All public keys a server needs as named envelopes, each of which can be sent again alone."""
-        for name in self.manifest.names():
+    def evaluation_keys(self, names: Iterable[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """All public keys a server needs, or some of them, as named envelopes; each can be sent again alone."""
+        for name in self.manifest.names() if names is None else names:
             kind, _, step = name.partition("/")
             payload = self._evaluation_key(name)
             level = self.manifest.level(name, self.params.max_level)
@@ -575,19 +579,45 @@ class Evaluator(ABC):
             dict(zip(steps, self.rotate_many(ct, steps), strict=True))
             for ct, steps in zip(inputs, transform.babies, strict=True)
         ]
-        outputs = []
-        for groups in transform.outputs:
-            total: Ciphertext | None = None
-            for group in groups:
-                inner = self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
-                inner = self.rotate(inner, group.giant)
-                total = inner if total is None else self.add_into(total, inner)
-            if total is None:
-                raise EncodingError("a linear transform without a single weight has no ciphertext result")
-            for step in transform.folds:
-                total = self.add_into(self.rotate(total, step), total)
-            outputs.append(total)
-        return outputs
+        return [
+            self.fold(self.sum_of_groups(rotated, groups, weights), transform.folds) for groups in transform.outputs
+        ]
+
+    def sum_of_groups(
+        self, rotated: Sequence[Mapping[int, Ciphertext]], groups: Sequence[Group], weights: Sequence[Plaintext]
+    ) -> Ciphertext:
+        """Some groups of a transform's output: each a sum of products, turned by its giant step; the level stays.
+
+        `rotated[i]` has input i by the baby steps that the groups read.
+        """
+        total: Ciphertext | None = None
+        for group in groups:
+            inner = self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
+            inner = self.rotate(inner, group.giant)
+            total = inner if total is None else self.add_into(total, inner)
+        if total is None:
+            raise EncodingError("a linear transform without a single weight has no ciphertext result")
+        return total
+
+    def fold(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
+        """Partial sums added up: the ciphertext and its rotation, for one step after the other; the level stays."""
+        for step in folds:
+            total = self.add_into(self.rotate(total, step), total)
+        return total
+
+    # -- residues: what processes that were forked from one engine hand to each other -------------------------------
+
+    def reaches_residues(self, example: Ciphertext) -> bool:
+        """Whether `residues` and `of_residues` can be used here; may be found out by trying with a ciphertext."""
+        return False
+
+    def residues(self, a: Ciphertext) -> NDArray[np.uint64]:
+        """The numbers of a ciphertext in memory, of a shape that depends on level and size only; not to be changed."""
+        raise CapabilityError(f"backend {self.params.backend!r} does not reach residues; evaluate in one process")
+
+    def of_residues(self, residues: NDArray[np.uint64], level: int, scale: float) -> Ciphertext:
+        """A new ciphertext of two parts with these numbers, in their shape or flat."""
+        raise CapabilityError(f"backend {self.params.backend!r} does not reach residues; evaluate in one process")
 
     def bootstrap(self, a: Ciphertext) -> Ciphertext:
         """Give a ciphertext its levels back without the key holder; refused unless the library can.

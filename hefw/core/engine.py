@@ -33,12 +33,13 @@ class Trace:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an engine did so far. Sizes in bytes, times in seconds; memory is that of the engine's own process."""
+    """What an engine did so far. Sizes in bytes, times in seconds; memory is that of all its processes."""
 
     counts: Counter[str]
     encoded_weights: int
     encode_seconds: float
     peak_rss_bytes: int
+    processes: int
     trace: list[Trace]
     provenance: Provenance
 
@@ -76,18 +77,21 @@ class Engine(ABC):
 
 
 class LocalEngine(Engine):
-    """An engine in this process. Encoded weights may be shared with other engines of the same program."""
+    """An engine in this process, and in others that it forks if `processes` is above 1 and the backend allows it.
 
-    def __init__(self, program: Program, backend: Backend, weights: Weights | None = None) -> None:
+    Encoded weights may be shared with other engines of the same program.
+    """
+
+    def __init__(self, program: Program, backend: Backend, weights: Weights | None = None, processes: int = 1) -> None:
         self.evaluator: Evaluator = backend.evaluator(program.params)
-        self.runner = Runner(program, self.evaluator, weights)
+        self.runner = Runner(program, self.evaluator, weights, processes)
         self._encode_seconds = 0.0
         self._trace: list[Trace] = []
         self._provenance = backend.provenance()
 
     def load_keys(self, blobs: Mapping[str, bytes]) -> None:
         """Take evaluation keys by name."""
-        self.evaluator.load_keys(blobs)
+        self.runner.load_keys(blobs)
 
     def prepare(self, progress: ProgressCallback | None = None) -> None:
         """Encode the weights that are kept."""
@@ -120,10 +124,15 @@ class LocalEngine(Engine):
             Counter(self.evaluator.counts),
             self.runner.weights.kept_bytes,
             self._encode_seconds,
-            peak_rss_bytes(),
+            peak_rss_bytes() + self.runner.private_bytes,
+            self.runner.processes,
             list(self._trace),
             self._provenance,
         )
+
+    def close(self) -> None:
+        """End the processes that were forked."""
+        self.runner.close()
 
     def _load(self, inputs: Blobs) -> dict[str, Ciphertexts]:
         return {name: [self.evaluator.load(item) for item in items] for name, items in inputs.items()}

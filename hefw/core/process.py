@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 
 from hefw.core.errors import ProtocolError, line
@@ -104,9 +108,29 @@ class ChildProcess:
         self._words.close()
 
 
+def processors() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment() -> dict[str, str]:
     """The little of this process's environment that another one may have: nothing of the user's."""
     kept = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "OMP_NUM_THREADS")
     homes = ("HEFW_HOME", "XDG_DATA_HOME", "HOME")  # where managed environments are
     extra = tuple(name for name in os.environ if name.startswith("OPENBLAS_"))
     return {name: os.environ[name] for name in (*kept, *homes, *extra) if name in os.environ}
+
+
+def end_with(lifeline: int) -> None:
+    """End this process when the far end of a socket closes, whatever native code is running then.
+
+    A thread would have to wait for that code to give up Python's lock; the kernel does not (Linux).
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        if select.select([lifeline], [], [], 0)[0]:  # it was closed before
+            os._exit(0)
+    else:
+        threading.Thread(target=lambda: os.read(lifeline, 1) or os._exit(0), daemon=True).start()

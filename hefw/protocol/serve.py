@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True, help="a graph file")
     parser.add_argument("--backend", required=True)
     parser.add_argument("--options", default="{}", help="the backend's options, JSON")
+    parser.add_argument("--processes", type=int, default=1, help="how many work on an operation together")
     arguments = parser.parse_args()
     try:
         entry = registry().entry("backend", arguments.backend)
@@ -53,7 +54,7 @@ def main() -> int:
         return 1
     backend.drop_secrets()
     stream = Stream(socket.socket(fileno=arguments.fd))
-    serve(Server(graph, backend), stream)
+    serve(Server(graph, backend, processes=arguments.processes), stream)
     return 0
 
 

@@ -31,14 +31,20 @@ LARGEST_COUNT = 2**16
 class Server:
     """One key holder's session with one model: bytes in, bytes out, nothing else.
 
-    Programs and encoded weights hold no key; they are shared by sessions through `programs`.
+    Programs and encoded weights hold no key; they are shared by sessions through `programs`. `processes` may work on an
+    operation together.
     """
 
     def __init__(
-        self, graph: Graph, backend: Backend, programs: dict[Request, tuple[Program, Weights]] | None = None
+        self,
+        graph: Graph,
+        backend: Backend,
+        programs: dict[Request, tuple[Program, Weights]] | None = None,
+        processes: int = 1,
     ) -> None:
         self.graph = graph
         self.backend = backend
+        self.processes = processes
         self.programs = {} if programs is None else programs
         self.received: list[tuple[str, int | None, int]] = []  # (item, step, bytes): the server's side of the ledger
         self._opened: Engine | None = None
@@ -99,7 +105,8 @@ class Server:
         program, weights = self.programs[request]
         self.end()
         self.received = []
-        self._interface, self._opened = program.interface, self.backend.engine(program, weights)
+        self._interface = program.interface
+        self._opened = self.backend.engine(program, weights, self.processes)
         self._updates = Updates(self.graph, program.interface) if program.interface.elementwise else None
         return wire.encode("manifest", interface=program.interface.pack())
 
@@ -171,6 +178,7 @@ class Server:
             encoded_weights=figures.encoded_weights,
             encode_seconds=figures.encode_seconds,
             peak_rss_bytes=figures.peak_rss_bytes + (peak_rss_bytes() if elsewhere else 0),
+            processes=figures.processes,
             trace=[list(vars(item).values()) for item in figures.trace],
             provenance=vars(provenance),
             received=[list(item) for item in self.received],

@@ -103,8 +103,11 @@ class HostedBackend(Backend):
 
         return HostedEvaluator(params, self.capabilities, self._worker("evaluator"))
 
-    def engine(self, program: Program, weights: Weights | None = None) -> Engine:
-        """What runs a program in the evaluator's worker. Engines of the same `weights` share what is encoded there."""
+    def engine(self, program: Program, weights: Weights | None = None, processes: int = 1) -> Engine:
+        """What runs a program in the evaluator's worker. Engines of the same `weights` share what is encoded there.
+
+        The worker may fork, as `Backend.engine` does.
+        """
         from hefw.backends.hosted.engine import HostedEngine
 
         worker = self._worker("evaluator")
@@ -115,7 +118,7 @@ class HostedBackend(Backend):
                 number = Handle(worker, worker.call("program", int, program, budget))
                 if weights is not None:
                     worker.shared[weights] = number
-        return HostedEngine(worker, number)
+        return HostedEngine(worker, number, processes)
 
     def provenance(self) -> Provenance:
         """The library in a worker, its interpreter, and the worker's process."""

@@ -80,9 +80,10 @@ class EvaluatorCalls(Calls):
         """The number of a program, whose encoded weights, at most `budget` bytes, all its engines share."""
         return self.keep((program, Weights(program, budget)))
 
-    def engine(self, program: int) -> int:
-        """The number of a new engine."""
-        return self.keep(self.backend.engine(*self.get(program)))
+    def engine(self, number: int, processes: int) -> int:
+        """The number of a new engine of a program, which may fork to so many processes."""
+        program, weights = self.get(number)
+        return self.keep(self.backend.engine(program, weights, processes))
 
     def prepare(self, engine: int) -> None:
         """`Engine.prepare`."""

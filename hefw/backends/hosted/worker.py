@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
-import select
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from importlib import import_module
 from types import SimpleNamespace
@@ -20,6 +16,7 @@ from hefw.backends.hosted.calls import Calls
 from hefw.backends.hosted.channel import LARGEST_CALL, Call, Channel
 from hefw.core import codec
 from hefw.core.errors import HefwError, ProtocolError, line
+from hefw.core.process import end_with
 from hefw.core.progress import Progress
 
 #: Which calls a side answers. Imported by that side alone: the evaluator's never has what holds keys.
@@ -76,21 +73,6 @@ def begin(side: str, target: str, options: dict[str, Any] | None, tell: Callable
     make, calls = _load(target), _load(SIDES[side])
     made: Calls = calls(make(None if options is None else SimpleNamespace(**options)), tell)
     return made
-
-
-def end_with(lifeline: int) -> None:
-    """End this process when the far end of a socket closes, whatever native code is running then.
-
-    A thread would have to wait for that code to give up Python's lock; the kernel does not (Linux).
-    """
-    if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-        if select.select([lifeline], [], [], 0)[0]:  # it was closed before
-            os._exit(0)
-    else:
-        threading.Thread(target=lambda: os.read(lifeline, 1) or os._exit(0), daemon=True).start()
 
 
 def main() -> int:

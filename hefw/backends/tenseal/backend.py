@@ -15,7 +15,11 @@ class TensealBackend(Backend):
 
     name = "tenseal"
     capabilities = Capabilities(
-        ring_dimensions=RING_DIMENSIONS, seeded_bytes=True, plaintext_levels=True, alternating_imaginary=True
+        ring_dimensions=RING_DIMENSIONS,
+        seeded_bytes=True,
+        plaintext_levels=True,
+        alternating_imaginary=True,
+        residues=True,
     )
 
     def resolve(self, params: CkksParams) -> Resolved:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
+import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.seal import galois_element, opaque
 from hefw.backends.tenseal.context import Context, dump, padded_length, parse
+from hefw.backends.tenseal.residues import Residues
 from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import EnvelopeError
 from hefw.core.params import Resolved
@@ -24,6 +26,7 @@ class TensealEvaluator(Evaluator):
         self._evaluator = seal.Evaluator(self._context.seal)
         self._relinearisation: Any = None
         self._galois: dict[str, Any] = {}
+        self._residues = Residues(self._context)
 
     def _load_key(self, name: str, payload: bytes) -> None:
         key: Any = seal.RelinKeys() if name == "relinearisation" else seal.GaloisKeys()
@@ -135,3 +138,21 @@ class TensealEvaluator(Evaluator):
         out = seal.Ciphertext()
         self._evaluator.complex_conjugate(a.handle, self._galois["conjugation"], out)
         return out
+
+    # -- residues ------------------------------------------------------------------------------------------------
+
+    def reaches_residues(self, example: Ciphertext) -> bool:
+        """Whether this build of TenSEAL keeps them where they are looked for."""
+        return self._residues.usable(example.handle)
+
+    def residues(self, a: Ciphertext) -> NDArray[np.uint64]:
+        """(parts, primes, N), in SEAL's own memory."""
+        return self._residues.view(a.handle)
+
+    def of_residues(self, residues: NDArray[np.uint64], level: int, scale: float) -> Ciphertext:
+        """A new ciphertext of these numbers."""
+        handle = self._residues.blank(level)
+        view = self._residues.view(handle)
+        view[...] = residues.reshape(view.shape)
+        handle.scale = scale
+        return Ciphertext(handle, level, scale)

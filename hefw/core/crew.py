@@ -1,0 +1,314 @@
+"""One affine region by several processes: the libraries hold Python's lock, so that threads would not help.
+
+The others are forked from an engine's process once it has its keys and weights: both are in memory once, and a program
+is known by where it is in memory. Ciphertexts go through shared memory as the numbers that they consist of
+(`Evaluator.residues`). Baby steps are dealt out first, then giant steps; the result is that of one process, bit by bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+import numpy as np
+
+from hefw.core.backend import Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import ProtocolError, line
+from hefw.core.linear import Group, Transform
+from hefw.core.memory import private_bytes
+from hefw.core.process import end_with
+from hefw.core.program import LinearOp
+
+#: Rotations and products that a transform must have for dealing it out to be worth the messages.
+WORTHWHILE = 16
+#: A rotation takes as long as so many products with a plaintext.
+ROTATION = 8
+#: Shared memory that ciphertexts of one transform may take, in bytes; larger ones are evaluated by one process.
+MOST_SHARED = 1 << 30
+
+WeightsOf = Callable[[LinearOp], Sequence[Plaintext]]
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Which process (rank) does what of a transform: baby steps (input, step), and groups by output."""
+
+    babies: tuple[tuple[tuple[int, int], ...], ...]  # by rank
+    groups: tuple[tuple[tuple[Group, ...], ...], ...]  # by rank, then by output
+
+
+def deal(transform: Transform, ranks: int) -> Deal:
+    """An even deal: each group to the process that has least to do."""
+    babies = [(source, step) for source, steps in enumerate(transform.babies) for step in steps if step]
+    groups = [(k, group) for k, groups in enumerate(transform.outputs) for group in groups]
+    load = [0] * ranks
+    dealt: list[list[list[Group]]] = [[[] for _ in transform.outputs] for _ in range(ranks)]
+    for k, group in sorted(groups, key=lambda item: -_effort(item[1])):
+        rank = load.index(min(load))
+        load[rank] += _effort(group)
+        dealt[rank][k].append(group)
+    return Deal(
+        tuple(tuple(babies[rank::ranks]) for rank in range(ranks)),
+        tuple(tuple(tuple(some) for some in by_output) for by_output in dealt),
+    )
+
+
+def _effort(group: Group) -> int:
+    return len(group.terms) + (ROTATION if group.giant else 0)
+
+
+class Crew:
+    """Forked processes that evaluate linear transforms of a program together with the one that made them.
+
+    `weights` gives an operation's plaintexts, in each process its own way: those that exist at the fork are shared.
+    """
+
+    def __init__(self, evaluator: Evaluator, ops: Iterable[LinearOp], weights: WeightsOf, processes: int) -> None:
+        """Fork. The evaluator has its keys, and `reaches_residues`; this process runs no other thread of Python's."""
+        words = 2 * (evaluator.params.max_level + 1) * evaluator.params.params.ring_dimension
+        dealt = [_Task(op, deal(op.transform, processes)) for op in ops if op.transform is not None]
+        self._tasks = {
+            task.op.name: task for task in dealt if task.worthwhile and task.slots * words * 8 <= MOST_SHARED
+        }
+        slots = max((task.slots for task in self._tasks.values()), default=1)
+        self._hand = _Hand(evaluator, weights, _Shared(evaluator, slots, words), 0)
+        self._others: list[_Other] = []
+        try:
+            if self._tasks:
+                for rank in range(1, processes):
+                    self._others.append(_Other(replace(self._hand, rank=rank), self._tasks))
+        except BaseException:
+            self.close()
+            raise
+
+    def takes(self, op: LinearOp) -> bool:
+        """Whether an operation is one to share."""
+        return bool(self._others) and op.name in self._tasks
+
+    def transform(self, op: LinearOp, inputs: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """`Evaluator.linear_transform` of an operation's sources.
+
+        ProtocolError if another process has ended, or its library has failed.
+        """
+        task, hand = self._tasks[op.name], self._hand
+        for slot, ct in enumerate(inputs):
+            hand.shared.write(slot, ct)
+        for other in self._others:
+            other.send((op.name, [(ct.level, ct.scale) for ct in inputs]))
+        own = hand.turn(task, inputs)
+        for other in self._others:
+            other.receive()
+        for other in self._others:
+            other.send(None)
+        totals = hand.add_up(task, inputs, own)
+        for rank, other in enumerate(self._others, start=1):
+            done: _Done = other.receive()
+            hand.evaluator.counts += done.counts
+            other.private_bytes = max(other.private_bytes, done.private_bytes)
+            for k, scale in enumerate(done.scales):
+                if scale is not None:
+                    part = hand.shared.read(task.slot_of_sum(rank, k), inputs[0].level, scale)
+                    total = totals[k]
+                    totals[k] = part if total is None else hand.evaluator.add_into(total, part)
+        folds = task.transform.folds
+        return [hand.evaluator.fold(total, folds) for total in totals if total is not None]
+
+    @property
+    def processes(self) -> int:
+        """How many there are, this one included."""
+        return 1 + len(self._others)
+
+    @property
+    def private_bytes(self) -> int:
+        """The most memory that the other processes had of their own after a transform, all together."""
+        return sum(other.private_bytes for other in self._others)
+
+    def close(self) -> None:
+        """End the other processes."""
+        for other in self._others:
+            other.close()
+        self._others = []
+
+
+class _Task:
+    """An operation and how it is dealt out; its slots of shared memory: inputs, baby steps, then partial sums."""
+
+    def __init__(self, op: LinearOp, dealt: Deal) -> None:
+        assert op.transform is not None
+        self.op = op
+        self.transform: Transform = op.transform
+        self.dealt = dealt
+        names = [
+            *((k, 0) for k in range(len(self.transform.babies))),
+            *(name for some in dealt.babies for name in some),
+        ]
+        self.slot_of = {name: slot for slot, name in enumerate(names)}
+
+    @property
+    def slots(self) -> int:
+        """Ciphertexts in shared memory."""
+        return self.slot_of_sum(len(self.dealt.groups), 0)
+
+    def slot_of_sum(self, rank: int, output: int) -> int:
+        """Where another process than the first puts its partial sum of an output."""
+        return len(self.slot_of) + (rank - 1) * len(self.transform.outputs) + output
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether there is enough to do."""
+        return ROTATION * len(self.transform.rotations) + self.transform.products >= WORTHWHILE * ROTATION
+
+
+class _Shared:
+    """Ciphertexts in memory that forked processes have in common."""
+
+    def __init__(self, evaluator: Evaluator, slots: int, words: int) -> None:
+        self._evaluator = evaluator
+        self._numbers = np.frombuffer(mmap.mmap(-1, slots * words * 8), dtype=np.uint64).reshape(slots, words)
+
+    def write(self, slot: int, ct: Ciphertext) -> None:
+        """Put a ciphertext into a slot."""
+        numbers = self._evaluator.residues(ct).reshape(-1)
+        self._numbers[slot, : len(numbers)] = numbers
+
+    def read(self, slot: int, level: int, scale: float) -> Ciphertext:
+        """A copy of the ciphertext in a slot."""
+        words = 2 * (level + 1) * self._evaluator.params.params.ring_dimension
+        return self._evaluator.of_residues(self._numbers[slot, :words], level, scale)
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """What one process does of a task."""
+
+    evaluator: Evaluator
+    weights: WeightsOf
+    shared: _Shared
+    rank: int
+
+    def turn(self, task: _Task, inputs: Sequence[Ciphertext]) -> dict[tuple[int, int], Ciphertext]:
+        """Its baby steps, which the others find in shared memory."""
+        done = {}
+        for source, step in task.dealt.babies[self.rank]:
+            done[source, step] = self.evaluator.rotate(inputs[source], step)
+            self.shared.write(task.slot_of[source, step], done[source, step])
+        return done
+
+    def add_up(
+        self, task: _Task, inputs: Sequence[Ciphertext], own: Mapping[tuple[int, int], Ciphertext]
+    ) -> list[Ciphertext | None]:
+        """Its groups of each output, added; None where it has none."""
+        weights = self.weights(task.op)
+        groups = task.dealt.groups[self.rank]
+        wanted = {(term.source, term.baby) for some in groups for group in some for term in group.terms}
+        rotated: list[dict[int, Ciphertext]] = [{} for _ in inputs]
+        for source, step in sorted(wanted):
+            ct = inputs[source]
+            if step and (source, step) not in own:
+                ct = self.shared.read(task.slot_of[source, step], ct.level, ct.scale)
+            rotated[source][step] = own.get((source, step), ct)
+        return [self.evaluator.sum_of_groups(rotated, some, weights) if some else None for some in groups]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What another process tells: the scale of its partial sum of each output, and what it did."""
+
+    scales: tuple[float | None, ...]
+    counts: Counter[str]
+    private_bytes: int
+
+
+class _Other:
+    """Another process, as the first one sees it."""
+
+    def __init__(self, hand: _Hand, tasks: Mapping[str, _Task]) -> None:
+        self.private_bytes = 0
+        self._connection, theirs = Pipe()
+        lifeline, held = socket.socketpair()
+        self._lifeline = held
+        self._pid = os.fork()
+        if not self._pid:
+            _work(hand, tasks, theirs, lifeline)
+        theirs.close()
+        lifeline.close()
+
+    def send(self, message: Any) -> None:
+        """Send, or say that it has ended."""
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise self._ended() from None
+
+    def receive(self) -> Any:
+        """What it answers; its error as ProtocolError."""
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._ended() from None
+        if isinstance(answer, str):
+            raise ProtocolError(f"a process of the server failed: {answer}")
+        return answer
+
+    def _ended(self) -> ProtocolError:
+        return ProtocolError("a process of the server has ended; was there enough memory? try server_processes: 1")
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._connection.close()
+        self._lifeline.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+
+
+def _work(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection, lifeline: socket.socket) -> NoReturn:
+    """The life of a forked process: it ends with the first one, and never returns to what that was doing."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _close_files_but(connection.fileno(), lifeline.fileno())
+        end_with(lifeline.fileno())
+        while True:
+            _serve(hand, tasks, connection)
+    finally:  # also after EOFError: the first process has closed its end
+        os._exit(0)
+
+
+def _serve(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection) -> None:
+    name, given = connection.recv()
+    evaluator, task = hand.evaluator, tasks[name]
+    before = Counter(evaluator.counts)
+    try:
+        inputs = [hand.shared.read(slot, level, scale) for slot, (level, scale) in enumerate(given)]
+        own = hand.turn(task, inputs)
+        connection.send(True)
+        connection.recv()
+        sums = hand.add_up(task, inputs, own)
+        for k, total in enumerate(sums):
+            if total is not None:
+                hand.shared.write(task.slot_of_sum(hand.rank, k), total)
+        scales = tuple(None if total is None else total.scale for total in sums)
+        connection.send(_Done(scales, Counter(evaluator.counts) - before, private_bytes()))
+    except EOFError:
+        raise
+    except Exception as error:  # a library may raise anything
+        connection.send(line(f"{type(error).__name__}: {error}"))
+
+
+def _close_files_but(*kept: int) -> None:
+    """Sockets of the first process: who waits for their end must not wait for this one's."""
+    last = 2
+    for fd in sorted(kept):
+        os.closerange(last + 1, fd)
+        last = fd
+    os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
