@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from hefw import __version__, cli_audit, cli_backends, cli_models, cli_quality
+from hefw import __version__, cli_audit, cli_backends, cli_keys, cli_models, cli_quality
 from hefw.cli_options import run_options
 from hefw.core.errors import (
     CapabilityError,
     ConfigError,
     GraphError,
     HefwError,
+    KeyStoreError,
     LoweringError,
     ParameterError,
     PluginError,
@@ -37,6 +38,7 @@ BAD_INPUT_ERRORS = (
     CapabilityError,
     ConfigError,
     GraphError,
+    KeyStoreError,
     LoweringError,
     ParameterError,
     PluginError,
@@ -51,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_backends.app, name="backends")
+app.add_typer(cli_keys.app, name="keys")
 app.command("audit")(cli_audit.audit)
 app.command("compile")(cli_models.compile_model)
 app.command("inspect")(cli_models.inspect_model)
@@ -93,9 +96,11 @@ def generate(
     check_writable(settings.folder)
     import hefw.run
 
+    passphrase = cli_keys.ask_passphrase(settings)
+
     # A library that prints must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr), show_progress(sys.stderr) as progress:
-        result = hefw.run.generate(settings, progress=progress)
+        result = hefw.run.generate(settings, progress=progress, passphrase=passphrase)
         paths = write_run(result, settings.folder)
     if result.record.banner:
         typer.echo(result.record.banner, err=True)

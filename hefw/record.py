@@ -89,6 +89,9 @@ class LedgerRecord(_Part):
         description="private numbers that the server saw in plaintext, of all that it was sent (latents, noise "
         "predictions, labels), step by step",
     )
+    shown_under_key: NonNegativeInt = Field(
+        default=0, description="decrypted entries that a server was shown under this run's key: so far, if it is stored"
+    )
     entries: tuple[LedgerEntryRecord, ...]
 
 

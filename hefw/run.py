@@ -16,6 +16,7 @@ from hefw.backends.choose import with_capability
 from hefw.config import Config, check_labels, merge
 from hefw.core.errors import CapabilityError, ConfigError, ProtocolError
 from hefw.core.graph import Graph, features
+from hefw.core.lower import Request
 from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import check_every, unroll
@@ -31,7 +32,11 @@ __all__ = ["Result", "generate"]
 
 
 def generate(
-    config: Config | str | Path | None = None, *, progress: ProgressCallback | None = None, **overrides: Any
+    config: Config | str | Path | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+    passphrase: str | None = None,
+    **overrides: Any,
 ) -> Result:
     """Draw pictures with the help of a server process that sees ciphertext, and of plaintext what a strategy shows it.
 
@@ -39,11 +44,16 @@ def generate(
     ----------
     config : a Config, a file's path, or None for the defaults.
     progress : called with `Progress` as the run goes on.
+    passphrase : of the key set that the configuration names; without it the environment variable HEFW_PASSPHRASE is.
     overrides : configuration keys that win over `config`, e.g. `labels="0-9", steps=10, backend="simulator"`.
 
     Raises HefwError, one clear line each: ConfigError and PluginError for bad input, ProtocolError for a failed server.
     """
-    settings = merge(config, overrides)
+    return prepared(merge(config, overrides), progress, passphrase).go()
+
+
+def prepared(settings: Config, progress: ProgressCallback | None = None, passphrase: str | None = None) -> Run:
+    """The run of a configuration, checked, before anything is done."""
     chosen = settings.resolve()
     model = load(chosen["model"])
     told = progress or (lambda _: None)
@@ -51,10 +61,10 @@ def generate(
     if isinstance(model, Prompted):
         model = model.guided(settings.guidance_scale)
     if protocol == "end-to-end":
-        return EndToEnd(settings, chosen, model, told).go()
+        return EndToEnd(settings, chosen, model, told, passphrase)
     from hefw.run_update import UpdateOnly  # needs torch, which the network of update-only needs anyhow
 
-    return UpdateOnly(settings, chosen, model, told).go()
+    return UpdateOnly(settings, chosen, model, told, passphrase)
 
 
 def check(config: Config, model: Any) -> Protocol:
@@ -118,22 +128,17 @@ class EndToEnd(Run):
     def go(self) -> Result:
         """Draw, compare, record."""
         config, model = self.config, self.model
-        scheduler = self.scheduler()
-        graph = model.graph(scheduler, self.steps, **self.begun)
         start = self.start()
-        self._check_refresh()
-        every = graph.steps if config.refresh.name == "none" else config.refresh.every
-        check_every(graph, every)
-        wanted = request(
-            config.params, config.allow_insecure, every, config.refresh.name == "bootstrap", self._images()
-        )
+        graph, wanted = self.asking()
         with tempfile.TemporaryDirectory(prefix="hefw-") as folder:
             path = Path(folder) / "model.hefw"
             graph.save(path)
             options = self.chosen["backend"].options.model_dump(mode="json")
             with ServerProcess(path, self.backend.name, options) as server:
-                client = Client(server, self.backend, self.progress)
-                interface = client.open(graph.digest, wanted, lambda told: _check_manifest(told, unroll(graph, every)))
+                client = Client(server, self.backend, self.progress, self.keys)
+                interface = client.open(
+                    graph.digest, wanted, lambda told: _check_manifest(told, unroll(graph, wanted.every))
+                )
                 states = np.zeros((interface.messages + 1, *start.shape))
                 states[0] = start
                 size = interface.images if config.batch == "auto" else min(config.batch, interface.images)
@@ -156,7 +161,7 @@ class EndToEnd(Run):
             client,
             server.pid,
             graph.digest,
-            type(scheduler).__name__,
+            type(self.scheduler()).__name__,
             self.decode(states[-1]),
             np.stack([model.decode(state) for state in states]),
             tuple(every * message for message in range(len(states))),
@@ -167,6 +172,16 @@ class EndToEnd(Run):
         twinned = time.perf_counter()
         plain = self._twin(start, graph.steps) if config.twin else None
         return self.result(drawn, plain, time.perf_counter() - twinned)
+
+    def asking(self) -> tuple[Graph, Request]:
+        """What the server evaluates, and how it is to be lowered."""
+        config = self.config
+        graph = self.model.graph(self.scheduler(), self.steps, **self.begun)
+        self._check_refresh()
+        every = graph.steps if config.refresh.name == "none" else config.refresh.every
+        check_every(graph, every)
+        bootstrap = config.refresh.name == "bootstrap"
+        return graph, request(config.params, config.allow_insecure, every, bootstrap, self._images())
 
     def _images(self) -> int:
         return len(self.asked) if self.config.batch == "auto" else min(self.config.batch, len(self.asked))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.core.graph import Graph
+from hefw.core.lower import Request
 from hefw.core.progress import Progress
 from hefw.models.base import PromptModel, Wish
 from hefw.models.encrypted import encrypted
+from hefw.models.schedules import LinearUpdate
 from hefw.models.seeded import seeded
 from hefw.request import request
 from hefw.running import Drawn, Result, Run
-from hefw.updating import Updating
+from hefw.updating import Updating, graph_of, magnitude
 
 Array = NDArray[np.float64]
 
@@ -32,7 +37,8 @@ class UpdateOnly(Run):
         config = self.config
         options = self.chosen["backend"].options.model_dump(mode="json")
         wanted = request(config.params, config.allow_insecure)
-        updating = Updating(self.backend, options, self.strategy, config.noise_prediction, wanted, self.progress)
+        how = config.noise_prediction
+        updating = Updating(self.backend, options, self.strategy, how, wanted, self.progress, self.keys)
         scheduler = encrypted(self.scheduler(), updating)
         started = time.perf_counter()
         try:
@@ -61,7 +67,17 @@ class UpdateOnly(Run):
         plain = self.decode(self._draw(self.scheduler(), "twin", updating)) if config.twin else None
         return self.result(drawn, plain, time.perf_counter() - twinned)
 
-    def _draw(self, scheduler: object, stage: str, updating: Updating) -> Array:
+    def asking(self) -> tuple[Graph, Request]:
+        """Known once the network gave its first prediction."""
+        reader = _FirstStep()
+        with suppress(_Enough):
+            self._draw(encrypted(self.scheduler(), reader), "network", reader)
+        assert reader.sample is not None  # the schedule has steps
+        sample = reader.sample
+        graph = graph_of(reader.updates, sample.size, magnitude(sample), self.backend)
+        return graph, request(self.config.params, self.config.allow_insecure)
+
+    def _draw(self, scheduler: object, stage: str, updating: Updating | _FirstStep) -> Array:
         """Final latents by the model with a scheduler; random noise in its steps is fixed by the seed."""
         config, model = self.config, self.model
 
@@ -83,3 +99,26 @@ class UpdateOnly(Run):
                 )
                 return np.asarray(model.draw(wish, scheduler, watch))
             return np.asarray(model.twin(self.start(), self.asked, scheduler, self.steps, watch, **self.begun))
+
+
+class _Enough(Exception):  # noqa: N818 (no error)
+    """Ends a sampling loop."""
+
+
+class _FirstStep:
+    """An `Updater` that wants to know the updates and the first latents, and no more."""
+
+    def __init__(self) -> None:
+        self.updates: Sequence[LinearUpdate] = ()
+        self.sample: Array | None = None
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.updates)
+
+    def begin(self, updates: Sequence[LinearUpdate], shape: tuple[int, ...]) -> None:
+        self.updates = tuple(updates)
+
+    def step(self, index: int, sample: Array, prediction: Array, noise: Array | None, own: Array) -> Array:
+        self.sample = sample
+        raise _Enough

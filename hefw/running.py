@@ -19,7 +19,9 @@ from hefw.backends.choose import make
 from hefw.config import Config, Resolved
 from hefw.core.backend import Backend, Provenance
 from hefw.core.errors import SchedulerError
+from hefw.core.graph import Graph
 from hefw.core.ledger import LedgerEntry
+from hefw.core.lower import Request
 from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import CkksParams
 from hefw.core.progress import ProgressCallback
@@ -27,6 +29,7 @@ from hefw.editing import difference, prepare
 from hefw.models.base import OwnSteps, PromptModel
 from hefw.plugins import registry
 from hefw.protocol.client import Client, Figures
+from hefw.protocol.keysource import KeySource
 from hefw.record import (
     BytesRecord,
     LedgerEntryRecord,
@@ -47,6 +50,8 @@ Protocol = Literal["end-to-end", "update-only"]
 Party = Literal["key holder", "server"]
 
 DATA_RANGE = 2.0
+#: The environment variable that has the passphrase of a key set. It is not passed on to any other process.
+PASSPHRASE = "HEFW_PASSPHRASE"
 DEFAULT_STEPS = 10
 OWN_WORK: dict[Protocol, dict[Party, str]] = {
     "end-to-end": {
@@ -98,7 +103,14 @@ class Run(ABC):
 
     protocol: Protocol
 
-    def __init__(self, config: Config, chosen: dict[Any, Resolved], model: Any, progress: ProgressCallback) -> None:
+    def __init__(
+        self,
+        config: Config,
+        chosen: dict[Any, Resolved],
+        model: Any,
+        progress: ProgressCallback,
+        passphrase: str | None = None,
+    ) -> None:
         self.steps = steps_of(config, model)
         self.config = config.model_copy(update={"steps": self.steps})  # a record says how many they were
         self.chosen = chosen
@@ -107,6 +119,7 @@ class Run(ABC):
         self.started = datetime.datetime.now(datetime.timezone.utc)
         self.clock = time.perf_counter()
         self.backend: Backend = make(chosen["backend"].entry, chosen["backend"].options)
+        self.keys = None if config.keys is None else _stored(config, self.backend, passphrase)
         self.strategy: Strategy = load(chosen["strategy"])
         self.strategy.select(np.zeros(model.latent_shape))  # a mask of another shape is refused before anything is done
         self.labels = np.array(config.labels if not config.prompt else (), dtype=np.int64)
@@ -115,6 +128,10 @@ class Run(ABC):
     @abstractmethod
     def go(self) -> Result:
         """Draw, compare, record."""
+
+    @abstractmethod
+    def asking(self) -> tuple[Graph, Request]:
+        """What the server evaluates, and how it is to be lowered."""
 
     def scheduler(self) -> Any:
         """A new scheduler of the model's."""
@@ -206,6 +223,7 @@ class Run(ABC):
             ledger=LedgerRecord(
                 server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
                 entries=tuple(_entry(entry) for entry in client.ledger.entries),
+                shown_under_key=client.shown,
             ),
             versions=versions_info(VERSIONS) | _library_versions(figures),
             machine=machine_info(),
@@ -224,6 +242,16 @@ class Run(ABC):
 
 
 def steps_of(config: Config, model: object) -> int:
+def _stored(config: Config, backend: Backend, passphrase: str | None) -> KeySource:
+    """The key set that a configuration names."""
+    from hefw.keys import store  # most runs make new keys
+
+    assert config.keys is not None
+    renew = config.model_copy(update={"keys": None}).command("keys", "new", store.free_name(config.keys))
+    given = os.environ.get(PASSPHRASE) if passphrase is None else passphrase
+    return store.find(config.keys).source(backend, given, renew)
+
+
     """The steps of a run: those asked for, else those that the model was made for, else 10."""
     if config.steps is not None:
         return config.steps

@@ -21,6 +21,7 @@ from hefw.core.lower import Request
 from hefw.core.progress import ProgressCallback
 from hefw.models.schedules import LinearUpdate
 from hefw.models.update_graph import LATENT, NOISE, PREDICTION, update_graph
+from hefw.protocol.keysource import KeySource
 from hefw.protocol.packing import Packing
 from hefw.protocol.process import ServerProcess
 from hefw.protocol.update_client import Tensor, UpdateClient, check_result
@@ -61,8 +62,10 @@ class Updating:
         noise_prediction: NoisePrediction = "encrypted",
         request: Request | None = None,
         progress: ProgressCallback | None = None,
+        keys: KeySource | None = None,
     ) -> None:
         self.backend = backend
+        self.keys = keys
         self.options = dict(options)
         self.strategy = strategy
         self.noise_prediction = noise_prediction
@@ -150,11 +153,8 @@ class Updating:
 
     def _ready(self, sample: Array) -> None:
         """A session for this schedule and these latents: the one that is open, if it is of the same."""
-        needed = 2.0 ** np.ceil(np.log2(max(LEAST_MAGNITUDE, float(np.abs(sample).max()))))
-        self._magnitude = max(self._magnitude, needed)
-        # two entries lie in a slot where the library has complex numbers
-        positions = Packing(1, self.backend.capabilities.complex_values).positions(sample.size)
-        graph = update_graph(self._updates, positions, self._magnitude)
+        self._magnitude = max(self._magnitude, magnitude(sample))
+        graph = graph_of(self._updates, sample.size, self._magnitude, self.backend)
         if self._session is not None and self._graph is not None and self._graph.digest == graph.digest:
             return
         self.close()
@@ -162,9 +162,20 @@ class Updating:
             path = Path(folder) / "update.hefw"
             graph.save(path)
             process = stack.enter_context(ServerProcess(path, self.backend.name, self.options))
-            client = UpdateClient(process, self.backend, self.progress)
+            client = UpdateClient(process, self.backend, self.progress, self.keys)
             client.open(graph.digest, self.request)
             client.ledger.add("server", None, BOUND, "derived", 1, 0)
             self._session = stack.pop_all()
         self._graph, self._shares = graph, shares(graph)
         self.server, self._client = process.pid, client
+
+
+def magnitude(sample: Array) -> float:
+    """A bound of latents, from the first ones: a power of two."""
+    return float(2.0 ** np.ceil(np.log2(max(LEAST_MAGNITUDE, float(np.abs(sample).max())))))
+
+
+def graph_of(updates: Sequence[LinearUpdate], entries: int, magnitude: float, backend: Backend) -> Graph:
+    """What a server computes for latents of so many entries in all: two lie in a slot where the library can."""
+    positions = Packing(1, backend.capabilities.complex_values).positions(entries)
+    return update_graph(updates, positions, magnitude)

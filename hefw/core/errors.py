@@ -30,6 +30,10 @@ class KeyMismatchError(HefwError):
     """A ciphertext or key belongs to another key holder, or an evaluation key is missing."""
 
 
+class KeyStoreError(HefwError):
+    """A stored key set that does not exist, is damaged or unsafe, cannot be opened, or does not serve a program."""
+
+
 class EncodingError(HefwError):
     """Values that cannot be encoded: wrong length, not finite, or too large for the modulus."""
 

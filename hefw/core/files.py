@@ -7,13 +7,20 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write a file beside its place, then rename it. `private`: only its owner can read it, from the first byte on."""
+def write_atomically(path: Path, data: bytes, *, private: bool = False, durable: bool = False) -> None:
+    """Write a file beside its place, then rename it.
+
+    `private`: only its owner can read it, from the first byte on. `durable`: its content is on the disk before it takes
+    its place.
+    """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp makes it 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         if not private:
             os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)

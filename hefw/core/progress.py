@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Progress:
     """One step forward: `done` of `total` units of a stage are finished.
 
-    `stage` is one of "plan", "keygen", "encode", "label", "evaluate", "twin", "sample",
+    `stage` is one of "plan", "keygen", "keys", "encode", "label", "evaluate", "twin", "sample",
     "train", "draw", "attack" or "curves"; `detail` names what is worked on (a step, a region) or is empty.
     """
 

@@ -21,6 +21,7 @@ from hefw.core.lower import Request
 from hefw.core.program import Interface, Port
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.protocol import wire
+from hefw.protocol.keysource import KeySource, NewKeys
 from hefw.protocol.parts import Mask, Part, rounded
 from hefw.protocol.wire import Message
 
@@ -72,15 +73,21 @@ class Figures:
 class Client:
     """One session with one server. `open`, then `generate` as often as wanted, then `close`."""
 
-    def __init__(self, transport: Transport, backend: Backend, progress: ProgressCallback | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        backend: Backend,
+        progress: ProgressCallback | None = None,
+        keys: KeySource | None = None,
+    ) -> None:
+        """`keys` are new ones if none are given."""
         self.transport = transport
         self.backend = backend
         self.progress = progress or (lambda _: None)
         self.ledger = Ledger()
         self.figures = Figures()
         self.view: list[bytes] = []
-        #: Decrypted entries that the server was shown under this session's key.
-        self.shown = 0
+        self._source = keys or NewKeys(backend)
         self._interface: Interface | None = None
         self._keys: KeyHolder | None = None
         self._requests = 0
@@ -94,7 +101,12 @@ class Client:
         return self._interface
 
     def open(self, graph_digest: str, request: Request, check: Callable[[Interface], None] | None = None) -> Interface:
-        """Agree on a program, make keys for it, and send the evaluation keys. The secret key stays here.
+    @property
+    def shown(self) -> int:
+        """Decrypted entries that a server was shown under this session's key."""
+        return self._source.shown
+
+        """Agree on a program, make or take keys for it, and send the evaluation keys. The secret key stays here.
 
         `check` may refuse what the server proposes, by raising, before any key is made.
         """
@@ -237,12 +249,12 @@ class Client:
         """
         self.transport.send(wire.encode("prepare"))
         started = time.perf_counter()
-        self._keys = self.backend.keygen(interface.params, interface.keys)
+        self._keys = self._source.holder(interface)
         total = len(interface.keys.names())
         waiting: list[tuple[str, bytes]] = []
         preparing = True
-        for made, (name, blob) in enumerate(self._keys.evaluation_keys(), 1):
-            self.progress(Progress("keygen", made, total, name))
+        for made, (name, blob) in enumerate(self._source.evaluation_keys(interface, self._keys), 1):
+            self.progress(Progress(self._source.stage, made, total, name))
             waiting.append((name, blob))
             if preparing and made < total and sum(len(key) for _, key in waiting) < WAITING_BYTES:
                 continue
@@ -265,11 +277,11 @@ class Client:
         mask = select(latents)
         values, unit = rounded(latents, mask)
         self.figures.seconds["select"] += time.perf_counter() - started
-        self.shown += int((~mask).sum())
-        if self.shown > SHOWN_LIMIT:
+        entries = int((~mask).sum())
+        if entries and not self._source.show(entries, SHOWN_LIMIT):
             raise ProtocolError(
                 f"step {message} would show more than {SHOWN_LIMIT:,} decrypted entries under one key; at most so many "
-                "are shown, since each tells of the key a little: draw fewer images or steps a run, or encrypt more"
+                f"are shown, since each tells of the key a little: {self._source.next_step}"
             )
         return {} if mask.all() else {LATENT: Part(mask.ravel(), values.ravel(), unit=unit)}
 

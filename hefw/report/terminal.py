@@ -14,6 +14,7 @@ from hefw.core.progress import Progress, ProgressCallback
 STAGES = {
     "plan": "planning",
     "keygen": "making keys",
+    "keys": "sending stored keys",
     "encode": "encoding weights",
     "label": "encrypting labels",
     "network": "network in plaintext",
