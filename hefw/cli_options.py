@@ -125,6 +125,10 @@ def _settings(
     batch: Annotated[
         str | None, typer.Option(metavar="N", help="Most images in one request; auto is what fits (default auto).")
     ] = None,
+    server_processes: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Processes of the server; auto: as many as processors (default auto)."),
+    ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Fixes the noise and nothing else (default 0).")] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder for pictures and report (default hefw-run).")
@@ -168,6 +172,7 @@ def _settings(
         if every is None
         else ({} if refresh is None else {"name": refresh}) | {"every": _number(every)},
         "batch": _number(batch),
+        "server_processes": _number(server_processes),
         "seed": _number(seed),
         "out": out,
         "keys": keys,

@@ -134,7 +134,7 @@ class EndToEnd(Run):
             path = Path(folder) / "model.hefw"
             graph.save(path)
             options = self.chosen["backend"].options.model_dump(mode="json")
-            with ServerProcess(path, self.backend.name, options) as server:
+            with ServerProcess(path, self.backend.name, options, processes=config.processes) as server:
                 client = Client(server, self.backend, self.progress, self.keys)
                 interface = client.open(
                     graph.digest, wanted, lambda told: _check_manifest(told, unroll(graph, wanted.every))

@@ -217,13 +217,14 @@ class Run(ABC):
             ),
             counts=figures.counts,
             peak_rss_bytes=peak_rss_bytes() + self.backend.worker_memory() + figures.server_peak_rss,
+            server_processes=figures.server_processes,
             messages=interface.messages,
             trace=tuple(TraceRecord(**vars(item)) for item in figures.trace),
             processes=_processes(self.protocol, figures, drawn.server),
             ledger=LedgerRecord(
                 server_plaintext_fraction=client.ledger.plaintext_fraction("server"),
-                entries=tuple(_entry(entry) for entry in client.ledger.entries),
                 shown_under_key=client.shown,
+                entries=tuple(_entry(entry) for entry in client.ledger.entries),
             ),
             versions=versions_info(VERSIONS) | _library_versions(figures),
             machine=machine_info(),
@@ -241,7 +242,6 @@ class Run(ABC):
         )
 
 
-def steps_of(config: Config, model: object) -> int:
 def _stored(config: Config, backend: Backend, passphrase: str | None) -> KeySource:
     """The key set that a configuration names."""
     from hefw.keys import store  # most runs make new keys
@@ -252,6 +252,7 @@ def _stored(config: Config, backend: Backend, passphrase: str | None) -> KeySour
     return store.find(config.keys).source(backend, given, renew)
 
 
+def steps_of(config: Config, model: object) -> int:
     """The steps of a run: those asked for, else those that the model was made for, else 10."""
     if config.steps is not None:
         return config.steps

@@ -311,6 +311,7 @@ class Evaluator(ABC):
         self.params = params
         self.capabilities = capabilities
         self.counts: Counter[str] = Counter()
+        self.threads = 1  # that may be used where nothing holds Python's lock
         self.key_id: bytes | None = None
         self.keys: dict[str, int] = {}  # name -> the highest level that the key serves
         self._units: dict[int, Plaintext] = {}  # X^(N/2) by level

@@ -84,6 +84,7 @@ class LocalEngine(Engine):
 
     def __init__(self, program: Program, backend: Backend, weights: Weights | None = None, processes: int = 1) -> None:
         self.evaluator: Evaluator = backend.evaluator(program.params)
+        self.evaluator.threads = processes
         self.runner = Runner(program, self.evaluator, weights, processes)
         self._encode_seconds = 0.0
         self._trace: list[Trace] = []

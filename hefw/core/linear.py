@@ -50,6 +50,11 @@ class Transform:
         return sum(len(group.terms) for groups in self.outputs for group in groups)
 
     @cached_property
+    def scalar(self) -> bool:
+        """Whether it is a matrix of numbers times ciphertexts: nothing is rotated, every weight is one number."""
+        return not self.rotations and bool(self.constant.all())
+
+    @cached_property
     def constant(self) -> NDArray[np.bool_]:
         """Which weights are one number for all slots: (weights,)."""
         return np.asarray((self.weights == self.weights[:, :1]).all(axis=1))

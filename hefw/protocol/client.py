@@ -65,6 +65,7 @@ class Figures:
     encoded_weights: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     server_peak_rss: int = 0
+    server_processes: int = 1
     trace: list[Trace] = field(default_factory=list)
     key_holder: Provenance | None = None
     evaluator: Provenance | None = None
@@ -100,12 +101,12 @@ class Client:
             raise ProtocolError("the session is not open; call open first")
         return self._interface
 
-    def open(self, graph_digest: str, request: Request, check: Callable[[Interface], None] | None = None) -> Interface:
     @property
     def shown(self) -> int:
         """Decrypted entries that a server was shown under this session's key."""
         return self._source.shown
 
+    def open(self, graph_digest: str, request: Request, check: Callable[[Interface], None] | None = None) -> Interface:
         """Agree on a program, make or take keys for it, and send the evaluation keys. The secret key stays here.
 
         `check` may refuse what the server proposes, by raising, before any key is made.
@@ -183,14 +184,15 @@ class Client:
         """End the session and take the server's figures. ProtocolError if it received other things than were sent."""
         answer = self._ask("close", "done")
         counts = wire.field(answer, "counts", dict)
-        figures = {name: wire.field(answer, name, int) for name in ("encoded_weights", "peak_rss_bytes")}
+        figures = {name: wire.field(answer, name, int) for name in ("encoded_weights", "peak_rss_bytes", "processes")}
         seconds = wire.field(answer, "encode_seconds", float)
         told = [*counts.values(), *figures.values()]
-        if not all(type(n) is int and n >= 0 for n in told) or not 0 <= seconds < math.inf:
+        if figures["processes"] == 0 or not all(type(n) is int and n >= 0 for n in told) or not 0 <= seconds < math.inf:
             raise ProtocolError("the server's figures are not counts, sizes and seconds")
         self.figures.counts = {line(name, 40): n for name, n in counts.items()}
         self.figures.encoded_weights = figures["encoded_weights"]
         self.figures.server_peak_rss = figures["peak_rss_bytes"]
+        self.figures.server_processes = figures["processes"]
         self.figures.seconds["encode_weights"] = seconds
         self.figures.trace = [_trace(item) for item in wire.field(answer, "trace", list)]
         self.figures.evaluator = _provenance(wire.field(answer, "provenance", dict))

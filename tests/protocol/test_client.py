@@ -290,6 +290,8 @@ def test_answers_that_are_none(loop, backend, frame) -> None:
         {"encoded_weights": 3.5},
         {"peak_rss_bytes": None},
         {"peak_rss_bytes": -1},
+        {"processes": 0},
+        {"processes": None},
         {"encode_seconds": float("nan")},
         {"encode_seconds": float("inf")},
         {"encode_seconds": -1.0},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
@@ -10,11 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.seal import galois_element, opaque
+from hefw.backends.tenseal import wide
 from hefw.backends.tenseal.context import Context, dump, padded_length, parse
 from hefw.backends.tenseal.residues import Residues
-from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext, check_scale
 from hefw.core.errors import EnvelopeError
+from hefw.core.linear import Transform
 from hefw.core.params import Resolved
+
+#: Products of a matrix of numbers from which on it is multiplied with residues.
+MANY_PRODUCTS = 256
 
 
 class TensealEvaluator(Evaluator):
@@ -138,6 +143,53 @@ class TensealEvaluator(Evaluator):
         out = seal.Ciphertext()
         self._evaluator.complex_conjugate(a.handle, self._galois["conjugation"], out)
         return out
+
+    def linear_transform(
+        self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
+    ) -> list[Ciphertext]:
+        """As the default does it; a matrix of numbers is multiplied with residues, where that is many products."""
+        if transform.scalar and transform.products >= MANY_PRODUCTS and self._wide(inputs):
+            scales = {transform.weight_sources[k]: k for k in range(len(transform.weight_sources))}
+            found = self._times(inputs, transform, {source: weights[k].scale for source, k in scales.items()})
+            if found is not None:
+                return found
+        return super().linear_transform(inputs, transform, weights)
+
+    def _wide(self, inputs: Sequence[Ciphertext]) -> bool:
+        primes = self.params.primes[: inputs[0].level + 1]
+        return all(map(wide.suits, primes)) and self.reaches_residues(inputs[0])
+
+    def _times(
+        self, inputs: Sequence[Ciphertext], transform: Transform, scales: Mapping[int, float]
+    ) -> list[Ciphertext] | None:
+        """The product with a matrix of numbers at the scale of each source; None if they are too large."""
+        matrix = np.zeros((len(transform.outputs), len(inputs)), dtype=np.int64)
+        for row, groups in enumerate(transform.outputs):
+            for term in (term for group in groups for term in group.terms):
+                value = float(transform.weights[term.weight, 0]) * scales[transform.weight_sources[term.weight]]
+                if abs(value) >= wide.MOST_WEIGHT:
+                    return None
+                matrix[row, term.source] += round(value) or (1 if value > 0 else -1)
+        first = transform.outputs[0][0].terms[0]
+        level = inputs[0].level
+        scale = inputs[first.source].scale * scales[transform.weight_sources[first.weight]]
+        if not matrix.any(axis=1).all():
+            return None  # SEAL would refuse such a result
+        try:
+            pieces = wide.Matrix(matrix)
+        except OverflowError:
+            return None
+        check_scale(self.params, level, scale)
+        blanks = [self._residues.blank(level) for _ in transform.outputs]
+        for handle in blanks:
+            handle.scale = scale
+        primes = self.params.primes[: level + 1]
+        views = [self._residues.view(handle) for handle in blanks]
+        wide.multiply(pieces, [self.residues(ct) for ct in inputs], views, primes, self.threads)
+        self.counts["encode"] += transform.products - len(scales)
+        self.counts["mul_plain"] += transform.products
+        self.counts["add"] += transform.products - len(blanks)
+        return [Ciphertext(handle, level, scale) for handle in blanks]
 
     # -- residues ------------------------------------------------------------------------------------------------
 
