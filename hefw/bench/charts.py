@@ -38,7 +38,8 @@ STAGES = {
 }
 #: Runs while keys are made, in the server's process.
 MEANWHILE = "encode_weights"
-LONGEST_NAME = 44  # characters beside a bar
+LEAST_SHARE = 1 / 300  # of the longest bar: less is not seen
+LONGEST_NAME = 56  # characters beside a bar
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ def stages(record: ComparisonRecord) -> Chart | None:
     if not cells:
         return None
     more = len(record.measured) - len(cells)
-    caption = (
-        "Median seconds of each stage of a run. Weights are encoded while keys are made, so they have no part here"
-    )
+    caption = "Median seconds of each stage of a run. Weights are encoded while keys are made: no part here"
     caption += f". The first {MOST_BARS} cells; {more} more are in results.csv" if more else ""
     light, dark = (_bars(cells, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
     return Chart("stages", "A bar for each cell: where its time goes, by stage", caption, light, dark)
@@ -91,6 +90,11 @@ def parts(cell: CellRecord) -> Iterator[tuple[str, float]]:
     yield "all else", max(0.0, left)
 
 
+def within(title: str) -> str:
+    """A title within a sentence: PSNR stays what it is."""
+    return title if title[:2].isupper() else title[0].lower() + title[1:]
+
+
 def _differs(objective: Objective, cells: Sequence[CellRecord]) -> bool:
     return len({round(objective.value(cell.figures), 9) for cell in cells if cell.figures is not None}) > 1
 
@@ -98,7 +102,7 @@ def _differs(objective: Objective, cells: Sequence[CellRecord]) -> bool:
 def _pair(x: Objective, y: Objective, record: ComparisonRecord) -> Chart:
     light, dark = (_scatter(x, y, record, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
     names = [f"{cell.number} ({cell.name})" for cell in record.measured if cell.number in _front_of(x, y, record)]
-    caption = f"{y.title} against {x.title[0].lower()}{x.title[1:]}. On the front of these two: {'; '.join(names)}"
+    caption = f"{y.title} against {within(x.title)}. On the front of these two: {'; '.join(names)}"
     return Chart(f"{x.name}-{y.name}", f"{y.title} against {x.title}, a point for each cell", caption, light, dark)
 
 
@@ -154,7 +158,7 @@ def _scatter(x: Objective, y: Objective, record: ComparisonRecord, colours: Colo
             Line2D([], [], marker=MARKERS[place % len(MARKERS)], linestyle="none", color=colours.faint, label=text)
             for place, text in enumerate(marker_values)
         ]
-        handles.append(Line2D([], [], linestyle=(0, (3, 2)), color=colours.faint, label="front of a model"))
+        handles.append(Line2D([], [], linestyle=(0, (3, 2)), color=colours.faint, label="front"))
         figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
         return svg(figure)
 
@@ -173,7 +177,8 @@ def _told_by(record: ComparisonRecord) -> tuple[str, str | None]:
 
 
 def _bars(cells: Sequence[CellRecord], colours: Colours, cycle: Sequence[str]) -> bytes:
-    names = list(dict.fromkeys(name for cell in cells for name, _ in parts(cell)))
+    longest = max(cell.figures.seconds.median for cell in cells if cell.figures is not None)
+    names = list(dict.fromkeys(n for cell in cells for n, seconds in parts(cell) if seconds > LEAST_SHARE * longest))
     with matplotlib.rc_context(style(colours)):
         figure = Figure((WIDTH, 0.9 + BAR * 2 * len(cells) + LEGEND * ((len(names) + 1) // 2)), layout="constrained")
         axes = figure.add_subplot()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from hefw.bench import schedule
@@ -163,8 +162,3 @@ def _audit(job: AuditJob, planned: Plan, told: Told) -> Audited:
         seconds=ended.seconds,
         figures=None if ended.found is None else AuditFigures.model_validate(ended.found),
     )
-
-
-def open_problem(folder: Path) -> str:
-    """What to say when a comparison is interrupted."""
-    return f"what was measured is kept in {str(folder)!r}; the same command goes on from there"

@@ -23,6 +23,7 @@ from hefw.bench.record import (
     ShareRecord,
 )
 from hefw.bench.store import Store
+from hefw.config import format_labels
 from hefw.quality.statistics import share
 from hefw.record import BytesRecord
 from hefw.report.sight import seen
@@ -68,13 +69,13 @@ def command_of(cell: Cell, seed: int) -> str:
     """What repeats one run of a cell."""
     if cell.way == HEFW:
         return cell.config.model_copy(update={"seed": seed}).command()
-    return shlex.join(["python", "-m", "hefw.bench.paper", cell.way.removeprefix("published "), *_words(cell, seed)])
-
-
-def _words(cell: Cell, seed: int) -> list[str]:
-    """A published way's configuration, as `hefw generate` would take it."""
-    words = shlex.split(cell.config.model_copy(update={"seed": seed}).command())
-    return words[2:]
+    config = cell.config
+    words = ["python", "-m", "hefw.bench.paper", cell.way.removeprefix("published ")]
+    words += ["--model", config.model.name, "--scheduler", config.scheduler.name, "--seed", str(seed)]
+    words += ["--labels", format_labels(config.labels)] + (
+        [] if config.steps is None else ["--steps", str(config.steps)]
+    )
+    return shlex.join(words)
 
 
 def _cell(number: int, cell: Cell, planned: Plan, store: Store) -> CellRecord:

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hefw.bench.record import CellRecord, Figures
 
+Key = TypeVar("Key", bound=Hashable)
+
 #: In dB. A picture of 8 bits a channel is not nearer to its twin than its rounding: beyond, all are alike.
 ENOUGH_DB = 59.0
+#: Settings of how something is drawn, not of what.
+HOW = (
+    "backend",
+    "strategy",
+    "protocol",
+    "noise_prediction",
+    "refresh",
+    "batch",
+    "keys",
+    "server_processes",
+    "allow_insecure",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def front(costs: Mapping[Hashable, tuple[float, ...]]) -> set[Hashable]:
+def front(costs: Mapping[Key, tuple[float, ...]]) -> set[Key]:
     """The keys of those points that no other point dominates: as little in every cost, and less in one."""
     return {
         key
@@ -66,19 +81,24 @@ def front(costs: Mapping[Hashable, tuple[float, ...]]) -> set[Hashable]:
 
 
 def group(cell: CellRecord) -> tuple[str, bool]:
-    """Cells that do the same work, and can stand on one front: of one model, and encrypted or not."""
+    """Cells that do the same work, and so can stand on one front: what they draw, and whether they encrypt.
+
+    PSNR is taken against the twin of the same steps and scheduler: it says nothing of cells of others.
+    """
     assert cell.figures is not None
-    return cell.settings["model"], cell.figures.simulated
+    work = [key for key in cell.settings if key not in HOW and not key.startswith("params.")]
+    words = [cell.settings[key] if key == "model" else f"{key} {cell.settings[key]}" for key in work]
+    return ", ".join(words), cell.figures.simulated
 
 
 def fronts(cells: list[CellRecord]) -> set[int]:
     """The numbers of the cells on the front of their group."""
     found: set[int] = set()
     for name in {group(cell) for cell in cells}:
-        costs: dict[Hashable, tuple[float, ...]] = {
+        costs = {
             cell.number: tuple(objective.cost(cell.figures) for objective in OBJECTIVES.values())
             for cell in cells
             if group(cell) == name and cell.figures is not None
         }
-        found |= {int(str(number)) for number in front(costs)}
+        found |= front(costs)
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,6 +92,10 @@ class Matrix:
         """Cells before anything is left out."""
         more = (math.prod(map(len, entry.values())) for entry in self.include)
         return math.prod(map(len, self.axes.values())) * (1 + len(self.settings.published)) + sum(more)
+
+    def repeated(self, repeats: int) -> Matrix:
+        """The same with another number of repeats."""
+        return replace(self, settings=self.settings.model_copy(update={"repeats": repeats}))
 
 
 def presets() -> list[str]:
