@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hefw.core.backend import Backend, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
-from hefw.core.errors import EnvelopeError, HefwError, KeyStoreError
+from hefw.core.errors import EnvelopeError, KeyStoreError
 from hefw.core.files import write_atomically
 from hefw.core.params import Resolved
 from hefw.core.program import Interface
@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 
 
 class StoredKeys(KeySource):
-    """The secret key is read when a program was agreed on; evaluation keys are read as they are sent."""
+    """The secret key is checked at once, and used when a program was agreed on; evaluation keys are read as they are
+    sent."""
 
     stage = "keys"
 
@@ -38,15 +39,19 @@ class StoredKeys(KeySource):
         passphrase: str | None = None,
         renew: str = "hefw keys new",
     ) -> None:
-        """`renew` is the command that makes a key set which serves."""
+        """`renew` is the command that makes a key set which serves.
+
+        KeyStoreError if the set is damaged, or its secret key cannot be opened.
+        """
         self.name = name
         self.record = record
         self.next_step = f"make new keys: {renew}"
         self._folder = folder
         self._backend = backend
-        self._passphrase = passphrase
         self._renew = renew
         self._count = ShownCount(folder / SHOWN, name)
+        self._count.read()  # a set whose count is lost is of no use
+        self._secret = self._opened(passphrase)
 
     def holder(self, interface: Interface) -> KeyHolder:
         """The stored secret key; KeyStoreError, with what lacks and what to do, if the set does not serve a program."""
@@ -55,11 +60,12 @@ class StoredKeys(KeySource):
                 f"key set {self.name!r} does not serve this run: {'; '.join(missing)}; make one that does: "
                 f"{self._renew}"
             )
-        self._count.read()  # a set whose count is lost is of no use
-        holder = self._load()
-        if holder.key_id.hex() != self.record.key_id:
-            raise KeyStoreError(f"key set {self.name!r}: the secret key's file is of another key set; restore its own")
-        return holder
+        params, manifest = self.record.resolved, self.record.manifest
+        if self._secret is None:
+            return self._backend.load_key_holder(params, manifest, self._folder / SECRET)
+        with memory_folder(self._folder) as private:
+            write_atomically(private / SECRET, self._secret, private=True)
+            return self._backend.load_key_holder(params, manifest, private / SECRET)
 
     def evaluation_keys(self, interface: Interface, holder: KeyHolder) -> Iterator[tuple[str, bytes]]:
         """From their files; one that is damaged or gone is made again."""
@@ -95,27 +101,32 @@ class StoredKeys(KeySource):
             return None
         return data if envelope.item == int(step or 0) else None
 
-    def _load(self) -> KeyHolder:
-        path, params, manifest = self._folder / SECRET, self.record.resolved, self.record.manifest
+    def _opened(self, passphrase: str | None) -> bytes | None:
+        """The secret key's envelope, checked; None where its file has it as it is, for the backend to read."""
+        path = self._folder / SECRET
         try:
             check_private(path)
-            if not self.record.sealed:
-                return self._backend.load_key_holder(params, manifest, path)
-            if self._passphrase is None:
-                raise KeyStoreError("it has a passphrase; give it by HEFW_PASSPHRASE, or on a terminal when asked")
-            secret = sealing.unseal(path.read_bytes(), self._passphrase, self.record.belonging)
-            with memory_folder(self._folder) as private:
-                write_atomically(private / SECRET, secret, private=True)
-                return self._backend.load_key_holder(params, manifest, private / SECRET)
+            data = path.read_bytes()
+            if self.record.sealed:
+                if passphrase is None:
+                    raise KeyStoreError("it has a passphrase; give it by HEFW_PASSPHRASE, or on a terminal when asked")
+                data = sealing.unseal(data, passphrase, self.record.belonging)
+            Envelope.unpack(data).expect(
+                kind="secret-key",
+                backend=self.record.backend,
+                params_digest=self.record.resolved.digest,
+                key_id=bytes.fromhex(self.record.key_id),
+            )
         except OSError as error:
             reason = error.strerror or error
             raise KeyStoreError(f"key set {self.name!r}: the secret key cannot be read: {reason}; restore it") from None
         except KeyStoreError as error:
             raise KeyStoreError(f"key set {self.name!r}: {error}") from None
-        except HefwError as error:
+        except EnvelopeError as error:
             raise KeyStoreError(
                 f"key set {self.name!r}: the secret key's file is damaged or of another key set ({error}); restore it"
             ) from None
+        return data if self.record.sealed else None
 
 
 def lacks(record: KeySetRecord, params: Resolved, keys: KeyManifest) -> list[str]:
