@@ -101,8 +101,11 @@ CASES = {
     "UNet2DModel, resnet down- and up-sampling, classes, 11 levels": _converted(
         blocks((4, 8), downsample_type="resnet", upsample_type="resnet", num_class_embeds=5), 11
     ),
-    "UNet2DModel, attention with a linear kernel, 9 levels": _converted(
-        blocks((4,), add_attention=True, attention_head_dim=4), 9, attention="linear kernel"
+    "UNet2DModel, attention by its mean, 9 levels": _converted(
+        blocks((4,), add_attention=True, attention_head_dim=4), 9, attention="mean"
+    ),
+    "UNet2DModel of 4 x 4, attention by a linear kernel, 9 levels": _converted(
+        blocks((4,), sample_size=4, add_attention=True, attention_head_dim=4), 9, attention="linear kernel"
     ),
     "UNet2DConditionModel": Case(lambda: polynomial(UNet2DConditionModel(**CONDITIONAL)), (4, 8, 8)),
     "UNet2DConditionModel, classes, 9 levels": _converted(
@@ -132,8 +135,7 @@ SHIPPED = {
         )
     },
     **{
-        f"`digits-silu`, {levels} levels": Config(model={"name": "digits-silu", "options": {"levels": levels}})
-        for levels in (9, 19)
+        f"`digits-silu`, {levels} levels": Config(model={"name": "digits-silu", "levels": levels}) for levels in (9, 19)
     },
 }
 ALL = [*CASES, *SHIPPED]

@@ -16,21 +16,20 @@ def models(results: Path) -> str:
     """Costs and quality of every model that takes labels."""
     found = json.loads((results / "models.json").read_text())
     costs, machine = found["models"], found["machine"]
-    names = [
-        name for name in registry().names("model") if name in costs or (results / "models" / f"{name}.json").exists()
-    ]
     quality = {
-        name: json.loads(path.read_text()) if (path := results / "models" / f"{name}.json").exists() else None
-        for name in names
+        name: json.loads(path.read_text())
+        for name in registry().names("model")
+        if (path := results / "models" / f"{name}.json").exists()
     }
     lines = [
         "Costs: 16 pictures on ciphertext with `tenseal`, in the model's own number of steps, asked for 40 dB "
         f"(`python -m benchmarks.models`), on {machine['cores']} cores of an {machine['cpu']} that other programs "
         "used, too: processor time, and by the clock in brackets.",
         "",
-        "| model | steps | depth of a message | N | log2(QP) | evaluation of 16 | keys | encoded weights | PSNR |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(_cost(name, costs[name]) for name in names if name in costs),
+        "| model | steps | messages | depth of a message | N | log2(QP) | evaluation of 16 | keys | encoded weights | "
+        "peak memory | PSNR |",
+        "| --- " * 11 + "|",
+        *(_cost(name, costs[name]) for name in sorted(costs)),
         "",
         "Quality: `hefw quality --model NAME`. Accuracy and Fréchet distance in plaintext, with 95 % intervals; the "
         "floor is the distance of as many real pictures; the last columns are pictures on ciphertext beside their "
@@ -39,21 +38,24 @@ def models(results: Path) -> str:
         "| model | steps | pictures | classified as their label | Fréchet distance | floor | largest pre-activation | "
         "diverged | on ciphertext | PSNR | classified as their twins |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(_quality(name, record) for name, record in quality.items() if record is not None),
+        *(_quality(name, record) for name, record in quality.items()),
     ]
     return "\n".join(lines)
 
 
 def _cost(name: str, row: dict[str, Any]) -> str:
+    model, *way = name.split(", ")
     cells = [
-        f"`{name}`",
+        ", ".join([f"`{model}`", *way]),
         row["steps"],
+        row["messages"],
         row["depth"],
         row["ring_dimension"],
         f"{row['log_qp']:.0f}",
         f"{row['processor_seconds_evaluate']:.1f} s ({row['seconds_evaluate']:.1f} s)",
         size(row["evaluation_keys"]),
         size(row["encoded_weights"]),
+        size(row["peak_rss_bytes"]),
         "equal" if row["psnr_db"] is None else f"{row['psnr_db']:.0f} dB",
     ]
     return f"| {' | '.join(map(str, cells))} |"
