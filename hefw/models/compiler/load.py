@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import huggingface_hub
 from torch import nn
 
 from hefw.core.errors import CompileError, PluginError
@@ -21,6 +22,13 @@ KNOWN: dict[str, Any] = {
     "DigitsUNet": DigitsUNet,
     "Converted": Converted,
 }
+
+
+#: Of a repository on the hub, be it of a pipeline or of a UNet alone: nothing else is downloaded.
+WANTED = [
+    f"{place}{file}" for place in ("", "unet/") for file in ("config.json", "diffusion_pytorch_model*.safetensors*")
+]
+WANTED += ["scheduler_config.json", "scheduler/scheduler_config.json"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,7 @@ def _load(name: str, folder: Path) -> tuple[Any, Any]:
     if not folder.is_dir():
         if folder.suffix or folder.is_absolute() or name.count("/") != 1:
             raise OSError("there is no such folder")
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(name)
-        return pipeline.unet, pipeline.scheduler
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=WANTED))
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
     kind = json.loads((unet / "config.json").read_text()).get("_class_name")
     if kind not in KNOWN:
