@@ -128,12 +128,13 @@ def _limits(planned: Plan) -> tuple[float, float | None]:
 
 
 def _run(job: Job, planned: Plan, store: Store, told: Told) -> Measurement:
-    cell, first = job.cell, job.repeat == 0 and job.seed == planned.matrix.settings.seeds[0]
+    cell, settings = job.cell, planned.matrix.settings
+    reported = settings.reports and cell.way == HEFW and job.repeat == 0 and job.seed == settings.seeds[0]
     started = datetime.datetime.now(datetime.timezone.utc)
     asked = {
         "config": cell.config.to_dict() | {"seed": job.seed},
         "way": cell.way,
-        "folder": str(store.cell(cell.digest)) if first and cell.way == HEFW else None,
+        "folder": str(store.cell(cell.digest)) if reported else None,
         "audit": None,
     }
     ended = supervise(asked, *_limits(planned), told)

@@ -74,6 +74,13 @@ def expand(matrix: Matrix) -> tuple[Cell, ...]:
         ConfigError: an exclude that leaves out nothing, or everything, or what include adds; the same cell twice; an
             entry of include that does not say which of an axis' values it has.
     """
+    try:
+        return _expanded(matrix)
+    except ConfigError as error:
+        raise ConfigError(f"{matrix.source}: {error}" if matrix.source else str(error)) from None
+
+
+def _expanded(matrix: Matrix) -> tuple[Cell, ...]:
     product = list(several(matrix.axes)) if matrix.axes else []
     unused = set(range(len(matrix.exclude)))
     kept: list[Values] = []

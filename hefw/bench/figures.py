@@ -50,6 +50,7 @@ def record_of(planned: Plan, store: Store, command: str) -> ComparisonRecord:
         seconds_limit=settings.limits.seconds,
         memory_limit_bytes=None if memory is None else memory * GIGABYTE,
         audit_images=settings.audit,
+        reports=settings.reports,
         cells=tuple(cell.model_copy(update={"front": cell.number in on_front}) for cell in cells),
         impossible=tuple(
             ImpossibleRecord(name=planned.name(cell), settings=_settings(cell, planned), reason=reason)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
 from hefw import plugins
 from hefw.config import MAX_SEED, Choice, Config, Params, read_mapping, resolve
@@ -73,6 +73,7 @@ class Settings(BaseModel):
     audit: Annotated[StrictInt, Field(ge=2, le=10_000)] | None = Field(
         default=None, description="a number of pictures to attack from 2 to 10,000, or null for no audit"
     )
+    reports: StrictBool = Field(default=True, description="true, or false (no page and pictures of each cell's own)")
     include: tuple[dict[str, Any], ...] = Field(default=(), description="a list of mappings")
     exclude: tuple[dict[str, Any], ...] = Field(default=(), description="a list of mappings")
     published: tuple[str, ...] = Field(default=(), description="a list of full, partial, sparse")
@@ -86,6 +87,7 @@ class Matrix:
     include: tuple[Mapping[str, tuple[Any, ...]], ...] = ()
     exclude: tuple[Mapping[str, tuple[Any, ...]], ...] = ()
     settings: Settings = field(default_factory=Settings)
+    source: str = ""  # what errors call it: its file
 
     @property
     def size(self) -> int:
@@ -118,10 +120,11 @@ def load(path: Path, most_cells: int = MOST_CELLS) -> Matrix:
             value twice, nothing to compare, or more than `most_cells` cells.
     """
     try:
-        return _matrix(read_mapping(path, "matrix", "backends: [tenseal, openfhe]"), most_cells)
+        found = _matrix(read_mapping(path, "matrix", "backends: [tenseal, openfhe]"), most_cells)
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith("matrix ") else f"matrix {str(path)!r}: {text}") from None
+    return replace(found, source=f"matrix {str(path)!r}")
 
 
 def parse(values: Mapping[str, Any], most_cells: int = MOST_CELLS) -> Matrix:

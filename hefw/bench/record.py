@@ -120,6 +120,7 @@ class ComparisonRecord(Part):
     seconds_limit: float
     memory_limit_bytes: float | None
     audit_images: int | None
+    reports: bool = Field(description="each cell's first run has a page of its own in the folder")
     cells: tuple[CellRecord, ...]
     impossible: tuple[ImpossibleRecord, ...]
 

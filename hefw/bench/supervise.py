@@ -20,8 +20,8 @@ from hefw.core.process import ChildProcess
 from hefw.core.stream import ByteStream
 from hefw.report.words import duration, size
 
-#: Between two looks at the memory, in seconds; longer where a look takes long, so that it takes no more than a share.
-PERIOD, SHARE = 0.2, 0.05
+#: Between two looks at the memory, in seconds; longer where looks take more than a share of a processor.
+PERIOD, LONGEST, SHARE = 0.1, 1.0, 0.1
 #: Told of a run's stage, and how far it is, as it goes on.
 Told = Callable[[str, int, int], None]
 
@@ -70,6 +70,7 @@ class _Supervised:
                 if now - self.clock > self.limit:
                     return "over time", f"took longer than the limit of {duration(self.limit)}", None
                 if now >= look:
+                    worked = time.process_time()
                     self.peak = max(self.peak, memory := tree_memory(root))
                     if self.memory_limit is not None and memory > self.memory_limit:
                         return (
@@ -77,8 +78,8 @@ class _Supervised:
                             f"took {size(memory)} of memory, more than the limit of {size(self.memory_limit)}",
                             None,
                         )
-                    took = time.monotonic() - now
-                    look = time.monotonic() + max(PERIOD, took / SHARE)
+                    took = time.process_time() - worked
+                    look = time.monotonic() + min(LONGEST, max(PERIOD, took / SHARE))
                 wait = max(0.0, min(look, self.clock + self.limit) - time.monotonic())
                 if not select.select([child.connection], [], [], wait)[0]:
                     continue
