@@ -35,7 +35,7 @@ from hefw.core.errors import (
     ScaleError,
 )
 from hefw.core.files import write_atomically
-from hefw.core.linear import Group, Transform
+from hefw.core.linear import Link, Strand, Transform
 from hefw.core.params import CkksParams, Resolved
 
 if TYPE_CHECKING:
@@ -576,26 +576,37 @@ class Evaluator(ABC):
         `inputs` are the ciphertexts of all sources at one level; `weights` are `transform.weights` encoded there, in
         the same order, at scales that make all products agree.
         """
-        rotated = [
-            dict(zip(steps, self.rotate_many(ct, steps), strict=True))
-            for ct, steps in zip(inputs, transform.babies, strict=True)
-        ]
-        return [
-            self.fold(self.sum_of_groups(rotated, groups, weights), transform.folds) for groups in transform.outputs
-        ]
+        rotated = []
+        for ct, steps in zip(inputs, transform.babies, strict=True):
+            if transform.chained:
+                rotated.append(self.turn(ct, transform.turns(steps)))
+            else:
+                rotated.append(dict(zip(steps, self.rotate_many(ct, steps), strict=True)))
+        sums = [self.sum_of_strands(rotated, transform.strands(k), weights) for k in range(len(transform.outputs))]
+        return [self.fold(total, transform.folds) for total in sums]
 
-    def sum_of_groups(
-        self, rotated: Sequence[Mapping[int, Ciphertext]], groups: Sequence[Group], weights: Sequence[Plaintext]
+    def turn(self, ct: Ciphertext, strands: Iterable[Sequence[Link]]) -> dict[int, Ciphertext]:
+        """A ciphertext by all these steps, some made of others, and by 0."""
+        found = {0: ct}
+        for link in itertools.chain.from_iterable(strands):
+            found[link.step] = self.rotate(found[link.before], link.by)
+        return found
+
+    def sum_of_strands(
+        self, rotated: Sequence[Mapping[int, Ciphertext]], strands: Iterable[Strand], weights: Sequence[Plaintext]
     ) -> Ciphertext:
         """Some groups of a transform's output: each a sum of products, turned by its giant step; the level stays.
 
         `rotated[i]` has input i by the baby steps that the groups read.
         """
         total: Ciphertext | None = None
-        for group in groups:
-            inner = self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
-            inner = self.rotate(inner, group.giant)
-            total = inner if total is None else self.add_into(total, inner)
+        for strand in strands:
+            gone: Ciphertext | None = None
+            for group, by in reversed(strand):
+                inner = self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
+                gone = self.rotate(inner if gone is None else self.add_into(gone, inner), by)
+            if gone is not None:
+                total = gone if total is None else self.add_into(total, gone)
         if total is None:
             raise EncodingError("a linear transform without a single weight has no ciphertext result")
         return total

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from hefw.core.backend import Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import ProtocolError, line
-from hefw.core.linear import Group, Transform
+from hefw.core.linear import Link, Strand, Transform
 from hefw.core.memory import private_bytes
 from hefw.core.process import end_with
 from hefw.core.program import LinearOp
@@ -35,35 +35,46 @@ ROTATION = 8
 #: Shared memory that ciphertexts of one transform may take, in bytes; larger ones are evaluated by one process.
 MOST_SHARED = 1 << 30
 
+Part = TypeVar("Part")
 WeightsOf = Callable[[LinearOp], Sequence[Plaintext]]
 
 
 @dataclass(frozen=True)
 class Deal:
-    """Which process (rank) does what of a transform: baby steps (input, step), and groups by output."""
+    """Which process (rank) does what of a transform: baby steps, and strands of groups by output."""
 
-    babies: tuple[tuple[tuple[int, int], ...], ...]  # by rank
-    groups: tuple[tuple[tuple[Group, ...], ...], ...]  # by rank, then by output
+    babies: tuple[tuple[tuple[int, Link], ...], ...]  # by rank: of an input, which is there before the step
+    strands: tuple[tuple[tuple[Strand, ...], ...], ...]  # by rank, then by output
 
 
 def deal(transform: Transform, ranks: int) -> Deal:
-    """An even deal: each group to the process that has least to do."""
-    babies = [(source, step) for source, steps in enumerate(transform.babies) for step in steps if step]
-    groups = [(k, group) for k, groups in enumerate(transform.outputs) for group in groups]
-    load = [0] * ranks
-    dealt: list[list[list[Group]]] = [[[] for _ in transform.outputs] for _ in range(ranks)]
-    for k, group in sorted(groups, key=lambda item: -_effort(item[1])):
-        rank = load.index(min(load))
-        load[rank] += _effort(group)
-        dealt[rank][k].append(group)
+    """An even deal: the largest part to the process that has least to do, then the next one.
+
+    A strand goes to one process: what is in it is made of each other.
+    """
+    babies = [
+        [(source, link) for link in strand]
+        for source, steps in enumerate(transform.babies)
+        for strand in transform.turns(steps)
+    ]
+    strands = [(k, strand) for k in range(len(transform.outputs)) for strand in transform.strands(k)]
+    turned = _dealt(babies, len, ranks)
+    summed = _dealt(strands, lambda part: sum(len(group.terms) + ROTATION * bool(by) for group, by in part[1]), ranks)
+    outputs = range(len(transform.outputs))
     return Deal(
-        tuple(tuple(babies[rank::ranks]) for rank in range(ranks)),
-        tuple(tuple(tuple(some) for some in by_output) for by_output in dealt),
+        tuple(tuple(turn for some in mine for turn in some) for mine in turned),
+        tuple(tuple(tuple(strand for at, strand in mine if at == k) for k in outputs) for mine in summed),
     )
 
 
-def _effort(group: Group) -> int:
-    return len(group.terms) + (ROTATION if group.giant else 0)
+def _dealt(parts: Sequence[Part], effort: Callable[[Part], int], ranks: int) -> list[list[Part]]:
+    """The parts of each process."""
+    load, dealt = [0] * ranks, [[] for _ in range(ranks)]  # type: ignore[var-annotated]
+    for part in sorted(parts, key=effort, reverse=True):
+        rank = load.index(min(load))
+        load[rank] += effort(part)
+        dealt[rank].append(part)
+    return dealt
 
 
 class Crew:
@@ -147,16 +158,14 @@ class _Task:
         self.op = op
         self.transform: Transform = op.transform
         self.dealt = dealt
-        names = [
-            *((k, 0) for k in range(len(self.transform.babies))),
-            *(name for some in dealt.babies for name in some),
-        ]
+        names = [(k, 0) for k in range(len(self.transform.babies))]
+        names += [(source, link.step) for some in dealt.babies for source, link in some]
         self.slot_of = {name: slot for slot, name in enumerate(names)}
 
     @property
     def slots(self) -> int:
         """Ciphertexts in shared memory."""
-        return self.slot_of_sum(len(self.dealt.groups), 0)
+        return self.slot_of_sum(len(self.dealt.strands), 0)
 
     def slot_of_sum(self, rank: int, output: int) -> int:
         """Where another process than the first puts its partial sum of an output."""
@@ -197,26 +206,27 @@ class _Hand:
 
     def turn(self, task: _Task, inputs: Sequence[Ciphertext]) -> dict[tuple[int, int], Ciphertext]:
         """Its baby steps, which the others find in shared memory."""
-        done = {}
-        for source, step in task.dealt.babies[self.rank]:
-            done[source, step] = self.evaluator.rotate(inputs[source], step)
-            self.shared.write(task.slot_of[source, step], done[source, step])
+        done = {(source, 0): ct for source, ct in enumerate(inputs)}
+        for source, link in task.dealt.babies[self.rank]:
+            ct = done[source, link.step] = self.evaluator.rotate(done[source, link.before], link.by)
+            self.shared.write(task.slot_of[source, link.step], ct)
         return done
 
     def add_up(
         self, task: _Task, inputs: Sequence[Ciphertext], own: Mapping[tuple[int, int], Ciphertext]
     ) -> list[Ciphertext | None]:
-        """Its groups of each output, added; None where it has none."""
+        """Its strands of each output, added; None where it has none."""
         weights = self.weights(task.op)
-        groups = task.dealt.groups[self.rank]
-        wanted = {(term.source, term.baby) for some in groups for group in some for term in group.terms}
+        strands = task.dealt.strands[self.rank]
+        groups = [group for some in strands for strand in some for group, _ in strand]
+        wanted = {(term.source, term.baby) for group in groups for term in group.terms}
         rotated: list[dict[int, Ciphertext]] = [{} for _ in inputs]
         for source, step in sorted(wanted):
-            ct = inputs[source]
-            if step and (source, step) not in own:
-                ct = self.shared.read(task.slot_of[source, step], ct.level, ct.scale)
-            rotated[source][step] = own.get((source, step), ct)
-        return [self.evaluator.sum_of_groups(rotated, some, weights) if some else None for some in groups]
+            ct = own.get((source, step))
+            if ct is None:
+                ct = self.shared.read(task.slot_of[source, step], inputs[source].level, inputs[source].scale)
+            rotated[source][step] = ct
+        return [self.evaluator.sum_of_strands(rotated, some, weights) if some else None for some in strands]
 
 
 @dataclass(frozen=True)

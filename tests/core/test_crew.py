@@ -99,9 +99,10 @@ def test_every_step_and_group_is_dealt_once() -> None:
         if isinstance(op, LinearOp) and op.transform is not None:
             dealt = deal(op.transform, 3)
             babies = [(k, step) for k, steps in enumerate(op.transform.babies) for step in steps if step]
-            assert Counter(name for some in dealt.babies for name in some) == Counter(babies)
+            assert Counter((k, link.step) for some in dealt.babies for k, link in some) == Counter(babies)
             for k, groups in enumerate(op.transform.outputs):
-                assert Counter(g for by_output in dealt.groups for g in by_output[k]) == Counter(groups)
+                mine = [strand for by_output in dealt.strands for strand in by_output[k]]
+                assert Counter(group for strand in mine for group, _ in strand) == Counter(groups)
 
 
 def test_new_keys_end_the_processes_that_lack_them(engine, sent, keys) -> None:

@@ -137,7 +137,7 @@ def _reduced(values: Integers, prime: int) -> Integers:
     """Values below 2^63 in magnitude modulo a prime, from 0."""
     quotient = np.floor(values * (1.0 / prime)).astype(np.int64)  # off by one at most
     quotient *= prime
-    left = values - quotient
+    left: Integers = values - quotient
     left += (left < 0) * np.int64(prime)
     left -= (left >= prime) * np.int64(prime)
     return left
