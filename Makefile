@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 BACKENDS := $(VENV)/.backends
 DEMO := demo
 QUALITY := hefw-quality
+COMPARE := hefw-compare
 # One version, written once. Torch comes first and by this very requirement, so that an index which offers a CPU build is used.
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
@@ -16,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup backends demo test check quality docs bench clean
+.PHONY: help setup backends demo test check quality compare docs bench clean
 
 help:  ## Print this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,6 +58,10 @@ quality: setup  ## Judge the pictures of every model, in plaintext
 	$(BIN)/hefw quality --all --samples 300 --simulated 0 --encrypted 0 --out $(QUALITY)
 	@echo "All on one page: $(QUALITY)/all.html"
 
+compare: setup  ## Compare encrypted with simulated, whole with partial: a few minutes
+	$(BIN)/hefw compare --preset quick --out $(COMPARE)
+	@echo "All on one page: $(COMPARE)/report.html"
+
 docs: setup  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --site-dir site
 
@@ -65,5 +70,5 @@ bench: setup  ## Run the benchmarks
 	$(BIN)/python -m benchmarks.step
 
 clean:  ## Remove what the other targets made, .venv too
-	rm -rf $(VENV) $(DEMO) $(QUALITY) site build dist hefw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(DEMO) $(QUALITY) $(COMPARE) site build dist hefw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find hefw tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

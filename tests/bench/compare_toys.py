@@ -50,10 +50,10 @@ class Stuck(ToyModel):
 
     def graph(self, scheduler: Any, steps: int) -> Graph:
         if "hefw.bench.possible" not in sys.orig_argv:
-            self.ballast = np.ones(300_000_000, dtype=np.uint8)
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
             if place := os.environ.get("HEFW_TEST_CHILD"):
                 Path(place).write_text(str(child.pid))
+            self.ballast = np.ones(300_000_000, dtype=np.uint8)
             time.sleep(600)
         return super().graph(scheduler, steps)
 

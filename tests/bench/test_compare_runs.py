@@ -224,7 +224,7 @@ def test_cells_that_fail_are_recorded_and_the_others_go_on(toys: tuple[Path, dic
     child = folder / "child"
     (folder / "matrix.yaml").write_text(
         SMALL.replace("model: toy", "models: [toy-stuck, toy-crashing, toy, toy-broken]")
-        + "backend: simulator\nrepeats: 2\nlimits: {seconds: 6}\n"
+        + "backend: simulator\nrepeats: 2\nlimits: {memory_gb: 0.25}\n"
     )
     code, out, said = hefw(
         ["compare", "matrix.yaml", "--out", "out"], folder, variables | {"HEFW_TEST_CHILD": str(child)}
@@ -233,7 +233,9 @@ def test_cells_that_fail_are_recorded_and_the_others_go_on(toys: tuple[Path, dic
     assert "left out: simulator, full, toy-broken: RuntimeError: this toy is broken" in said
     found = json.loads((folder / "out" / "results.json").read_text())
     stuck, crashed, fine = found["cells"]
-    assert (stuck["outcome"], stuck["reason"]) == ("over time", "took longer than the limit of 6 s")
+    assert stuck["outcome"] == "over memory"
+    assert "more than the limit of 250 MB" in stuck["reason"]
+    assert stuck["runs"][0]["peak_memory_bytes"] > 2.5e8
     assert crashed["outcome"] == "failed"
     assert "ended by signal 9" in crashed["reason"]
     assert "out of luck" in crashed["reason"]
@@ -243,30 +245,28 @@ def test_cells_that_fail_are_recorded_and_the_others_go_on(toys: tuple[Path, dic
     assert [item["reason"] for item in found["impossible"]] == ["RuntimeError: this toy is broken"]
     assert gone(int(child.read_text()))
     assert "1 cell of 3 measured, 2 runs each" in out
-    assert "1 failed; 1 passed the limit of time; 1 combination cannot be" in out
+    assert "1 failed; 1 passed the limit of memory; 1 combination cannot be" in out
     code, _, said = hefw(["compare", "matrix.yaml", "--out", "out", "--strict"], folder, variables)
     assert code == 2
     assert "1 combinations cannot be, and --strict refuses them" in said.splitlines()[-1]
 
 
-def test_memory_has_a_limit_and_what_passed_it_can_be_retried(toys: tuple[Path, dict[str, str]]) -> None:
+def test_time_has_a_limit_and_what_failed_can_be_measured_again(toys: tuple[Path, dict[str, str]]) -> None:
     folder, variables = toys
     matrix = folder / "matrix.yaml"
     text = SMALL.replace("model: toy", "model: toy-stuck") + "backend: simulator\nrepeats: 1\n"
-    matrix.write_text(text + "limits: {seconds: 60, memory_gb: 0.2}\n")
+    matrix.write_text(text + "limits: {seconds: 1}\n")
     code, _, said = hefw(["compare", "matrix.yaml", "--out", "out"], folder, variables)
     assert code == 0, said
     (cell,) = json.loads((folder / "out" / "results.json").read_text())["cells"]
-    assert cell["outcome"] == "over memory"
-    assert "more than the limit of 200 MB" in cell["reason"]
-    assert cell["runs"][0]["peak_memory_bytes"] > 2e8
+    assert (cell["outcome"], cell["reason"]) == ("over time", "took longer than the limit of 1 s")
     code, _, said = hefw(["compare", "matrix.yaml", "--out", "out"], folder, variables)
     assert "1 of 1 are measured already" in said
-    matrix.write_text(text + "limits: {seconds: 2}\n")
+    matrix.write_text(text + "limits: {seconds: 1.5}\n")
     code, _, said = hefw(["compare", "matrix.yaml", "--out", "out", "--retry"], folder, variables)
     assert "measuring again what failed: 1" in said
     (cell,) = json.loads((folder / "out" / "results.json").read_text())["cells"]
-    assert cell["outcome"] == "over time"
+    assert cell["reason"] == "took longer than the limit of 1.5 s"
 
 
 def test_ctrl_c_ends_the_cell_and_says_how_to_go_on(toys: tuple[Path, dict[str, str]]) -> None:

@@ -242,7 +242,7 @@ def test_command_lines_parse(
         monkeypatch.setattr(Config, "resolve", reached)
         with pytest.raises(Reached):
             cli.run(arguments)
-    elif arguments[0] in ("compile", "inspect", "train"):
+    elif arguments[0] in ("compare", "compile", "inspect", "train"):
         typer.main.get_command(cli.app).commands[arguments[0]].make_context(arguments[0], arguments[1:])  # type: ignore[attr-defined]
     elif arguments[:2] in (["backends", "install"], ["backends", "doctor"]):
         command = typer.main.get_command(cli.app)
