@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hefw.quality.record import QualityRecord
 from hefw.report.words import size
 
 COSTS = (
@@ -81,19 +82,25 @@ def _updates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _steps(path: Path) -> list[str]:
     """Quality over the number of steps: of the model `digits`."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    record = QualityRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    twins = [item for item in record.sets if item.kind == "twin"]
     head = ("steps", "classified as their label", "Fréchet distance", "largest input of a square")
-    rows = [
-        [
-            str(row["steps"]),
-            f"{row['accuracy']:.2%}",
-            f"{row['distance']:.1f}",
-            f"{row['largest_preactivation']:.1f}",
-        ]
-        for row in found["plaintext"]
-    ]
+    rows = []
+    for item in twins:
+        assert item.accuracy is not None
+        assert item.distance is not None
+        assert item.ranges is not None
+        assert item.ranges.largest is not None
+        rows.append(
+            [
+                str(item.steps),
+                f"{item.accuracy.value:.2%}",
+                f"{item.distance.value:.1f}",
+                f"{item.ranges.largest:.1f}",
+            ]
+        )
     return [
-        f"Quality over steps: {found['plaintext'][0]['samples']:,} plaintext samples of model `{found['model']}` each.",
+        f"Quality over steps (`{record.command}`): {twins[0].pictures:,} plaintext samples each.",
         "",
         *_table(head, rows)[:-1],
     ]

@@ -4,13 +4,14 @@
     python -m benchmarks.figures --check  # exit code 1 if one is not what the files say
 
 Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo`, and of the same at --precision-db
-40), `quality.json` (`hefw quality`, by the command in it), `sweep.json` (5,000 plaintext samples of each number of
-steps), `step.json` (`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
-run.json of one run each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m
-benchmarks.backends`), docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update`
-and `python -m benchmarks.generation`), docs/explanation/threat-model.md `audit-*.json` (`python -m
-benchmarks.audits`), and docs/explanation/design-a-unet.md `design.json` (`python -m benchmarks.design`) and
-`sweep.json`.
+40), `quality.json` (`hefw quality`, by the command in it), `sweep.json` (the same over numbers of steps), `step.json`
+(`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`, run.json of one run
+each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m benchmarks.backends`),
+docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update` and `python -m
+benchmarks.generation`), docs/explanation/threat-model.md `audit-*.json` (`python -m benchmarks.audits`),
+docs/reference/models.md `models.json`, `models/NAME.json` and `compiled.json` (`python -m benchmarks.models`, `hefw
+quality` and `python -m benchmarks.compiled`), and docs/explanation/design-a-unet.md `design.json` (`python -m
+benchmarks.design`) and `sweep.json`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.audit_figures import threat_model
+from benchmarks.compiled_figures import compiled
 from benchmarks.design_figures import design
 from benchmarks.model_figures import models
 from hefw.config import Config
-from hefw.quality.page import figure
+from hefw.quality.page import figure, share
 from hefw.quality.record import QualityRecord
 from hefw.report.words import duration, size
 
@@ -36,7 +38,7 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 def readme() -> str:
     """The section of the README."""
-    demo, coarse, sweep, step, backends = map(_read, ("demo", "demo-40db", "sweep", "step", "backends"))
+    demo, coarse, step, backends = map(_read, ("demo", "demo-40db", "step", "backends"))
     params, machine = demo["params"], demo["machine"]
     rows = [
         ("whole run, from configuration to decrypted pictures", f"{demo['seconds']['total']:.0f} s"),
@@ -67,15 +69,7 @@ def readme() -> str:
         "",
         _quality(),
         "",
-        f"{sweep['plaintext'][0]['samples']} plaintext samples each:",
-        "",
-        "| steps | classified as their label | Fréchet distance | largest pre-activation | diverged |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {row['steps']} | {row['accuracy']:.2%} | {row['distance']:.1f} | {row['largest_preactivation']:.1f} | "
-            f"{row['diverged']} |"
-            for row in sweep["plaintext"]
-        ),
+        *_sweep(),
         "",
         f"`make bench`, {step['what']}: a raw loop that evaluates each matrix by itself and rescales after every layer "
         f"takes {step['speedup_over_raw_loop']:.1f} times as long as hefw; hefw's own transforms with a rescale after "
@@ -117,6 +111,24 @@ def _quality() -> str:
         f"{encrypted.pictures} encrypted samples, {encrypted.twin.label_agreement} are classified like their plaintext "
         f"twins; PSNR {encrypted.twin.psnr_db:.0f} dB, {encrypted.twin.lowest_psnr_db:.0f} dB for the worst one."
     )
+
+
+def _sweep() -> list[str]:
+    """`digits` over numbers of steps."""
+    record = QualityRecord.model_validate(_read("sweep"))
+    twins = [item for item in record.sets if item.kind == "twin"]
+    return [
+        f"`{record.command}`, {twins[0].pictures:,} plaintext samples each:",
+        "",
+        "| steps | classified as their label | Fréchet distance | largest pre-activation | diverged |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {item.steps} | {share(item.accuracy)} | {figure(item.distance)} | "
+            f"{item.ranges.largest:.1f} | {item.diverged} |"
+            for item in twins
+            if item.ranges is not None and item.ranges.largest is not None
+        ),
+    ]
 
 
 def no_round_trip() -> str:
@@ -275,7 +287,7 @@ SECTIONS: Mapping[Path, Callable[[], str]] = {
     ROOT / "docs" / "how-to" / "no-round-trip.md": no_round_trip,
     ROOT / "docs" / "how-to" / "install-backends.md": backends,
     ROOT / "docs" / "reproduction.md": reproduction,
-    ROOT / "docs" / "reference" / "models.md": lambda: models(RESULTS),
+    ROOT / "docs" / "reference" / "models.md": lambda: f"{models(RESULTS)}\n\n{compiled(RESULTS)}",
     ROOT / "docs" / "explanation" / "threat-model.md": lambda: threat_model(RESULTS),
     ROOT / "docs" / "explanation" / "design-a-unet.md": lambda: design(RESULTS),
 }

@@ -27,8 +27,8 @@ def moments(rows: Array) -> tuple[Array, Array]:
 
 
 def between(mean_a: Array, covariance_a: Array, mean_b: Array, covariance_b: Array) -> float:
-    """The distance of two Gaussians."""
+    """The distance of two Gaussians; 0 where roundings would take it below."""
     from scipy.linalg import sqrtm
 
     root = np.real(sqrtm(covariance_a @ covariance_b))
-    return float(np.square(mean_a - mean_b).sum() + np.trace(covariance_a + covariance_b - 2 * root))
+    return max(0.0, float(np.square(mean_a - mean_b).sum() + np.trace(covariance_a + covariance_b - 2 * root)))
