@@ -28,7 +28,6 @@ LABELS = "0-9,0-5"
 PRECISION_DB = 40
 #: Rows beside those of the models as they come, and what is asked for there.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "digits-silu, 19 levels": {"model": {"name": "digits-silu", "levels": 19}},
     "mnist, 5 steps": {"model": "mnist", "steps": 5},
     "mnist-2step, one message": {"model": "mnist-2step", "refresh": "none"},
 }
