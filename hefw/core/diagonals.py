@@ -8,12 +8,13 @@ counted before any vector is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.core import replicas
 from hefw.core.errors import LoweringError
 from hefw.core.layout import Layout
 from hefw.core.linear import Group, Term, Transform
@@ -34,6 +35,8 @@ class LinearCost:
 #: Baby-step counts tried: all up to the first number, then multiples of the second.
 FINE_SPLITS = 40
 COARSE_SPLIT = 8
+#: Channels, and no more, that baby steps go through besides a picture's columns.
+MOST_TIMES = 9
 
 #: (output ciphertext, input number, shift in positions) -> vector over positions
 Diagonals = dict[tuple[int, int, int], NDArray[np.float64]]
@@ -67,13 +70,13 @@ class Products:
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """How a transform is evaluated, and what that takes: the products of so many folds, split into baby and giant
-    steps. `rotations` are executed at every evaluation, by the keys of `steps` (in slots)."""
+    """How a transform is evaluated, and what that takes: the products before folds by so many positions, and the part
+    of each one's shift that is a baby step. `rotations` are executed at every evaluation, by the keys of `steps` (in
+    slots)."""
 
     products: Products
-    folds: int
-    modulus: int  # of the baby steps
-    offset: int
+    folds: tuple[int, ...]
+    baby: Indices  # (products,)
     cost: float
     rotations: int
     steps: frozenset[int]
@@ -108,8 +111,13 @@ def diagonals(matrices: Matrices, out: Layout, folds: int = 0) -> Diagonals:
 def products(matrices: Matrices, out: Layout, folds: int = 0) -> Products:
     """The products of `diagonals`, without their vectors: what counting them takes."""
     width = out.width
-    if out.period << folds > width:
+    if not out.stride and out.period << folds > width:
         raise LoweringError(f"{folds} folds of a period of {out.period} exceed {width} positions")
+    for matrix, layout in matrices:
+        if matrix.shape != (out.features, layout.features):
+            raise LoweringError(f"a matrix of {matrix.shape} does not map {layout.features} to {out.features} features")
+    if _fills(matrices, out):
+        return _replicated(matrices, out, folds)
     out_ct, places = out.home[0], out.copies
     # From there on outputs and inputs repeat.
     span = max([out.period << folds, *(layout.period for _, layout in matrices)])
@@ -117,8 +125,6 @@ def products(matrices: Matrices, out: Layout, folds: int = 0) -> Products:
     found: list[tuple[Indices, Indices, NDArray[np.float64]]] = []
     first = 0
     for matrix, layout in matrices:
-        if matrix.shape != (out.features, layout.features):
-            raise LoweringError(f"a matrix of {matrix.shape} does not map {layout.features} to {out.features} features")
         in_ct, _ = layout.home
         row, column, values = matrix.row, matrix.column, matrix.values
         nonzero = values != 0
@@ -133,6 +139,30 @@ def products(matrices: Matrices, out: Layout, folds: int = 0) -> Products:
             shift = (base - copy * out.period) % layout.period
             found.append((pair + shift, out_place + copy * out.period, values))
         first += layout.ciphertexts
+    return _ordered(found, inputs, width, span)
+
+
+def _fills(matrices: Matrices, out: Layout) -> bool:
+    """Whether layouts are made for weights that fill a ciphertext."""
+    return out.ciphertexts == 1 and any(layout.cell > 1 or layout.stride for layout in (out, *(m[1] for m in matrices)))
+
+
+def _replicated(matrices: Matrices, out: Layout, folds: int) -> Products:
+    """The same with weights in all replicas of inputs and output."""
+    width, spots = out.width, replicas.spots(out, folds)
+    found: list[tuple[Indices, Indices, NDArray[np.float64]]] = []
+    first = 0
+    for matrix, layout in matrices:
+        for number, shift, place, values in replicas.entries(matrix, layout, out, spots):
+            found.append(((first + number) * width + shift % width, place, values))
+        first += layout.ciphertexts
+    return _ordered(found, first, width, width)
+
+
+def _ordered(
+    found: Sequence[tuple[Indices, Indices, NDArray[np.float64]]], inputs: int, width: int, span: int
+) -> Products:
+    """Weights, given as their keys, (output * inputs + number) * width + shift, their places, and their values."""
     keys, where, entries = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
@@ -188,12 +218,8 @@ def cheapest(
     """
     existing = np.array(sorted({step // out.batch for step in keys}), dtype=np.int64)
     best: Method | None = None
-    for folds in range((out.width // out.period).bit_length()):
-        span = out.period << folds
-        useful = any(
-            layout.period >= span for _, layout in matrices
-        )  # the inputs have entries for so many partial sums
-        if folds and (not useful or (most_folds is not None and folds > most_folds)):
+    for folds in _folds(matrices, out):
+        if folds and most_folds is not None and folds > most_folds:
             break
         found = products(matrices, out, folds)
         if len(np.unique(found.outputs)) < out.ciphertexts:
@@ -206,10 +232,23 @@ def cheapest(
     return best
 
 
+def _folds(matrices: Matrices, out: Layout) -> Iterable[int]:
+    """Numbers of folds that are worth counting."""
+    if out.stride:
+        return range(out.window.bit_length() - 1, out.window.bit_length())
+    most = (out.width // out.period).bit_length() - 1
+    if out.ciphertexts == 1 and any(layout.stride for _, layout in matrices):
+        return range(most, most + 1)  # every row has something else
+    longest = max(layout.period for _, layout in matrices)
+    # The inputs must have entries for so many partial sums.
+    useful = [k for k in range(most + 1) if not k or out.period << k <= longest]
+    return useful[-1:] if _fills(matrices, out) else useful
+
+
 def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, known: Indices) -> Method:
     """The cheapest split of the shifts into baby and giant steps."""
     width = out.width
-    turns = [out.period << k for k in range(folds)]
+    turns = tuple((out.stride or out.period) << k for k in range(folds))
     constants = int(np.count_nonzero(found.constant))
     fixed = cost.rotate * folds * out.ciphertexts + cost.mul_plain * (len(found.shifts) - constants)
     fixed += (cost.mul_plain if cost.mul_constant is None else cost.mul_constant) * constants
@@ -218,23 +257,55 @@ def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, know
     read_by, read_shift = read // width, read % width
     made = np.unique(found.outputs * width + found.shifts)
     made_by, made_shift = made // width, made % width
-    best: Method | None = None
-    largest = int(found.shifts.max()) + 1
-    for modulus in [m for m in range(1, largest + 1) if m <= FINE_SPLITS or m % COARSE_SPLIT == 0 or m == largest]:
-        for offset in {0, modulus // 2}:
-            baby = (read_shift + offset) % modulus - offset
-            giant = made_shift - ((made_shift + offset) % modulus - offset)
-            babies = np.unique((read_by * width + baby % width)[baby != 0])
-            giants = np.unique((made_by * width + giant % width)[giant % width != 0])
-            steps = np.unique(np.concatenate([babies % width, giants % width, turns])).astype(np.int64)
-            new = len(steps) - int(np.isin(steps, known).sum())
-            total = fixed + cost.rotate * (len(babies) + len(giants)) + cost.new_key * new
-            if best is None or total < best.cost:
-                rotations = len(babies) + len(giants) + folds * out.ciphertexts
-                slots = frozenset((steps * out.batch).tolist())
-                best = Method(found, folds, modulus, offset, total, rotations, slots)
+    best: tuple[float, int, frozenset[int], Split] | None = None
+    for split in _splits(found.shifts, width, out):
+        baby = split.baby(read_shift)
+        giant = made_shift - split.baby(made_shift)
+        babies = np.unique((read_by * width + baby % width)[baby != 0])
+        giants = np.unique((made_by * width + giant % width)[giant % width != 0])
+        steps = np.unique(np.concatenate([babies % width, giants % width, turns])).astype(np.int64)
+        new = len(steps) - int(np.isin(steps, known).sum())
+        total = fixed + cost.rotate * (len(babies) + len(giants)) + cost.new_key * new
+        if best is None or total < best[0]:
+            rotations = len(babies) + len(giants) + folds * out.ciphertexts
+            best = (total, rotations, frozenset((steps * out.batch).tolist()), split)
     assert best is not None  # there is a product for each output
-    return best
+    total, rotations, slots, split = best
+    return Method(found, turns, split.baby(found.shifts), total, rotations, slots)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Baby steps are a shift's remainder by `modulus`, from -`offset` on.
+
+    With `outer`, they are also its multiples of that below `outer` * `times`: of a picture's columns and some channels,
+    say, while giant steps are its rows and the other channels.
+    """
+
+    modulus: int
+    offset: int
+    outer: int = 0
+    times: int = 1
+
+    def baby(self, shifts: Indices) -> Indices:
+        """That part of each shift."""
+        inner: Indices = (shifts + self.offset) % self.modulus - self.offset
+        if not self.outer:
+            return inner
+        return inner + (shifts + self.outer // 2) // self.outer % self.times * self.outer
+
+
+def _splits(shifts: Indices, width: int, out: Layout) -> Iterator[Split]:
+    """Those worth counting for products of these shifts."""
+    largest = int(np.minimum(shifts, width - shifts).max()) + 1
+    fine, coarse = (FINE_SPLITS, COARSE_SPLIT) if out.cell == 1 else (out.cell, out.cell)
+    for modulus in [m for m in range(1, largest + 1) if m <= fine or m % coarse == 0 or m == largest]:
+        for offset in {0, modulus // 2}:
+            yield Split(modulus, offset)
+    if out.cell > 1:
+        for modulus in (1 << k for k in range(out.cell.bit_length() - 1)):
+            for times in range(2, MOST_TIMES):
+                yield Split(modulus, modulus // 2, out.cell, times)
 
 
 def build(matrices: Matrices, out: Layout, method: Method) -> Transform:
@@ -243,7 +314,7 @@ def build(matrices: Matrices, out: Layout, method: Method) -> Transform:
     found, width = method.products, out.width
     babies: list[set[int]] = [set() for _ in numbers]
     groups: list[dict[int, list[Term]]] = [{} for _ in range(out.ciphertexts)]
-    baby = (found.shifts + method.offset) % method.modulus - method.offset
+    baby = method.baby
     giants = (found.shifts - baby) % width
     steps = baby % width * out.batch
     for index, (ct, number, giant, step) in enumerate(
@@ -255,14 +326,14 @@ def build(matrices: Matrices, out: Layout, method: Method) -> Transform:
     turned = (np.arange(width) - giants[:, None]) % width
     weights = np.take_along_axis(found.vectors(width), turned, axis=1)
     source_of = np.array([source for source, _ in numbers])
-    folds, sources = method.folds, source_of[found.numbers].tolist()
+    sources = source_of[found.numbers].tolist()
     return Transform(
         babies=tuple(tuple(sorted(steps)) for steps in babies),
         outputs=tuple(
             tuple(Group(giant * out.batch, tuple(terms)) for giant, terms in sorted(by_giant.items()))
             for by_giant in groups
         ),
-        folds=tuple((out.period << k) * out.batch for k in range(folds)),
+        folds=tuple(fold * out.batch for fold in method.folds),
         weights=weights,
         weight_sources=tuple(sources),
         batch=out.batch,

@@ -23,6 +23,9 @@ class Layout:
     With `pairs` two images share each place of the batch: images 2k and 2k + 1 are the real and the imaginary part of
     place k. Where i times a ciphertext costs nothing for i and -i in turn only (`alternating`), the second one is
     multiplied by -i in odd slots; the batch is even there, so that rotations keep each slot's sign.
+
+    `cell` are the positions of one channel's grid. Where `stride` is not 0, the layout is that of `spread`: a value is
+    the sum of up to `window` partial sums that lie `stride` positions apart.
     """
 
     features: int
@@ -31,6 +34,9 @@ class Layout:
     period: int
     pairs: bool = False
     alternating: bool = False
+    cell: int = 1
+    stride: int = 0
+    window: int = 1
 
     @property
     def images(self) -> int:
@@ -148,6 +154,29 @@ def periodic(order: NDArray[np.int64], batch: int, slots: int) -> Layout:
     if places <= width:
         return Layout(features, np.tile(padded, width // places)[None, :], batch, places)
     return Layout(features, padded.reshape(-1, width), batch, width)
+
+
+def spread(order: NDArray[np.int64], cell: int, batch: int, slots: int, rows: int, window: int) -> Layout:
+    """A layout with each channel in one of so many rows, repeated there as often as there is room for.
+
+    `order` (channels * cell,) is the feature at each place or -1, `cell` places to a channel. All slots are divided
+    into `rows`; the channels of a row take turns. The last cells of a row hold nothing: a value can be summed there
+    from partial sums in the `window` next cells of its channel, with nothing of another row among them. LoweringError
+    if there is no room for that.
+    """
+    width = slots // batch
+    length, channels = width // rows, len(order) // cell
+    each = next_power_of_two(-(-channels // rows))
+    filled = length // cell - (window - 1) * each
+    if width * batch != slots or length * rows != width or channels * cell != len(order) or filled < each:
+        raise LoweringError(f"{channels} channels of {cell} do not spread over {rows} rows of {length} positions")
+    channel = np.arange(rows)[:, None] * each + np.arange(filled) % each
+    padded = np.full((rows * each, cell), -1, dtype=np.int64)
+    padded[:channels] = order.reshape(channels, cell)
+    positions = np.full((rows, length), -1, dtype=np.int64)
+    positions[:, : filled * cell] = padded[channel].reshape(rows, -1)
+    features = int(order.max()) + 1
+    return Layout(features, positions.reshape(1, -1), batch, width, cell=cell, stride=each * cell, window=window)
 
 
 def grid_order(shape: tuple[int, ...], grid: tuple[int, int]) -> NDArray[np.int64] | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.core.alternation import alternate
 from hefw.core.diagonals import LinearCost, Method, build, cheapest
 from hefw.core.errors import LoweringError
 from hefw.core.forecast import Work
@@ -31,6 +32,8 @@ Grid = tuple[int, int]
 NOMINAL_PRIMES = 5
 #: Wider layouts in sequence that may gain nothing before no wider ones are looked at.
 MOST_VAIN = 1
+#: Replicas of the largest tensor below which nothing is gained by different weights in each.
+FEW_REPLICAS = 4
 #: What the wire takes in one message, in bytes.
 MESSAGE_BYTES = 1 << 28
 
@@ -89,10 +92,12 @@ def choose(
     pairs: bool = False,
     bounded: bool = False,
     places: int | None = None,
+    replicas: bool = False,
 ) -> Counted:
     """The cheapest layouts for so many images, with two in each slot if `pairs`; rotation `keys` exist anyhow.
 
     `places` fixes the batch: LoweringError if memory or messages do not take it.
+    `replicas`: where images leave room for more, weights fill it.
     `bounded`: only those with room for all images in one request and one ciphertext a tensor, if there are any.
     """
     count = _Count(graph, slots, costs, images, frozenset(keys), pairs)
@@ -101,6 +106,8 @@ def choose(
         for grid, batch in _options(graph, slots, slots):
             if batch == places and _fits(graph, grid, batch, slots):
                 count.add(grid, batch)
+        if replicas and count.grid is not None and places == count.places:
+            count.replicate(count.grid)
     elif bounded:
         single = [
             (grid, batch)
@@ -113,6 +120,8 @@ def choose(
                 count.add(grid, batch)
     else:
         _search(count, wanted)
+        if replicas and count.grid is not None:
+            count.replicate(count.grid)
     if count.best is None:
         possible = sorted({batch for grid, batch in _options(graph, slots, slots) if _fits(graph, grid, batch, slots)})
         raise LoweringError(
@@ -137,14 +146,36 @@ class _Count:
         self.grid: Grid | None = None  # of the best
         self._cost = math.inf
 
+    @property
+    def places(self) -> int:
+        """The fewest that hold all images; even where two share each."""
+        return max(self.shared, next_power_of_two(-(-self.images // self.shared)))
+
     def add(self, grid: Grid, batch: int) -> bool:
         """Look at one; whether it is the best so far."""
-        layouts = _laid_out(self.graph, grid, batch, self.slots)
+        better = self.look(_laid_out(self.graph, grid, batch, self.slots))
+        if better:
+            self.grid = grid
+        return better
+
+    def replicate(self, grid: Grid) -> None:
+        """Look at layouts that leave no slot free, on a grid where few images do."""
+        orders = _orders(self.graph, grid)
+        if self.places * _period(orders) * FEW_REPLICAS <= self.slots:
+            steps = self.graph.steps
+
+            def cost(primes: int) -> LinearCost:
+                return _linear_cost(self.costs, primes, steps)
+
+            self.look(alternate(self.graph, orders, grid[0] * grid[1], self.places, self.slots, cost))
+
+    def look(self, layouts: Mapping[str, Layout]) -> bool:
+        """Look at some; whether they are the best so far."""
         counted = _count(self.graph, layouts, self.costs, self.known, self.slots, self.pairs)
         cost = counted.cost_of(self.images, self.shared, self.graph.steps)
         better = cost < self._cost
         if better:
-            self._cost, self.best, self.grid = cost, counted, grid
+            self._cost, self.best = cost, counted
         return better
 
 
@@ -236,6 +267,12 @@ def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
     )
 
 
+def _linear_cost(costs: Costs, primes: int = NOMINAL_PRIMES, uses: int = 1) -> LinearCost:
+    """Costs of operations on ciphertexts of so many primes, where a key serves so many uses."""
+    switch, product = costs.key_switch(primes), costs.mul_plain(primes)
+    return LinearCost(switch, product, switch / uses, product + costs.encode_constant(primes))
+
+
 # -- counting ----------------------------------------------------------------------------------------------------------
 
 
@@ -243,8 +280,8 @@ def _count(
     graph: Graph, layouts: Mapping[str, Layout], costs: Costs, known: frozenset[int], slots: int, pairs: bool
 ) -> Counted:
     primes = NOMINAL_PRIMES
-    switch, product = costs.key_switch(primes), costs.mul_plain(primes)
-    cost = LinearCost(switch, product, switch, product + costs.encode_constant(primes))
+    cost = _linear_cost(costs)
+    switch, product = cost.rotate, cost.mul_plain
     regions, keys = _regions(graph, layouts, cost, known)
     once = once_nodes(graph)
     step, before = 0.0, switch * len(keys - known)
@@ -291,7 +328,10 @@ def _regions(
     keys = set(known)
     made: dict[Hashable, Method] = {}
     once = once_nodes(graph)
-    marks = {name: (layout.positions.tobytes(), layout.batch, layout.period) for name, layout in layouts.items()}
+    marks = {
+        name: (layout.positions.tobytes(), layout.batch, layout.period, layout.stride, layout.window)
+        for name, layout in layouts.items()
+    }
 
     def method(name: str, terms: tuple[LinearTerm, ...]) -> Method | None:
         """Unrolled steps have the same matrices: one method serves them all."""

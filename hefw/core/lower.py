@@ -46,7 +46,8 @@ class Request:
     `precision_db` is the PSNR wanted against plaintext over the whole schedule, in dB (data range 2). `params` fixes
     the modulus chain instead of planning it; `ring_dimension` fixes N alone. `every` steps are done from one message;
     with `bootstrap` all are, and the server gives levels back after every so many. `images` are wanted in one go: the
-    layouts are those that cost least for so many. `pairs` has two images share each slot; None: where it costs less
+    layouts are those that cost least for so many; None: not known, which leaves room for as many as go into one
+    ciphertext. `pairs` has two images share each slot; None: where it costs less
     for so many images. `places` fixes how many places for images a ciphertext has, a power of two.
     """
 
@@ -56,7 +57,7 @@ class Request:
     allow_insecure: bool = False
     every: int = 1
     bootstrap: bool = False
-    images: int = 1
+    images: int | None = None
     pairs: bool | None = None
     places: int | None = None
 
@@ -114,13 +115,14 @@ def _cheapest(graph: Graph, flat: Graph, backend: Backend, request: Request, cos
         return lowering.bootstrapped()
     found = lowering.cheapest()
     able = backend.capabilities.conjugation and backend.capabilities.complex_values
-    several = request.images > found.plan.params.slots // smallest_period(flat)  # one ciphertext a tensor is too few
+    # One ciphertext a tensor is too few.
+    several = lowering.images > found.plan.params.slots // smallest_period(flat)
     if request.pairs is None and able and several:
         paired = _Lowering(graph, flat, backend, request, costs, pairs=True)
         with contextlib.suppress(LoweringError):
             other = paired.cheapest()
             precise = other.plan.forecast_db >= min(request.precision_db, found.plan.forecast_db)
-            if precise and other.cost_of(request.images) < found.cost_of(request.images):
+            if precise and other.cost_of(lowering.images) < found.cost_of(lowering.images):
                 lowering, found = paired, other
     return lowering.emitted(found)
 
@@ -182,6 +184,7 @@ class _Lowering:
         self.flat = flat
         self.backend = backend
         self.request = request
+        self.images = request.images or 1
         self.costs = costs
         self.pairs = pairs
         self.planner = Planner(flat, costs, backend.capabilities, pairs=pairs)
@@ -191,7 +194,7 @@ class _Lowering:
         """The cheapest plan of all ring dimensions, for as many images as are wanted."""
         error: LoweringError | None = None
         found: _Planned | None = None
-        images = self.request.images
+        images = self.images
         # A larger ring has room for more special primes, and a long chain then has far fewer digits.
         long = len(self.planner.order) > LONG_PROGRAM and self.backend.capabilities.special_primes > 1
         for ring_dimension in self.ring_dimensions():
@@ -253,7 +256,7 @@ class _Lowering:
                 "ring_dimension and modulus_bits cannot be chosen where the server bootstraps: its own parameters "
                 "decide; leave them out, or use refresh: client"
             )
-        wanted = smallest_period(self.flat) * next_power_of_two(request.images)
+        wanted = smallest_period(self.flat) * next_power_of_two(self.images)
         slots = min(wanted, LARGEST_PLANNED // 2)  # more images are sent in several requests
         peak = self.peak()
         for levels in BOOTSTRAP_LEVELS:
@@ -297,16 +300,16 @@ class _Lowering:
         self, slots: int, keys: Iterable[int] = (), *, bounded: bool = False
     ) -> tuple[dict[str, Layout], dict[str, BuiltRegion]]:
         """Those of the graph in so many slots, for the planner too."""
-        images = self.request.images
         counted = choose(
             self.flat,
             slots,
             self.costs,
-            images,
+            self.images,
             keys=keys,
             pairs=self.pairs,
             bounded=bounded,
             places=self.request.places,
+            replicas=self.request.images is not None,
         )
         regions, layouts = build_regions(counted), dict(counted.layouts)
         if self.pairs:

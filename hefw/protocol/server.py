@@ -198,9 +198,9 @@ def _request(message: Message) -> Request:
         )
     params = message.fields.get("params")
     insecure = wire.field(message, "allow_insecure", bool)
-    every, images = wire.field(message, "every", int), wire.field(message, "images", int)
+    every, images = wire.field(message, "every", int), wire.field(message, "images", (int, type(None)))
     for name, count in (("every", every), ("images", images)):
-        if not 1 <= count <= LARGEST_COUNT:
+        if count is not None and not 1 <= count <= LARGEST_COUNT:
             raise ParameterError(f"{name} {count} is not allowed; choose 1 to {LARGEST_COUNT}")
     fixed = None if params is None else CkksParams.from_dict(_mapping(params))
     bootstrap = wire.field(message, "bootstrap", bool)
