@@ -32,7 +32,8 @@ def models(results: Path) -> str:
         *(_cost(name, costs[name]) for name in sorted(costs)),
         "",
         "Quality: `hefw quality --model NAME`. Accuracy and Fréchet distance in plaintext, with 95 % intervals; the "
-        "floor is the distance of as many real pictures; the last columns are pictures on ciphertext beside their "
+        "floor is the distance of as many real training pictures, and how many times it the model's distance is where "
+        "both are to pictures that were kept out of training; the last columns are pictures on ciphertext beside their "
         "plaintext twins.",
         "",
         "| model | steps | pictures | classified as their label | Fréchet distance | floor | largest pre-activation | "
@@ -71,7 +72,7 @@ def _quality(name: str, record: dict[str, Any]) -> str:
         plain["pictures"],
         _interval(plain["accuracy"], "{:.1%}"),
         _interval(plain["distance"], "{:.1f}"),
-        NONE if plain["floor"] is None else f"{plain['floor']['value']:.1f}",
+        _floor(plain, record["reference"]["held_out"]),
         NONE if plain["ranges"] is None else f"{plain['ranges']['largest']:.1f}",
         plain["diverged"],
         NONE if drawn is None else f"{drawn['pictures']} in {counted(drawn['steps'], 'step')}",
@@ -79,6 +80,15 @@ def _quality(name: str, record: dict[str, Any]) -> str:
         NONE if not drawn or not twin else f"{twin['label_agreement']} of {drawn['pictures']}",
     ]
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _floor(plain: dict[str, Any], held_out: bool) -> str:
+    """The distance of as many real pictures, and how many times it the distance is where the reference is another."""
+    if plain["floor"] is None:
+        return NONE
+    floor = plain["floor"]["value"]
+    times = f", {plain['distance']['value'] / floor:.2f} times" if held_out and plain["distance"] else ""
+    return f"{floor:.1f}{times}"
 
 
 def _interval(found: dict[str, float] | None, form: str) -> str:
