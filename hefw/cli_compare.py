@@ -62,7 +62,7 @@ def compare(
         import pyarrow  # noqa: F401 (the last thing that a comparison needs, missed before hours of measuring)
 
         from hefw.bench import comparison
-        from hefw.bench.store import opened
+        from hefw.bench.store import MANIFEST, opened
         from hefw.bench.write import write_comparison
     except ImportError as error:
         raise PluginError(
@@ -72,6 +72,8 @@ def compare(
     from hefw.report.files import check_writable
 
     check_writable(folder)
+    if report_only and not (folder / MANIFEST).is_file():
+        raise ConfigError(f"--report-only: nothing is measured in {str(folder)!r}; leave it out to measure")
     planned = comparison.plan(wanted)
     _tell(planned)
     if strict and planned.impossible:

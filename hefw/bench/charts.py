@@ -15,8 +15,9 @@ from matplotlib.ticker import FuncFormatter
 from hefw.bench.front import OBJECTIVES, Objective, front, group
 from hefw.bench.record import CellRecord, ComparisonRecord
 from hefw.report.levels import DARK, LIGHT, Colours, style, svg
+from hefw.report.words import listed
 
-WIDTH, HEIGHT = 5.4, 4.0  # inches
+WIDTH, HEIGHT = 4.6, 3.4  # inches
 BAR = 0.34  # inches a cell
 LEGEND = 0.24  # inches a line
 MOST_BARS = 40
@@ -36,10 +37,11 @@ STAGES = {
     "decrypt": "decrypt",
     "model": "network in plaintext",
 }
+ALL_ELSE = "all else"
 #: Runs while keys are made, in the server's process.
 MEANWHILE = "encode_weights"
 LEAST_SHARE = 1 / 300  # of the longest bar: less is not seen
-LONGEST_NAME = 56  # characters beside a bar
+LONGEST_NAME = 48  # characters beside a bar
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def parts(cell: CellRecord) -> Iterator[tuple[str, float]]:
             continue
         yield STAGES.get(name, name.replace("_", " ")), known[name].median
         left -= known[name].median
-    yield "all else", max(0.0, left)
+    yield ALL_ELSE, max(0.0, left)
 
 
 def within(title: str) -> str:
@@ -101,8 +103,8 @@ def _differs(objective: Objective, cells: Sequence[CellRecord]) -> bool:
 
 def _pair(x: Objective, y: Objective, record: ComparisonRecord) -> Chart:
     light, dark = (_scatter(x, y, record, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
-    names = [f"{cell.number} ({cell.name})" for cell in record.measured if cell.number in _front_of(x, y, record)]
-    caption = f"{y.title} against {within(x.title)}. On the front of these two: {'; '.join(names)}"
+    numbers = [str(number) for number in sorted(_front_of(x, y, record))]
+    caption = f"{y.title} against {within(x.title)}. On the front of these two: {listed(numbers)}"
     return Chart(f"{x.name}-{y.name}", f"{y.title} against {x.title}, a point for each cell", caption, light, dark)
 
 
@@ -178,7 +180,9 @@ def _told_by(record: ComparisonRecord) -> tuple[str, str | None]:
 
 def _bars(cells: Sequence[CellRecord], colours: Colours, cycle: Sequence[str]) -> bytes:
     longest = max(cell.figures.seconds.median for cell in cells if cell.figures is not None)
-    names = list(dict.fromkeys(n for cell in cells for n, seconds in parts(cell) if seconds > LEAST_SHARE * longest))
+    seen = {name for cell in cells for name, seconds in parts(cell) if seconds > LEAST_SHARE * longest}
+    order = [*STAGES.values(), *sorted(seen - {*STAGES.values(), ALL_ELSE}), ALL_ELSE]
+    names = [name for name in order if name in seen]
     with matplotlib.rc_context(style(colours)):
         figure = Figure((WIDTH, 0.9 + BAR * 2 * len(cells) + LEGEND * ((len(names) + 1) // 2)), layout="constrained")
         axes = figure.add_subplot()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hefw.bench.front import OBJECTIVES, group, quality
+from hefw.bench.front import OBJECTIVES, group
 from hefw.bench.record import CellRecord, ComparisonRecord
 from hefw.record import INSECURE, SIMULATED
 from hefw.report.words import counted, duration, listed, size
 
 
 def summary(record: ComparisonRecord) -> list[str]:
-    """What was measured, what was not, and for each model what is fastest, closest, tightest and smallest."""
+    """What was measured and what was not; then for each front what is fastest, shows least, and is closest."""
     sentences = [_counts(record)]
-    sentences += [sentence for cells in _groups(record) for sentence in _about(cells)]
-    return sentences
+    return sentences + [_about(cells) for cells in _groups(record)]
 
 
 def banner(record: ComparisonRecord) -> str | None:
@@ -65,12 +64,12 @@ def _groups(record: ComparisonRecord) -> list[list[CellRecord]]:
     return [[cell for cell in record.measured if group(cell) == name] for name in names]
 
 
-def _about(cells: Sequence[CellRecord]) -> list[str]:
-    """What to choose among the cells of one model."""
+def _about(cells: Sequence[CellRecord]) -> str:
+    """What to choose among the cells of one front."""
     model, simulated = group(cells[0])
     where = f"Model {model}" + (", simulated" if simulated else "")
     if len(cells) == 1:
-        return [f"{where}: one cell, {cells[0].number} ({cells[0].name}), {_facts(cells[0])}."]
+        return f"{where}: one cell, {cells[0].number} ({cells[0].name}), {_facts(cells[0])}."
     costs = {name: [OBJECTIVES[name].cost(cell.figures) for cell in cells if cell.figures] for name in OBJECTIVES}
     fastest = cells[costs["time"].index(min(costs["time"]))]
     slowest = cells[costs["time"].index(max(costs["time"]))]
@@ -79,29 +78,27 @@ def _about(cells: Sequence[CellRecord]) -> list[str]:
     ratio = slowest.figures.seconds_per_image.median / fastest.figures.seconds_per_image.median
     found = [
         f"{where}: the fastest is {fastest.number} ({fastest.name}), {_facts(fastest)}; the slowest, {slowest.number} "
-        f"({slowest.name}), takes {ratio:.2g} times as long."
+        f"({slowest.name}), takes {ratio:.2g} times as long.",
+        _overlap(fastest, cells),
     ]
-    if _overlap(fastest, cells):
-        found[-1] += f" {_overlap(fastest, cells)}"
-    if len(set(costs["leak"])) == 1:
-        share = percent(cells[0].figures.shown) if cells[0].figures else ""
-        found.append(f"The server saw {share} of the private numbers in plaintext in each of its cells.")
+    least = [cell for cell in cells if cell.figures and cell.figures.shown == min(costs["leak"])]
+    share = f"{percent(min(costs['leak']))} of the private numbers"
+    if len(least) == len(cells):
+        found.append(f"The server saw {share} in plaintext in each cell.")
+    elif fastest in least:
+        found.append(f"No cell shows the server less than the fastest: {share}.")
     else:
-        least = [cell for cell in cells if cell.figures and cell.figures.shown == min(costs["leak"])]
         best = min(least, key=lambda cell: OBJECTIVES["time"].cost(cell.figures) if cell.figures else 0)
-        assert best.figures is not None
         found.append(
-            f"The server saw least ({percent(best.figures.shown)} of the private numbers) in "
-            f"{counted(len(least), 'cell')}, of which {best.number} ({best.name}) is the fastest."
+            f"Least is shown to the server in {best.number} ({best.name}): {share}; the fastest shows "
+            f"{percent(fastest.figures.shown)}."
         )
-    if any(cell.figures is not None and quality(cell.figures) < quality(fastest.figures) - 1 for cell in cells) or any(
-        cell.figures is not None and quality(cell.figures) > quality(fastest.figures) + 1 for cell in cells
-    ):
+    if len(set(costs["quality"])) > 1:
         closest = cells[costs["quality"].index(min(costs["quality"]))]
         found.append(f"Closest to plaintext is {closest.number} ({closest.name}): {db(closest)}.")
     numbers = [str(cell.number) for cell in cells if cell.front]
     found.append(f"On the front of time, quality, leak and memory: {listed(numbers)}.")
-    return found
+    return " ".join(filter(None, found))
 
 
 def _overlap(fastest: CellRecord, cells: Sequence[CellRecord]) -> str:
