@@ -25,7 +25,8 @@ from hefw.bench.record import (
 from hefw.bench.store import Store
 from hefw.config import format_labels
 from hefw.quality.statistics import share
-from hefw.record import BytesRecord
+from hefw.record import BytesRecord, RunRecord
+from hefw.report.levels import COPY
 from hefw.report.sight import seen
 
 #: Of run.json's stages those that are not parts of the private run.
@@ -150,6 +151,7 @@ def _figures(runs: Sequence[Measurement]) -> Figures:
         seconds_per_image=interval([record.seconds.total / record.count for record in records]),
         seconds_per_image_step=interval([record.seconds_per_image_step for record in records]),
         stages={name: interval([getattr(record.seconds, name) for record in records]) for name in stages},
+        regions=_regions(records),
         psnr_db=interval(known) if known else None,
         max_abs_error=max(record.max_abs_error or 0.0 for record in records),
         accuracy=_share(by_seed.values(), lambda judged: judged.as_asked),
@@ -168,6 +170,16 @@ def _figures(runs: Sequence[Measurement]) -> Figures:
         ),
         versions=first.versions,
     )
+
+
+def _regions(records: Sequence[RunRecord]) -> dict[str, float]:
+    """Of the server's operations: copies of a region in the steps of a message are one, and so are all its steps."""
+    found: dict[str, list[float]] = {}
+    for number, record in enumerate(records):
+        for item in record.trace:
+            name = COPY.sub("", item.operation)
+            found.setdefault(name, [0.0] * len(records))[number] += item.seconds
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def _share(found: Iterable[Measured], hits: Callable[[Judged], int]) -> ShareRecord | None:

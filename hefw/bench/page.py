@@ -16,6 +16,7 @@ from hefw.report.html import fill
 from hefw.report.words import duration, listed, size
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+MOST_REGIONS = 12  # of a cell, by name
 SCRIPT = Path(__file__).with_name("report.js")
 
 
@@ -49,6 +50,7 @@ def render(record: ComparisonRecord, rows: Mapping[str, tuple[str, str]]) -> str
         charts=drawn,
         stages=stages,
         parts=lambda cell: list(charts.parts(cell)),
+        longest=_longest,
         stage_names=charts.STAGES,
         alike=_alike(record),
         rows=rows,
@@ -65,6 +67,13 @@ def heading(key: str) -> str:
     """A setting's name as a column's heading."""
     text = key.rpartition(".")[2].replace("_", " ")
     return text[0].upper() + text[1:]
+
+
+def _longest(regions: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The regions that take most time, the others added up."""
+    found = sorted(regions.items(), key=lambda item: -item[1])
+    rest = found[MOST_REGIONS:]
+    return found[:MOST_REGIONS] + ([(f"{len(rest)} others", sum(seconds for _, seconds in rest))] if rest else [])
 
 
 def _interval(found: Interval, kind: str) -> Markup:

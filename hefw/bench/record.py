@@ -61,6 +61,7 @@ class Figures(Part):
     seconds_per_image: Interval
     seconds_per_image_step: Interval = Field(description="of evaluation on the server alone")
     stages: dict[str, Interval] = Field(description="wall time by stage, as run.json has it")
+    regions: dict[str, float] = Field(description="median seconds of the server's operations by region, over all steps")
     psnr_db: Interval | None = Field(description="against the plaintext twin; null where nothing differs")
     max_abs_error: float = Field(ge=0, description="of a pixel, black -1 and white 1: the largest of all runs")
     accuracy: ShareRecord | None = Field(description="classified as the label asked for; null without a classifier")

@@ -87,4 +87,5 @@ class _Bars:
 
     def ended(self, what: str, outcome: str, seconds: float) -> None:
         self._progress.advance(self._all)
+        self._progress.update(self._all, left="")
         self._progress.console.print(f"{what}: {outcome}, {duration(seconds)}", markup=False, highlight=False)

@@ -22,10 +22,11 @@ import pyarrow.parquet
 import pytest
 from compare_browser import Browser, browser  # noqa: F401 (a fixture)
 from compare_toys import MATRIX, environment, hefw, start
-from processes import PATIENCE, gone
+from processes import gone
 
 from hefw.bench.record import SCHEMA_PATH, ComparisonRecord, schema_text
 
+PATIENCE = 120.0  # seconds, for what takes a few: a failed test, not a hang
 SMALL = """
 model: toy
 scheduler: toy
@@ -145,6 +146,7 @@ def test_figures_are_those_of_the_runs(resumed: Resumed) -> None:
         assert figures["seconds_per_image"]["median"] == pytest.approx(record["seconds"]["total"] / 3)
         assert figures["psnr_db"]["median"] == record["psnr_db"] > 40
         assert figures["simulated"] == (cell["config"]["backend"] != "tenseal")
+        assert sum(figures["regions"].values()) == pytest.approx(sum(item["seconds"] for item in record["trace"]))
         assert figures["shown"] == record["ledger"]["server_plaintext_fraction"]
         assert (figures["shown"] > 0) == (cell["config"]["strategy"] != "full")
         assert (figures["accuracy"] is not None) == (cell["config"]["model"] == "toy-judged")
