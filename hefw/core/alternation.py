@@ -8,16 +8,17 @@ after the other changes its layout for as long as that costs less.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.core.diagonals import LinearCost, cheapest
+from hefw.core.diagonals import LinearCost, Method, cheapest
 from hefw.core.graph import Affine, Graph, Input, Polynomial, sources
 from hefw.core.layout import Layout, next_power_of_two, periodic, spread
 from hefw.core.once import once_nodes, once_terms
+from hefw.core.sparse import SparseMatrix
 
 Orders = Mapping[str, NDArray[np.int64]]
 
@@ -26,6 +27,8 @@ MOST_ROUNDS = 3
 #: Windows of a size that are looked at: from the largest down to so many times less.
 FEW_WINDOWS = 8
 MOST_CANDIDATES = 8
+#: How many times worse than the best one a candidate may look by an estimate.
+PROMISING = 2.5
 #: Primes at the last region.
 LAST_PRIMES = 2
 
@@ -64,8 +67,10 @@ class _Alternation:
         self.group = _groups(graph)
         self.members = [[n for n in graph.nodes if self.group[n] == g] for g in range(max(self.group.values()) + 1)]
         self.candidates = [self._candidates(members) for members in self.members]
-        self._made: dict[tuple[str, int], Layout] = {}
+        self._made: dict[Hashable, Layout] = {}
         self._costs: dict[tuple[str, int, tuple[int, ...]], float] = {}
+        self._methods: dict[Hashable, Method] = {}
+        self._patterns: dict[int, Hashable] = {}
 
     def layouts(self, choice: Sequence[int]) -> dict[str, Layout]:
         """That of every tensor."""
@@ -119,21 +124,38 @@ class _Alternation:
             for terms, times in ((often, 1.0), (same, 1.0 / self.graph.steps)):
                 if terms and total < math.inf:
                     matrices = [(t.matrix, self._layout(t.source, choice[self.group[t.source]])) for t in terms]
-                    total += times * cheapest(matrices, out, self.cost[node.name]).cost
+                    total += times * self._evaluation(matrices, out, self.cost[node.name])
             self._costs[key] = total / (self.graph.steps if node.name in self.once else 1)
         return self._costs[key]
 
+    def _evaluation(self, matrices: Sequence[tuple[SparseMatrix, Layout]], out: Layout, cost: LinearCost) -> float:
+        """What one transform costs. How it is evaluated depends on where weights are, not on what they are."""
+        key = (id(out.positions), *((self._pattern(matrix), id(layout.positions)) for matrix, layout in matrices))
+        if key not in self._methods:
+            self._methods[key] = cheapest(matrices, out, cost)
+        method = self._methods[key]
+        products = cost.mul_plain * (method.vectors + method.constants)
+        return cost.rotate * method.rotations + products + cost.new_key * len(method.steps)
+
+    def _pattern(self, matrix: SparseMatrix) -> Hashable:
+        """The same for matrices with entries in the same places."""
+        if id(matrix) not in self._patterns:
+            places = (matrix.first, matrix.pattern, matrix.pattern_start, matrix.offsets)
+            self._patterns[id(matrix)] = (matrix.shape, *(part.tobytes() for part in places))
+        return self._patterns[id(matrix)]
+
     def _layout(self, name: str, number: int) -> Layout:
-        if (name, number) not in self._made:
-            candidate = self.candidates[self.group[name]][number]
-            order = self.orders[name]
+        candidate = self.candidates[self.group[name]][number]
+        order = self.orders[name]
+        key = (order.tobytes(), candidate)
+        if key not in self._made:
             if candidate is None:
                 cell = self.cell if len(order) % self.cell == 0 else 1
-                self._made[name, number] = replace(periodic(order, self.batch, self.slots), cell=cell)
+                self._made[key] = replace(periodic(order, self.batch, self.slots), cell=cell)
             else:
                 cell, rows, window = candidate
-                self._made[name, number] = spread(order, cell, self.batch, self.slots, rows, window)
-        return self._made[name, number]
+                self._made[key] = spread(order, cell, self.batch, self.slots, rows, window)
+        return self._made[key]
 
     def _candidates(self, members: Sequence[str]) -> list[tuple[int, int, int] | None]:
         """None for a layout that repeats; (cell, rows, window) of those that are spread, the most promising first.
@@ -161,7 +183,8 @@ class _Alternation:
                         made = max(read / window, each) if window > 1 else 0
                         ways.append(((made + shifts) * math.sqrt(cell), (cell, rows, window)))
                 found += sorted(ways)[:1]
-        return [None, *(candidate for _, candidate in sorted(found)[:MOST_CANDIDATES])]
+        found.sort()
+        return [None, *(c for score, c in found[:MOST_CANDIDATES] if score <= PROMISING * found[0][0])]
 
     def _linear_sources(self, name: str) -> tuple[str, ...]:
         """What a region reads at every step by a matrix."""

@@ -29,7 +29,18 @@ class Expression:
 
 def normalise(graph: Graph) -> Graph:
     """All passes in order. The result has Input, Affine and exact squares only."""
-    return drop_unused(merge_affines(drop_unused(squares_only(fold_sums(graph)))))
+    return drop_unused(merge_affines(drop_unused(squares_only(fold_sums(drop_zeros(graph))))))
+
+
+def drop_zeros(graph: Graph) -> Graph:
+    """Terms that are zero at every step are removed: what they read need not be laid out as the sum is."""
+    nodes: dict[str, Node] = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, Affine):
+            kept = tuple(term for term in node.terms if term.factors is None or term.factors.any())
+            node = replace(node, terms=kept) if kept else node
+        nodes[name] = node
+    return replace(graph, nodes=nodes)
 
 
 def fold_sums(graph: Graph) -> Graph:
