@@ -256,17 +256,18 @@ def test_cells_that_fail_are_recorded_and_the_others_go_on(toys: tuple[Path, dic
 def test_time_has_a_limit_and_what_failed_can_be_measured_again(toys: tuple[Path, dict[str, str]]) -> None:
     folder, variables = toys
     matrix = folder / "matrix.yaml"
-    text = SMALL.replace("model: toy", "model: toy-stuck") + "backend: simulator\nrepeats: 1\n"
+    text = SMALL.replace("model: toy", "model: toy-stuck") + "backend: simulator\nrepeats: 1\naudit: 2\n"
     matrix.write_text(text + "limits: {seconds: 1}\n")
     code, _, said = hefw(["compare", "matrix.yaml", "--out", "out"], folder, variables)
     assert code == 0, said
     (cell,) = json.loads((folder / "out" / "results.json").read_text())["cells"]
     assert (cell["outcome"], cell["reason"]) == ("over time", "took longer than the limit of 1 s")
+    assert cell["audit_reason"]  # a failed audit is no failed cell, and is told of
     code, _, said = hefw(["compare", "matrix.yaml", "--out", "out"], folder, variables)
-    assert "1 of 1 are measured already" in said
+    assert "2 of 2 are measured already" in said
     matrix.write_text(text + "limits: {seconds: 1.5}\n")
     code, _, said = hefw(["compare", "matrix.yaml", "--out", "out", "--retry"], folder, variables)
-    assert "measuring again what failed: 1" in said
+    assert "measuring again what failed: 2" in said
     (cell,) = json.loads((folder / "out" / "results.json").read_text())["cells"]
     assert cell["reason"] == "took longer than the limit of 1.5 s"
 
