@@ -21,7 +21,7 @@ from hefw.core.stream import ByteStream
 from hefw.report.words import duration, size
 
 #: Between two looks at the memory, in seconds; longer where looks take more than a share of a processor.
-PERIOD, LONGEST, SHARE = 0.1, 1.0, 0.1
+PERIOD, LONGEST, SHARE = 0.1, 1.0, 0.03
 #: Told of a run's stage, and how far it is, as it goes on.
 Told = Callable[[str, int, int], None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hefw.bench.front import OBJECTIVES, group
+from hefw.bench.front import OBJECTIVES, group, psnr
 from hefw.bench.record import CellRecord, ComparisonRecord
 from hefw.record import INSECURE, SIMULATED
 from hefw.report.words import counted, duration, listed, size
@@ -94,7 +94,7 @@ def _about(cells: Sequence[CellRecord]) -> str:
             f"{percent(fastest.figures.shown)}."
         )
     if len(set(costs["quality"])) > 1:
-        closest = cells[costs["quality"].index(min(costs["quality"]))]
+        closest = max(cells, key=lambda cell: psnr(cell.figures) if cell.figures else 0)
         found.append(f"Closest to plaintext is {closest.number} ({closest.name}): {db(closest)}.")
     numbers = [str(cell.number) for cell in cells if cell.front]
     found.append(f"On the front of time, quality, leak and memory: {listed(numbers)}.")
