@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from hefw import __version__, cli_audit, cli_backends, cli_compare, cli_keys, cli_models, cli_quality
+from hefw import __version__, cli_audit, cli_backends, cli_cache, cli_compare, cli_keys, cli_models, cli_quality
 from hefw.cli_options import run_options
 from hefw.core.errors import (
     CapabilityError,
@@ -53,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_backends.app, name="backends")
+app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_keys.app, name="keys")
 app.command("audit")(cli_audit.audit)
 app.command("compare")(cli_compare.compare)

@@ -1,12 +1,13 @@
-"""Making a key set for what a configuration wants: its backend, the plan's parameters, and the rotations of the plan."""
+"""Making a key set for what a configuration wants: its backend, and the parameters and rotations of its plan."""
 
 from __future__ import annotations
 
+from hefw import cache
 from hefw.config import Config
-from hefw.core.lower import lower
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.keys import store
 from hefw.keys.store import KeySet
+from hefw.planned import program_of
 from hefw.run import prepared
 
 
@@ -23,6 +24,6 @@ def make_keys(
     run = prepared(config.model_copy(update={"keys": None}), told)
     graph, wanted = run.asking()
     told(Progress("plan", 0, 1, "levels, scales and layouts"))
-    program = lower(graph, run.backend, wanted)
+    program = program_of(graph, run.backend, wanted, cache.default())
     made_for = f"{run.model.name}, {run.protocol}"
     return store.create(name, run.backend, program.interface, made_for, passphrase, told)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw import editing
+from hefw import cache as caching
+from hefw import editing, outlines
 from hefw.backends.choose import with_capability
+from hefw.cache import Cache
 from hefw.config import Config, check_labels, merge
 from hefw.core.errors import CapabilityError, ConfigError, ProtocolError
 from hefw.core.graph import Graph, features
@@ -21,6 +23,7 @@ from hefw.core.program import Interface
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.unroll import check_every, unroll
 from hefw.models.base import Prompted, PromptModel
+from hefw.outlines import Outlined
 from hefw.protocol.client import LATENT, Client
 from hefw.protocol.process import ServerProcess
 from hefw.request import request
@@ -55,13 +58,14 @@ def generate(
 def prepared(settings: Config, progress: ProgressCallback | None = None, passphrase: str | None = None) -> Run:
     """The run of a configuration, checked, before anything is done."""
     chosen = settings.resolve()
-    model = load(chosen["model"])
+    cache = caching.default()
+    model = outlines.find(settings, chosen, cache) or load(chosen["model"])
     told = progress or (lambda _: None)
     protocol = check(settings, model)
     if isinstance(model, Prompted):
         model = model.guided(settings.guidance_scale)
     if protocol == "end-to-end":
-        return EndToEnd(settings, chosen, model, told, passphrase)
+        return EndToEnd(settings, chosen, model, told, passphrase, cache=cache)
     from hefw.run_update import UpdateOnly  # needs torch, which the network of update-only needs anyhow
 
     return UpdateOnly(settings, chosen, model, told, passphrase)
@@ -124,6 +128,12 @@ class EndToEnd(Run):
     """The server evaluates network and update on ciphertext."""
 
     protocol = "end-to-end"
+    #: Of the graph's updates, once the graph is there.
+    scheduler_name = ""
+
+    def __init__(self, *arguments: Any, cache: Cache | None = None) -> None:
+        super().__init__(*arguments)
+        self._cache = cache
 
     def go(self) -> Result:
         """Draw, compare, record."""
@@ -135,7 +145,7 @@ class EndToEnd(Run):
             graph.save(path)
             options = self.chosen["backend"].options.model_dump(mode="json")
             with ServerProcess(path, self.backend.name, options, processes=config.processes) as server:
-                client = Client(server, self.backend, self.progress, self.keys)
+                client = Client(server, self.backend, self._told, self.keys)
                 interface = client.open(
                     graph.digest, wanted, lambda told: _check_manifest(told, unroll(graph, wanted.every))
                 )
@@ -161,7 +171,7 @@ class EndToEnd(Run):
             client,
             server.pid,
             graph.digest,
-            type(self.scheduler()).__name__,
+            self.scheduler_name,
             self.decode(states[-1]),
             np.stack([model.decode(state) for state in states]),
             tuple(every * message for message in range(len(states))),
@@ -176,12 +186,30 @@ class EndToEnd(Run):
     def asking(self) -> tuple[Graph, Request]:
         """What the server evaluates, and how it is to be lowered."""
         config = self.config
-        graph = self.model.graph(self.scheduler(), self.steps, **self.begun)
+        graph = self._graph()
         self._check_refresh()
         every = graph.steps if config.refresh.name == "none" else config.refresh.every
         check_every(graph, every)
         bootstrap = config.refresh.name == "bootstrap"
         return graph, request(config.params, config.allow_insecure, every, bootstrap, self._images())
+
+    def _graph(self) -> Graph:
+        """From the cache, or made and put there."""
+        model = self.model
+        if isinstance(model, Outlined):
+            self.scheduler_name = model.scheduler_name
+            return model.graph(None, self.steps)
+        scheduler = self.scheduler()
+        self.scheduler_name = type(scheduler).__name__
+        graph: Graph = model.graph(scheduler, self.steps, **self.begun)
+        outlines.keep(self.given, self.chosen, model, self.initial, self.scheduler_name, graph, self._cache)
+        return graph
+
+    def _told(self, progress: Progress) -> None:
+        """While the server works on the first step, this process has time to load a network."""
+        if progress.stage == "evaluate" and isinstance(self.model, Outlined):
+            self.model.wake(twin=self.config.twin)
+        self.progress(progress)
 
     def _images(self) -> int:
         return len(self.asked) if self.config.batch == "auto" else min(self.config.batch, len(self.asked))

@@ -27,6 +27,7 @@ from hefw.core.params import CkksParams
 from hefw.core.progress import ProgressCallback
 from hefw.editing import difference, prepare
 from hefw.models.base import OwnSteps, PromptModel
+from hefw.outlines import Outlined
 from hefw.plugins import registry
 from hefw.protocol.client import Client, Figures
 from hefw.protocol.keysource import KeySource
@@ -111,6 +112,7 @@ class Run(ABC):
         progress: ProgressCallback,
         passphrase: str | None = None,
     ) -> None:
+        self.given = config
         self.steps = steps_of(config, model)
         self.config = config.model_copy(update={"steps": self.steps})  # a record says how many they were
         self.chosen = chosen
@@ -151,6 +153,13 @@ class Run(ABC):
 
     def start(self) -> Array:
         """The first latents: x_T, or those of a picture with noise."""
+        return self.noise * self.initial if self.edit is None else self.edit.start(self.noise, self.initial)
+
+    @cached_property
+    def initial(self) -> float:
+        """Deviation of x_T."""
+        if isinstance(self.model, Outlined):
+            return self.model.initial
         scheduler = self.scheduler()
         if hasattr(scheduler, "set_timesteps"):  # some know the magnitude only then
             try:
@@ -159,8 +168,7 @@ class Run(ABC):
                 raise SchedulerError(
                     f"{type(scheduler).__name__} refuses {self.steps} steps: {error}; choose another number of steps"
                 ) from error
-        initial = float(getattr(scheduler, "init_noise_sigma", 1.0))
-        return self.noise * initial if self.edit is None else self.edit.start(self.noise, initial)
+        return float(getattr(scheduler, "init_noise_sigma", 1.0))
 
     @property
     def begun(self) -> dict[str, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from toy_model import toy_registry
 
 from hefw import plugins, running
+
+os.environ["HEFW_CACHE"] = "off"  # a test depends on nothing that another one left
 
 
 @pytest.fixture

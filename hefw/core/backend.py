@@ -69,6 +69,7 @@ class Capabilities:
     alternating_imaginary: bool = False  # X^(N/2) is i and -i in turn in the slots, as in SEAL, not i in all of them
     threads: bool = True  # several threads may use one evaluator, one operation at a time each
     fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
+    plaintext_bytes: bool = False  # `Evaluator.dump_plaintext`: a plaintext as bytes, read faster than it is encoded
     residues: bool = False  # `Evaluator.residues`: a ciphertext's numbers in memory, which forked processes can share
 
 
@@ -405,6 +406,14 @@ class Evaluator(ABC):
             raise LevelError(f"a plaintext of level {a.level} cannot be dropped to level {level}")
         check_scale(self.params, level, a.scale)
         return a if level == a.level else Plaintext(self._drop_plain_level(a, level), level, a.scale)
+
+    def dump_plaintext(self, a: Plaintext) -> bytes:
+        """The library's bytes of a plaintext, for `load_plaintext`. CapabilityError if that is not declared."""
+        raise CapabilityError(f"backend {self.params.backend!r} does not write plaintexts as bytes; encode them again")
+
+    def load_plaintext(self, data: bytes | memoryview, level: int, scale: float) -> Plaintext:
+        """The plaintext that `dump_plaintext` wrote, of that level and scale; EnvelopeError if the bytes are none."""
+        raise CapabilityError(f"backend {self.params.backend!r} does not read plaintexts from bytes; encode them again")
 
     # -- additions: levels and scales of both operands must agree ---------------------------------------------------
 

@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hefw.core.backend import Backend, Ciphertext, Evaluator, Provenance
 from hefw.core.memory import peak_rss_bytes
 from hefw.core.program import Program
 from hefw.core.progress import ProgressCallback
 from hefw.core.runner import Ciphertexts, Runner, Shown, Weights
+
+if TYPE_CHECKING:
+    from hefw.core.encoded import WeightStore
 
 Blobs = Mapping[str, Sequence[bytes]]
 
@@ -52,8 +56,8 @@ class Engine(ABC):
         """Take evaluation keys by name, as `KeyHolder.evaluation_keys` makes them."""
 
     @abstractmethod
-    def prepare(self, progress: ProgressCallback | None = None) -> None:
-        """Encode the weights that are kept; needs no key."""
+    def prepare(self, progress: ProgressCallback | None = None, store: WeightStore | None = None) -> None:
+        """Have the weights that are kept encoded; needs no key. They are taken from a store if the library can."""
 
     @abstractmethod
     def begin(self, inputs: Blobs, progress: ProgressCallback | None = None) -> None:
@@ -94,10 +98,12 @@ class LocalEngine(Engine):
         """Take evaluation keys by name."""
         self.runner.load_keys(blobs)
 
-    def prepare(self, progress: ProgressCallback | None = None) -> None:
-        """Encode the weights that are kept."""
+    def prepare(self, progress: ProgressCallback | None = None, store: WeightStore | None = None) -> None:
+        """Have the weights that are kept encoded."""
+        from hefw.core import encoded  # which stands above engines: it writes values as bytes
+
         started = time.perf_counter()
-        self.runner.weights.encode_all(self.evaluator, progress)
+        encoded.prepare(self.runner.weights, self.evaluator, store, progress)
         self._encode_seconds += time.perf_counter() - started
 
     def begin(self, inputs: Blobs, progress: ProgressCallback | None = None) -> None:

@@ -116,9 +116,10 @@ def processors() -> int:
 def environment() -> dict[str, str]:
     """The little of this process's environment that another one may have: nothing of the user's."""
     kept = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "OMP_NUM_THREADS")
-    homes = ("HEFW_HOME", "XDG_DATA_HOME", "HOME")  # where managed environments are
+    cache = ("HEFW_CACHE", "HEFW_CACHE_SIZE")
+    homes = ("HEFW_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "HOME")  # where managed environments and the cache are
     extra = tuple(name for name in os.environ if name.startswith("OPENBLAS_"))
-    return {name: os.environ[name] for name in (*kept, *homes, *extra) if name in os.environ}
+    return {name: os.environ[name] for name in (*kept, *homes, *cache, *extra) if name in os.environ}
 
 
 def end_with(lifeline: int) -> None:

@@ -65,6 +65,25 @@ class Weights:
                     progress(Progress("encode", done, total, op.name))
 
     @property
+    def kept(self) -> list[Op]:
+        """Operations whose vectors are encoded once."""
+        return [op for op in self._ops() if op.name in self._kept]
+
+    @property
+    def complete(self) -> bool:
+        """Whether whatever is kept is encoded."""
+        return self._kept <= self._encoded.keys()
+
+    @property
+    def encoded(self) -> Mapping[str, Sequence[Plaintext]]:
+        """What is encoded so far, by operation."""
+        return self._encoded
+
+    def restore(self, encoded: Mapping[str, list[Plaintext]]) -> None:
+        """Take vectors that were encoded before, by operation."""
+        self._encoded |= encoded
+
+    @property
     def kept_bytes(self) -> int:
         """Memory of the plaintexts encoded so far, in bytes: residues of 8 bytes."""
         n = self.program.params.params.ring_dimension

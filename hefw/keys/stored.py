@@ -29,6 +29,7 @@ class StoredKeys(KeySource):
     sent."""
 
     stage = "keys"
+    kept = True
 
     def __init__(
         self,

@@ -249,7 +249,7 @@ class Client:
         The server encodes its weights while the first are made here, and loads a key while the next one is made: two
         processes, two cores.
         """
-        self.transport.send(wire.encode("prepare"))
+        self.transport.send(wire.encode("prepare", again=self._source.kept))
         started = time.perf_counter()
         self._keys = self._source.holder(interface)
         total = len(interface.keys.names())

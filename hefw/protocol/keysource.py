@@ -14,6 +14,8 @@ class KeySource(ABC):
 
     #: Stage of progress while the evaluation keys are sent.
     stage = "keygen"
+    #: Whether these keys will be used again: a server may then keep what it encoded for them.
+    kept = False
     #: What to do when no more may be shown under these keys.
     next_step = "draw fewer images or steps a run, or encrypt more"
 

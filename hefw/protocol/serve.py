@@ -8,6 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
+from hefw import cache as caching
 from hefw.backends.choose import make
 from hefw.core.errors import HefwError, ProtocolError, line
 from hefw.core.graph import Graph
@@ -49,12 +50,13 @@ def main() -> int:
         options = entry.options.model_validate(json.loads(arguments.options))
         backend = make(entry, options)
         graph = Graph.load(arguments.model)
+        cache = caching.default()
     except (HefwError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
         print(f"error: {line(error)}", file=sys.stderr)
         return 1
     backend.drop_secrets()
     stream = Stream(socket.socket(fileno=arguments.fd))
-    serve(Server(graph, backend, processes=arguments.processes), stream)
+    serve(Server(graph, backend, processes=arguments.processes, cache=cache), stream)
     return 0
 
 

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.cache import Cache
 from hefw.core.backend import Backend
 from hefw.core.engine import Engine
 from hefw.core.errors import CapabilityError, EnvelopeError, HefwError, KeyMismatchError, ParameterError, ProtocolError
 from hefw.core.graph import Graph
-from hefw.core.lower import Request, lower
+from hefw.core.lower import Request
 from hefw.core.memory import peak_rss_bytes
 from hefw.core.params import RING_DIMENSIONS, CkksParams
 from hefw.core.program import Interface, Program
 from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.runner import Weights
+from hefw.planned import CachedWeights, program_of
 from hefw.protocol import wire
 from hefw.protocol.parts import Part
 from hefw.protocol.updates import Update, Updates
@@ -41,13 +43,16 @@ class Server:
         backend: Backend,
         programs: dict[Request, tuple[Program, Weights]] | None = None,
         processes: int = 1,
+        cache: Cache | None = None,
     ) -> None:
         self.graph = graph
         self.backend = backend
         self.processes = processes
+        self.cache = cache
         self.programs = {} if programs is None else programs
         self.received: list[tuple[str, int | None, int]] = []  # (item, step, bytes): the server's side of the ledger
         self._opened: Engine | None = None
+        self._request: Request | None = None
         self._interface: Interface
         self._updates: Updates | None = None
 
@@ -64,7 +69,7 @@ class Server:
             progress(Progress("plan", 0, 1, "levels, scales and layouts"))
             return self._open(message)
         if message.kind == "prepare":
-            return self._prepare(progress)
+            return self._prepare(message, progress)
         if message.kind == "key":
             return self._key(message)
         if message.kind == "begin":
@@ -100,18 +105,26 @@ class Server:
             raise CapabilityError(f"this server evaluates with backend {self.backend.name!r}, not {name!r}")
         request = _request(message)
         if request not in self.programs:
-            program = lower(self.graph, self.backend, request)
+            program = program_of(self.graph, self.backend, request, self.cache)
             self.programs[request] = (program, Weights(program))
         program, weights = self.programs[request]
         self.end()
         self.received = []
+        self._request = request
         self._interface = program.interface
         self._opened = self.backend.engine(program, weights, self.processes)
         self._updates = Updates(self.graph, program.interface) if program.interface.elementwise else None
         return wire.encode("manifest", interface=program.interface.pack())
 
-    def _prepare(self, progress: ProgressCallback) -> bytes:
-        self._engine.prepare(progress)
+    def _prepare(self, message: Message, progress: ProgressCallback) -> bytes:
+        # Weights are kept for key holders that come again: one that makes its keys first is not waiting for them.
+        again = self.cache is not None and message.fields.get("again") is True
+        if again and self._request is not None:
+            assert self.cache is not None
+            store = CachedWeights(self.cache, self.graph, self.backend, self._request)
+            self._engine.prepare(progress, store)
+        else:
+            self._engine.prepare(progress)
         return wire.encode("done")
 
     def _key(self, message: Message) -> bytes:

@@ -68,7 +68,7 @@ class HostedBackend(Backend):
         """What the library can do. Threads take turns; a forked child is refused."""
         if self._told is None:
             told: Capabilities = self._ask("capabilities", Capabilities)
-            self._told = replace(told, threads=True, fork=False)
+            self._told = replace(told, threads=True, fork=False, plaintext_bytes=False)
         return self._told
 
     def resolve(self, params: CkksParams) -> Resolved:

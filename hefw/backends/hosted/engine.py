@@ -8,6 +8,7 @@ from typing import Any
 
 from hefw.backends.hosted.channel import LARGE
 from hefw.backends.hosted.process import Handle, Worker
+from hefw.core.encoded import WeightStore
 from hefw.core.engine import Blobs, Engine, Figures
 from hefw.core.errors import ProtocolError
 from hefw.core.progress import ProgressCallback
@@ -31,8 +32,8 @@ class HostedEngine(Engine):
         for name, blob in blobs.items():
             self._call("load_keys", type(None), {name: blob})
 
-    def prepare(self, progress: ProgressCallback | None = None) -> None:
-        """Encode the weights that are kept."""
+    def prepare(self, progress: ProgressCallback | None = None, store: WeightStore | None = None) -> None:
+        """Encode the weights that are kept: in the worker, where no store is."""
         self._call("prepare", type(None), progress=progress)
 
     def begin(self, inputs: Blobs, progress: ProgressCallback | None = None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import IO, Any
 
 import _sealapi_cpp as seal
 
@@ -79,18 +80,49 @@ def dump(save: Callable[[str], None], padded: int) -> bytes:
     return len(data).to_bytes(LENGTH_BYTES, "big") + data + bytes(padded - LENGTH_BYTES - len(data))
 
 
-def parse(what: str, load: Callable[[str], None], payload: bytes) -> None:
-    """Hand the unpadded bytes to SEAL's checking loader; EnvelopeError if it refuses them."""
+def parse(what: str, load: Callable[[str], None], payload: bytes, file: PublicFile | None = None) -> None:
+    """Hand the unpadded bytes to SEAL's checking loader; EnvelopeError if it refuses them. `file` is for no secret."""
     length = int.from_bytes(payload[:LENGTH_BYTES], "big")
     if len(payload) < LENGTH_BYTES or length > len(payload) - LENGTH_BYTES or any(payload[LENGTH_BYTES + length :]):
         raise EnvelopeError(f"not a padded {what}: {len(payload)} bytes announce {length}")
+    data = memoryview(payload)[LENGTH_BYTES : LENGTH_BYTES + length]
+    if file is None:
+        load_checked(what, load, data)
+    else:
+        file.load(what, load, data)
+
+
+def load_checked(what: str, load: Callable[[str], None], data: bytes | memoryview) -> None:
+    """Hand bytes to SEAL's checking loader; EnvelopeError if it refuses them."""
     with memory_file() as file:
-        file.write(payload[LENGTH_BYTES : LENGTH_BYTES + length])
-        file.flush()
-        try:
-            load(path_of(file))
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise EnvelopeError(f"SEAL cannot read the {what}: {error}") from None
+        _load(what, load, data, file)
+
+
+class PublicFile:
+    """A file in memory that is written over and over, for what is no secret: new memory each time costs as much as
+    loading. A forked process has its own.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
+        self._process = 0
+
+    def load(self, what: str, load: Callable[[str], None], data: bytes | memoryview) -> None:
+        """As `load_checked`."""
+        if self._file is None or self._process != os.getpid():
+            self._file, self._process = memory_file(), os.getpid()
+        self._file.seek(0)
+        _load(what, load, data, self._file)
+
+
+def _load(what: str, load: Callable[[str], None], data: bytes | memoryview, file: IO[bytes]) -> None:
+    file.write(data)
+    file.truncate()
+    file.flush()
+    try:
+        load(path_of(file))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise EnvelopeError(f"SEAL cannot read the {what}: {error}") from None
 
 
 def padded_length(primes: Sequence[int], ring_dimension: int, polynomials: int) -> int:

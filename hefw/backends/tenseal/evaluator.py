@@ -9,9 +9,9 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.seal import galois_element, opaque
+from hefw.backends.seal import galois_element, memory_file, opaque, path_of
 from hefw.backends.tenseal import wide
-from hefw.backends.tenseal.context import Context, dump, padded_length, parse
+from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length, parse
 from hefw.backends.tenseal.residues import Residues
 from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext, check_scale
 from hefw.core.errors import EnvelopeError
@@ -31,11 +31,12 @@ class TensealEvaluator(Evaluator):
         self._evaluator = seal.Evaluator(self._context.seal)
         self._relinearisation: Any = None
         self._galois: dict[str, Any] = {}
+        self._file = PublicFile()
         self._residues = Residues(self._context)
 
     def _load_key(self, name: str, payload: bytes) -> None:
         key: Any = seal.RelinKeys() if name == "relinearisation" else seal.GaloisKeys()
-        parse(f"{name} key", lambda path: key.load(self._context.seal, path), payload)
+        parse(f"{name} key", lambda path: key.load(self._context.seal, path), payload, self._file)
         wanted = 2 if name == "relinearisation" else galois_element(name, self.params.params.ring_dimension)
         if not key.has_key(wanted):  # 2: the power of the secret that relinearisation replaces
             raise EnvelopeError(f"the bytes sent as {name!r} hold another key")
@@ -53,6 +54,21 @@ class TensealEvaluator(Evaluator):
 
     def _encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Any:
         return self._context.encode(values, level, scale)
+
+    def dump_plaintext(self, a: Plaintext) -> bytes:
+        """As SEAL saves it, compressed: three times faster to load than to encode (N = 16384)."""
+        with memory_file() as file:
+            a.handle.save(path_of(file))
+            file.seek(0)
+            return file.read()
+
+    def load_plaintext(self, data: bytes | memoryview, level: int, scale: float) -> Plaintext:
+        """By SEAL's loader, which checks it against the context."""
+        plaintext = seal.Plaintext()
+        self._file.load("plaintext", lambda path: plaintext.load(self._context.seal, path), data)
+        if plaintext.parms_id() != self._context.level_ids[level] or plaintext.scale != scale:
+            raise EnvelopeError(f"a plaintext that is not of level {level} and scale {scale:g}")
+        return Plaintext(plaintext, level, scale)
 
     def _add(self, a: Ciphertext, b: Ciphertext) -> Any:
         out = seal.Ciphertext()
