@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from hefw.bench.front import OBJECTIVES, Objective, front, group
+from hefw.bench.front import OBJECTIVES, Objective, front, group, work
 from hefw.bench.record import CellRecord, ComparisonRecord
 from hefw.report.levels import DARK, LIGHT, Colours, style, svg
 from hefw.report.words import listed
@@ -21,6 +21,8 @@ WIDTH, HEIGHT = 4.6, 3.4  # inches
 BAR = 0.34  # inches a cell
 LEGEND = 0.24  # inches a line
 MOST_BARS = 40
+#: Things that are drawn, each with drawings of its own, and cells that such drawings need.
+MOST_SECTIONS, LEAST_CELLS = 4, 3
 #: Okabe and Ito's, which also those who see few colours can tell apart; the last ones repeat with other markers.
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 CYCLE_DARK = ("#56b4e9", "#f0803c", "#2fd6a5", "#e39ac5", "#f5bd41", "#8ec9f2")
@@ -55,11 +57,33 @@ class Chart:
     dark: bytes
 
 
-def pairs(record: ComparisonRecord) -> list[Chart]:
-    """Every two of time, quality, leak and memory that both differ between cells."""
-    cells = record.measured
+@dataclass(frozen=True)
+class Section:
+    """Drawings of cells that can be compared: `title` says of what, where there are several sections."""
+
+    title: str
+    charts: tuple[Chart, ...]
+
+
+def sections(record: ComparisonRecord) -> list[Section]:
+    """Every two of time, quality, leak and memory that differ between cells, for each thing that is drawn.
+
+    All together where these are many, or one of them has too few cells for a drawing of its own.
+    """
+    by_work: dict[str, list[CellRecord]] = {}
+    for cell in record.measured:
+        by_work.setdefault(work(cell), []).append(cell)
+    if not 1 < len(by_work) <= MOST_SECTIONS or min(map(len, by_work.values())) < LEAST_CELLS:
+        by_work = {"": record.measured}
+    return [
+        Section(title, tuple(_pair(x, y, cells, f"{x.name}-{y.name}-{number}") for x, y in _able(cells)))
+        for number, (title, cells) in enumerate(by_work.items())
+    ]
+
+
+def _able(cells: Sequence[CellRecord]) -> list[tuple[Objective, Objective]]:
     able = [objective for objective in OBJECTIVES.values() if _differs(objective, cells)]
-    return [_pair(x, y, record) for x, y in itertools.combinations(able, 2)]
+    return list(itertools.combinations(able, 2))
 
 
 def alike(record: ComparisonRecord) -> list[Objective]:
@@ -101,31 +125,30 @@ def _differs(objective: Objective, cells: Sequence[CellRecord]) -> bool:
     return len({round(objective.value(cell.figures), 9) for cell in cells if cell.figures is not None}) > 1
 
 
-def _pair(x: Objective, y: Objective, record: ComparisonRecord) -> Chart:
-    light, dark = (_scatter(x, y, record, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
-    numbers = [str(number) for number in sorted(_front_of(x, y, record))]
+def _pair(x: Objective, y: Objective, cells: Sequence[CellRecord], name: str) -> Chart:
+    light, dark = (_scatter(x, y, cells, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
+    numbers = [str(number) for number in sorted(_front_of(x, y, cells))]
     caption = f"{y.title} against {within(x.title)}. On the front of these two: {listed(numbers)}"
-    return Chart(f"{x.name}-{y.name}", f"{y.title} against {x.title}, a point for each cell", caption, light, dark)
+    return Chart(name, f"{y.title} against {x.title}, a point for each cell", caption, light, dark)
 
 
-def _front_of(x: Objective, y: Objective, record: ComparisonRecord) -> set[int]:
+def _front_of(x: Objective, y: Objective, cells: Sequence[CellRecord]) -> set[int]:
     found: set[int] = set()
-    for name in {group(cell) for cell in record.measured}:
+    for name in {group(cell) for cell in cells}:
         costs = {
             cell.number: (x.cost(cell.figures), y.cost(cell.figures))
-            for cell in record.measured
+            for cell in cells
             if group(cell) == name and cell.figures is not None
         }
         found |= front(costs)
     return found
 
 
-def _scatter(x: Objective, y: Objective, record: ComparisonRecord, colours: Colours, cycle: Sequence[str]) -> bytes:
-    cells = record.measured
-    by_colour, by_marker = _told_by(record)
+def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: Colours, cycle: Sequence[str]) -> bytes:
+    by_colour, by_marker = _told_by(cells)
     colour_values = list(dict.fromkeys(cell.settings[by_colour] for cell in cells))
     marker_values = list(dict.fromkeys(cell.settings[by_marker] for cell in cells)) if by_marker else []
-    chosen = _front_of(x, y, record)
+    chosen = _front_of(x, y, cells)
     lines = len(colour_values) + len(marker_values) + 1
     with matplotlib.rc_context(style(colours)):
         figure = Figure((WIDTH, HEIGHT + LEGEND * ((lines + 1) // 2)), layout="constrained")
@@ -172,10 +195,11 @@ def _line(axes: Axes, x: Objective, y: Objective, cells: Sequence[CellRecord], c
         axes.plot(*zip(*points, strict=True), linestyle=(0, (3, 2)), linewidth=1.2, color=colours.faint, zorder=1)
 
 
-def _told_by(record: ComparisonRecord) -> tuple[str, str | None]:
+def _told_by(cells: Sequence[CellRecord]) -> tuple[str, str | None]:
     """The settings that colours and markers tell: the first two that vary."""
-    vary = [key for key in record.keys if len({cell.settings[key] for cell in record.measured}) > 1]
-    return (vary[0] if vary else record.keys[0]), (vary[1] if len(vary) > 1 else None)
+    keys = list(cells[0].settings)
+    vary = [key for key in keys if len({cell.settings[key] for cell in cells}) > 1]
+    return (vary[0] if vary else keys[0]), (vary[1] if len(vary) > 1 else None)
 
 
 def _bars(cells: Sequence[CellRecord], colours: Colours, cycle: Sequence[str]) -> bytes:

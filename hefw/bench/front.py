@@ -82,6 +82,14 @@ def front(costs: Mapping[Key, tuple[float, ...]]) -> set[Key]:
     }
 
 
+def work(cell: CellRecord) -> str:
+    """What a cell draws and by which protocol, in words: what its figures may be compared within."""
+    assert cell.figures is not None
+    keys = [key for key in cell.settings if key not in HOW and not key.startswith("params.")]
+    words = [cell.settings[key] if key == "model" else f"{key} {cell.settings[key]}" for key in keys]
+    return ", ".join([*words, cell.figures.protocol])
+
+
 def group(cell: CellRecord) -> tuple[str, bool]:
     """Cells that do the same work, and so can stand on one front: what they draw, how, and whether they encrypt.
 
@@ -89,9 +97,7 @@ def group(cell: CellRecord) -> tuple[str, bool]:
     same steps and scheduler: it says nothing of cells of others.
     """
     assert cell.figures is not None
-    work = [key for key in cell.settings if key not in HOW and not key.startswith("params.")]
-    words = [cell.settings[key] if key == "model" else f"{key} {cell.settings[key]}" for key in work]
-    return ", ".join([*words, cell.figures.protocol]), cell.figures.simulated
+    return work(cell), cell.figures.simulated
 
 
 def fronts(cells: list[CellRecord]) -> set[int]:

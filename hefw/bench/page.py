@@ -27,10 +27,10 @@ def render(record: ComparisonRecord, rows: Mapping[str, tuple[str, str]]) -> str
         record: all figures.
         rows: by a cell's digest, its first pictures and those of its twin, PNGs in base64.
     """
-    drawn = charts.pairs(record)
+    drawn = charts.sections(record)
     stages = charts.stages(record)
     pictures: dict[str, bytes] = {}
-    for chart in [*drawn, *([stages] if stages else [])]:
+    for chart in [*(chart for part in drawn for chart in part.charts), *([stages] if stages else [])]:
         pictures |= {f"{chart.name}.svg": chart.light, f"{chart.name}-dark.svg": chart.dark}
     filters = {
         "ci": _interval,
@@ -47,7 +47,7 @@ def render(record: ComparisonRecord, rows: Mapping[str, tuple[str, str]]) -> str
         banner=banner(record),
         summary=summary(record),
         columns=[(key, heading(key)) for key in record.keys],
-        charts=drawn,
+        sections=[part for part in drawn if part.charts],
         stages=stages,
         parts=lambda cell: list(charts.parts(cell)),
         longest=_longest,
