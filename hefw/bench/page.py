@@ -57,7 +57,7 @@ def render(record: ComparisonRecord, rows: Mapping[str, tuple[str, str]]) -> str
         judged=any(cell.figures and cell.figures.accuracy for cell in record.cells),
         audited=record.audit_images is not None,
         counts=_counts(record),
-        fastest=min((c.figures.seconds_per_image.median for c in record.measured if c.figures), default=None),
+        coverage=min((cell.figures.seconds.coverage for cell in record.measured if cell.figures), default=0.0),
         versions=_versions(record),
         script=Markup(SCRIPT.read_text(encoding="utf-8")),  # hefw's own
     )
