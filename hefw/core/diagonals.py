@@ -17,19 +17,27 @@ from numpy.typing import NDArray
 from hefw.core import replicas
 from hefw.core.errors import LoweringError
 from hefw.core.layout import Layout
-from hefw.core.linear import Group, Term, Transform
+from hefw.core.linear import Group, Term, Transform, chain
 from hefw.core.sparse import SparseMatrix
 
 
 @dataclass(frozen=True)
 class LinearCost:
     """Relative costs at the level of a transform: a rotation, a product with a vector, a new key, a product with a
-    constant (None: as with a vector)."""
+    constant, and one in a matrix of numbers (None: as with a vector). If `chained`, rotations are made of each other.
+    """
 
     rotate: float
     mul_plain: float
     new_key: float = 0.0
     mul_constant: float | None = None
+    mul_number: float | None = None
+    chained: bool = False
+
+    def products(self, vectors: int, constants: int, *, scalar: bool) -> float:
+        """Of so many products; `scalar` if they are a matrix of numbers (`Transform.scalar`)."""
+        constant = self.mul_number if scalar else self.mul_constant
+        return self.mul_plain * (vectors + (constants if constant is None else 0)) + (constant or 0.0) * constants
 
 
 #: Baby-step counts tried: all up to the first number, then multiples of the second.
@@ -80,6 +88,12 @@ class Method:
     cost: float
     rotations: int
     steps: frozenset[int]
+    chained: bool = False
+
+    @property
+    def scalar(self) -> bool:
+        """Whether it is a matrix of numbers times ciphertexts."""
+        return not self.rotations and not self.vectors
 
     @property
     def constants(self) -> int:
@@ -250,8 +264,9 @@ def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, know
     width = out.width
     turns = tuple((out.stride or out.period) << k for k in range(folds))
     constants = int(np.count_nonzero(found.constant))
-    fixed = cost.rotate * folds * out.ciphertexts + cost.mul_plain * (len(found.shifts) - constants)
-    fixed += (cost.mul_plain if cost.mul_constant is None else cost.mul_constant) * constants
+    scalar = constants == len(found.shifts) and not folds and not found.shifts.any()
+    fixed = cost.rotate * folds * out.ciphertexts
+    fixed += cost.products(len(found.shifts) - constants, constants, scalar=scalar)
     # Products of one input and shift share a baby step, of one output and shift a giant step.
     read = np.unique(found.numbers * width + found.shifts)
     read_by, read_shift = read // width, read % width
@@ -263,7 +278,11 @@ def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, know
         giant = made_shift - split.baby(made_shift)
         babies = np.unique((read_by * width + baby % width)[baby != 0])
         giants = np.unique((made_by * width + giant % width)[giant % width != 0])
-        steps = np.unique(np.concatenate([babies % width, giants % width, turns])).astype(np.int64)
+        if cost.chained:
+            taken = _links(babies, width) | _links(giants, width)
+        else:
+            taken = {*(babies % width).tolist(), *(giants % width).tolist()}
+        steps = np.array(sorted(taken.union(turns)), dtype=np.int64)
         new = len(steps) - int(np.isin(steps, known).sum())
         total = fixed + cost.rotate * (len(babies) + len(giants)) + cost.new_key * new
         if best is None or total < best[0]:
@@ -271,7 +290,14 @@ def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, know
             best = (total, rotations, frozenset((steps * out.batch).tolist()), split)
     assert best is not None  # there is a product for each output
     total, rotations, slots, split = best
-    return Method(found, turns, split.baby(found.shifts), total, rotations, slots)
+    return Method(found, turns, split.baby(found.shifts), total, rotations, slots, cost.chained)
+
+
+def _links(turned: Indices, width: int) -> set[int]:
+    """Rotations that are made of each other: of so many inputs or outputs, `turned` are number * width + step each."""
+    numbers = np.flatnonzero(np.diff(turned // width, prepend=-1))
+    kinds = {tuple(some.tolist()) for some in np.split(turned % width, numbers[1:])} if len(turned) else set()
+    return {link.by for steps in kinds for strand in chain(steps, width) for link in strand}
 
 
 @dataclass(frozen=True)
@@ -337,4 +363,5 @@ def build(matrices: Matrices, out: Layout, method: Method) -> Transform:
         weights=weights,
         weight_sources=tuple(sources),
         batch=out.batch,
+        chained=method.chained,
     )

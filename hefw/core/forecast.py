@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,9 @@ Origin = tuple[str, str, str]
 class Work:
     """Counted operations of one affine region, per step: what its cost and noise depend on.
 
-    Of its products `constants` have one number for all slots, and `encoded` a vector that is encoded at every use.
+    Of its products `constants` have one number for all slots, and `encoded` a vector that is encoded at every use;
+    `scalar` says that it is a matrix of numbers (`Transform.scalar`). `turns` are, per source, rotations in sequence
+    that an input goes through before it is multiplied. Of the rotations, `folds` come after rescales.
     """
 
     rotations: int
@@ -46,6 +48,9 @@ class Work:
     giants: float
     constants: int = 0
     encoded: int = 0
+    scalar: bool = False
+    turns: Mapping[str, float] = field(default_factory=dict)
+    folds: int = 0
 
 
 NO_WORK = Work(0, 0, 0, {}, 0)
@@ -120,7 +125,8 @@ class Forecaster:
                 variance *= work.giants
                 for term in node.terms:
                     if work.diagonals.get(term.source, 0) > 1:  # its rotations add noise at the source's scale
-                        variance += self._row_norms[name, term.source] * (switch / 2.0 ** scales[term.source]) ** 2
+                        turned = max(1.0, work.turns.get(term.source, 1.0)) * self._row_norms[name, term.source]
+                        variance += turned * (switch / 2.0 ** scales[term.source]) ** 2
                     weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
                     products = work.diagonals.get(term.source, 0)
                     noise[name, "rounding", term.source] = math.sqrt(products) * self.model.encode / weight_scale
@@ -129,6 +135,10 @@ class Forecaster:
                 noise[name, "random", node.source] = before * math.sqrt(1 - BIAS_SHARE)
                 noise[name, "bias", node.source] = before * math.sqrt(BIAS_SHARE)
             rescaling = choice.rescales * (self.model.rescale / 2.0 ** scales[name]) ** 2
+            folds = self.work.get(name, NO_WORK).folds if choice.rescales else 0
+            if folds:  # each sum of two is the next one's part
+                rescaling *= 2.0**folds
+                variance += (2.0**folds - 1) * (switch / 2.0 ** scales[name]) ** 2
             noise[name, "random", ""] = math.sqrt(rescaling + variance * (1 - BIAS_SHARE))
             noise[name, "bias", ""] = math.sqrt(variance * BIAS_SHARE)
         return noise

@@ -8,6 +8,7 @@ Candidates are counted, and only the chosen one is built.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -52,13 +53,19 @@ class Region:
 
 @dataclass(frozen=True)
 class BuiltRegion:
-    """The same with transforms."""
+    """The same with transforms; if `late`, partial sums are added up after rescales, at fewer primes."""
 
     often: tuple[LinearTerm, ...]
     transform: Transform | None
     scalars: tuple[LinearTerm, ...]
     once: tuple[LinearTerm, ...]
     once_transform: Transform | None
+    late: bool = False
+
+    @property
+    def folds(self) -> int:
+        """Rotations that add up partial sums after rescales."""
+        return len(self.transform.folds) if self.late and self.transform is not None else 0
 
 
 @dataclass(frozen=True)
@@ -239,6 +246,7 @@ def build_regions(counted: Counted) -> dict[str, BuiltRegion]:
             region.scalars,
             region.once,
             transform(name, region.once, region.once_method),
+            counted.layouts[name].cell > 1 and not region.scalars,
         )
         for name, region in counted.regions.items()
     }
@@ -247,6 +255,7 @@ def build_regions(counted: Counted) -> dict[str, BuiltRegion]:
 def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
     """Cost counts what is done at every step; noise also comes from what is done once a request."""
     diagonals = {term.source: 1 / slots for term in region.scalars}
+    turns: dict[str, float] = {}
     giants = 0.0
     for terms, found in ((region.often, region.transform), (region.once, region.once_transform)):
         if found is None:
@@ -256,21 +265,35 @@ def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
         sums = np.bincount(found.weight_sources, rounded, len(terms))
         for term, total in zip(terms, sums.tolist(), strict=True):
             diagonals[term.source] = diagonals.get(term.source, 0) + total
+        for term, mean in zip(terms, _turns(found, len(terms)), strict=True):
+            turns[term.source] = max(turns.get(term.source, 0), mean)
         giants += share * sum(1 for groups in found.outputs for group in groups if group.giant)
     found = region.transform
     if found is None:
-        return Work(0, len(region.scalars), 1, diagonals, giants)
+        return Work(0, len(region.scalars), 1, diagonals, giants, turns=turns)
     outputs, constants = len(found.outputs), int(np.count_nonzero(found.constant))
     products = found.products + len(region.scalars) * outputs
-    return Work(
-        len(found.rotations), products, outputs, diagonals, giants, constants + len(region.scalars) * outputs, encoded
-    )
+    constants += len(region.scalars) * outputs
+    return Work(len(found.rotations), products, outputs, diagonals, giants, constants, encoded, found.scalar, turns, region.folds)
+
+
+def _turns(found: Transform, sources: int) -> list[float]:
+    """Of each source, rotations in sequence that an input goes through before it is multiplied, on average."""
+    depth = [{0: 0} for _ in found.babies]
+    for number, steps in enumerate(found.babies):
+        for link in itertools.chain.from_iterable(found.turns(steps)):
+            depth[number][link.step] = depth[number][link.before] + 1
+    terms = [term for groups in found.outputs for group in groups for term in group.terms]
+    of = [found.weight_sources[term.weight] for term in terms]
+    sums = np.bincount(of, [depth[term.source][term.baby] for term in terms], sources)
+    return [float(mean) for mean in sums / np.maximum(np.bincount(of, minlength=sources), 1)]
 
 
 def _linear_cost(costs: Costs, primes: int = NOMINAL_PRIMES, uses: int = 1) -> LinearCost:
     """Costs of operations on ciphertexts of so many primes, where a key serves so many uses."""
     switch, product = costs.key_switch(primes), costs.mul_plain(primes)
-    return LinearCost(switch, product, switch / uses, product + costs.encode_constant(primes))
+    constant = product + costs.encode_constant(primes)
+    return LinearCost(switch, product, switch / uses, constant, costs.mul_number(primes), costs.chained)
 
 
 # -- counting ----------------------------------------------------------------------------------------------------------
@@ -317,8 +340,8 @@ def messages(graph: Graph, layouts: Mapping[str, Layout], costs: Costs, primes: 
 
 
 def _evaluation(method: Method, cost: LinearCost) -> float:
-    constant = cost.mul_plain if cost.mul_constant is None else cost.mul_constant
-    return cost.rotate * method.rotations + cost.mul_plain * method.vectors + constant * method.constants
+    products = cost.products(method.vectors, method.constants, scalar=method.scalar)
+    return cost.rotate * method.rotations + products
 
 
 def _regions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +93,7 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
     for node in flat.nodes.values():
         if isinstance(node, Affine) and not node.terms:
             raise LoweringError(f"{node.name!r} is a constant, which reads no input: compute it in plaintext")
-    return _cheapest(graph, flat, backend, request, costs or Costs())
+    return _cheapest(graph, flat, backend, request, (costs or Costs()).on(backend.capabilities))
 
 
 def _check_pairs(graph: Graph, backend: Backend, request: Request) -> None:
@@ -347,6 +347,7 @@ def _emit(
     levels = dict.fromkeys(flat.inputs, top)
     prelude: list[Op] = []
     step: list[Op] = []
+    early = _Unfolded()
     for name, node in flat.nodes.items():
         if isinstance(node, Input):
             continue
@@ -363,6 +364,7 @@ def _emit(
             exponent = round(choice.scale_bits - math.log2(scales[anchor]))
             before = scales[anchor] * 2.0**exponent
             region = regions[name]
+            late = choice.rescales if region.late else 0
             addend = None
             if region.once_transform is not None:
                 addend = _fresh(f"{name}.once", flat)
@@ -371,7 +373,7 @@ def _emit(
                         addend,
                         choice.level,
                         before,
-                        0,
+                        late,
                         region.once,
                         region.once_transform,
                         (),
@@ -379,6 +381,7 @@ def _emit(
                         None,
                         layouts[name],
                         scales,
+                        early if late else None,
                     )
                 )
             bias = node.bias if node.bias.any() else None
@@ -395,6 +398,7 @@ def _emit(
                     bias,
                     layouts[name],
                     scales,
+                    early if late else None,
                 )
             )
         after = before
@@ -466,7 +470,10 @@ def _linear(
     bias: Array | None,
     layout: Layout,
     scales: Mapping[str, float],
+    early: _Unfolded | None,
 ) -> LinearOp:
+    folds = () if early is None or found is None else found.folds
+    found = found if early is None or found is None else early.of(found)
     return LinearOp(
         name,
         level,
@@ -479,7 +486,21 @@ def _linear(
         addend,
         bias,
         layout,
+        folds,
     )
+
+
+class _Unfolded:
+    """Transforms without their folds; of one that several operations share there is one."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Transform] = {}
+
+    def of(self, found: Transform) -> Transform:
+        """The transform up to its partial sums."""
+        if id(found) not in self._made:
+            self._made[id(found)] = replace(found, folds=())
+        return self._made[id(found)]
 
 
 def _fresh(name: str, graph: Graph) -> str:
@@ -501,6 +522,8 @@ def _keys(ops: Sequence[Op]) -> KeyManifest:
         if isinstance(op, LinearOp) and op.transform is not None:
             for step in op.transform.rotations:
                 rotations[step] = max(rotations.get(step, 0), op.level)
+            for step in op.folds:
+                rotations[step] = max(rotations.get(step, 0), op.level - op.rescales)
     squares = [op for op in ops if isinstance(op, SquareOp)]
     return KeyManifest(rotations, bool(squares), conjugation=any(op.layout.pairs for op in squares))
 

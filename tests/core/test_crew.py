@@ -35,6 +35,16 @@ def whatever_is_worthwhile(monkeypatch) -> None:
     monkeypatch.setattr(crews, "WORTHWHILE", 0)
 
 
+#: Children that this process had before a test: workers of other tests.
+EARLIER: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(child.pid for child in psutil.Process().children())
+
+
 @pytest.fixture(scope="module")
 def holder():
     return BACKEND.keygen(PROGRAM.interface.params, PROGRAM.interface.keys)
@@ -86,7 +96,8 @@ def test_the_same_bytes_and_the_same_work(engine, sent, processes) -> None:
 
 
 def others() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.name() == psutil.Process().name()]
+    """Processes that were forked in this test."""
+    return [child for child in psutil.Process().children() if child.pid not in EARLIER]
 
 
 def test_nothing_is_forked_for_one_process(engine, sent) -> None:
