@@ -74,6 +74,8 @@ def compare(
     check_writable(folder)
     if report_only and not (folder / MANIFEST).is_file():
         raise ConfigError(f"--report-only: nothing is measured in {str(folder)!r}; leave it out to measure")
+    if sys.stderr.isatty():  # it loads every model
+        typer.echo("checking the combinations", err=True)
     planned = comparison.plan(wanted)
     _tell(planned)
     if strict and planned.impossible:
