@@ -17,10 +17,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup backends demo test check quality compare docs bench clean
+.PHONY: help setup backends demo test check quality compare docs bench bench-compare clean
 
 help:  ## Print this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: $(STAMP)  ## Make .venv and install hefw with everything that development needs
 
@@ -65,9 +65,13 @@ compare: setup  ## Compare encrypted with simulated, whole with partial: a few m
 docs: setup  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --site-dir site
 
-bench: setup  ## Run the benchmarks
-	$(BIN)/python -m pytest benchmarks --benchmark-group-by=func --benchmark-columns=median,iqr,rounds
-	$(BIN)/python -m benchmarks.step
+bench: setup  ## Run the benchmarks and save what they found, 10 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-autosave --benchmark-group-by=func \
+		--benchmark-columns=median,iqr,rounds --benchmark-max-time=0.2 --benchmark-min-rounds=3 --benchmark-warmup=off
+
+bench-compare: setup  ## Compare the last two runs of the benchmarks
+	$(BIN)/pytest-benchmark compare --group-by=fullname --columns=median,iqr $$(ls -t .benchmarks/*/*.json | head -2)
+	$(BIN)/python -m benchmarks.runs
 
 clean:  ## Remove what the other targets made, .venv too
 	rm -rf $(VENV) $(DEMO) $(QUALITY) $(COMPARE) site build dist hefw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,6 +1,4 @@
-"""Evaluator primitives at every level, at 128 bits, with pytest-benchmark.
-
-    python -m pytest benchmarks --benchmark-group-by=func --benchmark-columns=median,iqr,rounds
+"""Evaluator primitives of every backend at several levels, at 128 bits.
 
 The costs that the planner counts with (`hefw.core.plan.Costs`) were read off this table.
 """
@@ -12,88 +10,60 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefw.backends.tenseal.backend import TensealBackend
-from hefw.core.backend import Ciphertext, Evaluator, KeyHolder, KeyManifest
-from hefw.core.params import CkksParams
+from benchmarks.prepared import PARAMS, STEP, Primitives
 
-PARAMS = CkksParams(16384, (60,) * 6, (60,), 30.0)
-LEVELS = range(1, 6)
-STEP = 16
+LEVELS = (1, 3, 5)
+PRODUCTS = 50
 
 Benchmark = Any  # the fixture of pytest-benchmark
-Session = tuple[KeyHolder, Evaluator]
+pytestmark = pytest.mark.parametrize("level", LEVELS)
 
 
-@pytest.fixture(scope="session")
-def session() -> Session:
-    """A key holder, and an evaluator with its keys: relinearisation, conjugation, one rotation."""
-    backend = TensealBackend()
-    resolved = backend.resolve(PARAMS)
-    keys = backend.keygen(resolved, KeyManifest({STEP: resolved.max_level}, conjugation=True))
-    evaluator = backend.evaluator(resolved)
-    evaluator.load_keys(dict(keys.evaluation_keys()))
-    return keys, evaluator
+def test_rotate(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.rotate, primitives.encrypted(level), STEP)
 
 
-def encrypted(session: Session, level: int) -> Ciphertext:
-    """A fresh ciphertext of random values at a level."""
-    keys, _ = session
-    values = np.random.default_rng(level).normal(size=PARAMS.slots)
-    return keys.encrypt(values, level, 2.0**30)
+def test_conjugate(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.conjugate, primitives.encrypted(level))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_rotate(benchmark: Benchmark, session: Session, level: int) -> None:
-    _, evaluator = session
-    benchmark(evaluator.rotate, encrypted(session, level), STEP)
+def test_square_and_relinearise(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.square, primitives.encrypted(level))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_square_and_relinearise(benchmark: Benchmark, session: Session, level: int) -> None:
-    _, evaluator = session
-    benchmark(evaluator.square, encrypted(session, level))
+def test_square_alone(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.square, primitives.encrypted(level), relinearise=False)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_square_alone(benchmark: Benchmark, session: Session, level: int) -> None:
-    _, evaluator = session
-    benchmark(evaluator.square, encrypted(session, level), relinearise=False)
+def test_square_of_two_images_a_slot(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.square_parts, primitives.encrypted(level))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_square_of_two_images_a_slot(benchmark: Benchmark, session: Session, level: int) -> None:
-    _, evaluator = session
-    benchmark(evaluator.square_parts, encrypted(session, level))
+def test_multiply_two_ciphertexts(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.mul, primitives.encrypted(level), primitives.encrypted(level))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_sum_of_100_products_with_plaintexts(benchmark: Benchmark, session: Session, level: int) -> None:
-    _, evaluator = session
-    weight = evaluator.encode(np.random.default_rng(0).normal(size=PARAMS.slots), level, 2.0**20)
-    pairs = [(encrypted(session, level), weight)] * 100
-    benchmark(evaluator.multiply_accumulate, pairs)
+def test_sum_of_50_products_with_plaintexts(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    weight = primitives.evaluator.encode(values(), level, 2.0**20)
+    pairs = [(primitives.encrypted(level), weight)] * PRODUCTS
+    benchmark(primitives.evaluator.multiply_accumulate, pairs)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_rescale(benchmark: Benchmark, session: Session, level: int) -> None:
-    _, evaluator = session
-    benchmark(evaluator.rescale, encrypted(session, level))
+def test_add(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.add, primitives.encrypted(level), primitives.encrypted(level))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_encode_vector(benchmark: Benchmark, session: Session, level: int) -> None:
-    _, evaluator = session
-    benchmark(evaluator.encode, np.random.default_rng(0).normal(size=PARAMS.slots), level, 2.0**20)
+def test_rescale(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.rescale, primitives.encrypted(level))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_encrypt_as_sent(benchmark: Benchmark, session: Session, level: int) -> None:
-    keys, _ = session
-    benchmark(keys.encrypt_bytes, np.random.default_rng(0).normal(size=PARAMS.slots), level, 2.0**30)
+def test_encode_vector(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.encode, values(), level, 2.0**20)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_load_a_ciphertext(benchmark: Benchmark, session: Session, level: int) -> None:
-    keys, evaluator = session
-    data = keys.encrypt_bytes(np.random.default_rng(0).normal(size=PARAMS.slots), level, 2.0**30)
-    benchmark(evaluator.load, data)
+def test_encode_constant(benchmark: Benchmark, primitives: Primitives, level: int) -> None:
+    benchmark(primitives.evaluator.encode, 0.7, level, 2.0**20)
+
+
+def values() -> Any:
+    return np.random.default_rng(0).normal(size=PARAMS.slots)
