@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from hefw import __version__, cli_audit, cli_backends, cli_cache, cli_compare, cli_keys, cli_models, cli_quality
+from hefw import (
+    __version__,
+    cli_audit,
+    cli_backends,
+    cli_cache,
+    cli_compare,
+    cli_keys,
+    cli_models,
+    cli_profile,
+    cli_quality,
+)
 from hefw.cli_options import run_options
 from hefw.core.errors import (
     CapabilityError,
@@ -59,6 +69,7 @@ app.command("audit")(cli_audit.audit)
 app.command("compare")(cli_compare.compare)
 app.command("compile")(cli_models.compile_model)
 app.command("inspect")(cli_models.inspect_model)
+app.command("profile")(cli_profile.command)
 app.command("quality")(cli_quality.quality)
 app.command("train")(cli_models.train)
 

@@ -11,7 +11,9 @@ from hefw.core.params import MAXIMUM_PRIME_BITS, CkksParams
 GIVEN_CHAIN_SCALE = 30.0
 
 
-def request(wanted: Params, allow_insecure: bool, every: int = 1, bootstrap: bool = False, images: int | None = None) -> Request:
+def request(
+    wanted: Params, allow_insecure: bool, every: int = 1, bootstrap: bool = False, images: int | None = None
+) -> Request:
     """The request for these parameters. ParameterError if the modulus chain is given without its other half."""
     params = None
     if wanted.modulus_bits is None:

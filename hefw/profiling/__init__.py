@@ -1,0 +1,1 @@
+"""Where the time of a run goes, region by region and operation by operation, and how much noise each leaves."""

@@ -1,0 +1,201 @@
+"""`hefw profile`: regions, operations and noise of a run, its trace, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_model
+
+from hefw import cli
+from hefw.config import Config
+from hefw.core.errors import ConfigError
+from hefw.core.lower import lower
+from hefw.profiling import timing
+from hefw.profiling.record import Profile
+from hefw.profiling.run import profile
+from hefw.profiling.trace import to_trace
+
+CONFIG = Config(**toy_model.CONFIG)
+REQUEST = replace(toy_model.REQUEST, images=3)
+
+
+@pytest.fixture
+def found(toys: None) -> Profile:
+    return profile(CONFIG, messages=2)
+
+
+def test_regions_are_those_of_the_program_with_its_levels(found) -> None:
+    program = lower(toy_model.graph(), toy_model.backend(), REQUEST)
+    assert [row.name for row in found.regions] == [op.name for op in (*program.prelude, *program.step)]
+    levels = program.levels()
+    for row in found.regions[len(program.prelude) :]:
+        assert (row.level, round(row.scale_bits, 6)) == (levels[row.name][0], round(levels[row.name][1], 6))
+        assert row.seconds > 0
+    assert (found.images, found.messages, found.of_messages) == (3, 2, toy_model.STEPS)
+    assert found.insecure
+    assert not found.simulated
+
+
+def test_counts_of_a_message_are_the_programs(found) -> None:
+    program = lower(toy_model.graph(), toy_model.backend(), REQUEST)
+    prelude = {op.name for op in program.prelude}
+    counted: Counter[str] = Counter()
+    for row in found.regions:
+        if row.name not in prelude:
+            counted.update({name: calls for name, (calls, _) in row.operations.items()})
+    wanted = program.counts()
+    for name in ("rotate", "rescale", "square", "relinearise"):
+        assert counted[name] == wanted["mul" if name == "square" else name], name
+
+
+def test_own_times_add_up(found) -> None:
+    """What an operation calls is not counted twice: all own times together are the regions' times."""
+    inside = [event for event in found.events if event.region]
+    whole = sum(event.seconds for event in inside if event.name == "region")
+    assert sum(event.own for event in inside) == pytest.approx(whole)
+    assert all(0 <= event.own <= event.seconds for event in found.events)
+    assert sum(row.seconds for row in found.operations) == pytest.approx(sum(event.own for event in found.events))
+    assert found.overhead > 0
+
+
+def test_noise_is_measured_and_forecast(found) -> None:
+    """Both are there, small, and of one size; without an evaluation of the exact values they would be anything."""
+    rows = [row for row in found.regions if not row.kind.endswith("once")]
+    assert len(rows) >= 5
+    for row in rows:
+        assert row.noise is not None
+        assert row.forecast is not None
+        assert 0 < row.noise.rms <= row.noise.largest < 1e-3
+        assert 0.05 < row.noise.rms / row.forecast.rms < 20
+        assert row.largest > 0.01
+    assert found.psnr_db is not None
+    assert found.psnr_db > toy_model.PRECISION_DB
+
+
+def test_a_wrong_result_shows_as_noise(toys, monkeypatch) -> None:
+    from hefw.backends.tenseal.evaluator import TensealEvaluator
+
+    original = TensealEvaluator._square
+    monkeypatch.setattr(
+        TensealEvaluator, "_square", lambda self, a: self._negate(type(a)(original(self, a), 0, 1.0, 3))
+    )
+    rows = {row.name: row for row in profile(CONFIG).regions}
+    squares = [row for row in rows.values() if row.kind == "square"]
+    assert squares[0].noise.rms > 0.01
+    assert squares[0].forecast.rms < 1e-3
+    assert rows["z0"].noise.rms < 1e-3
+
+
+def test_the_simulator_and_several_steps_a_message(toys) -> None:
+    params = {"ring_dimension": 8192, "precision_db": 60.0}
+    found = profile(Config(**{**toy_model.CONFIG, "backend": "simulator", "refresh": {"every": 3}, "params": params}))
+    assert found.simulated
+    assert (found.messages, found.of_messages) == (1, 1)
+    assert found.psnr_db > 40
+    assert any("@" in row.name for row in found.regions)
+    assert all(row.noise is not None for row in found.regions if not row.kind.endswith("once"))
+
+
+def test_a_hosted_backend_is_profiled_operation_by_operation(toys) -> None:
+    found = profile(Config(**{**toy_model.CONFIG, "backend": {"name": "tenseal", "hosted": True}}))
+    assert found.psnr_db > toy_model.PRECISION_DB
+    assert {"linear_transform", "square"} <= {row.name for row in found.operations}
+
+
+def test_update_only_has_no_regions(toys) -> None:
+    with pytest.raises(ConfigError, match="hefw profile is for protocol: end-to-end; in update-only the server"):
+        profile(Config(**{**toy_model.CONFIG, "protocol": "update-only"}))
+
+
+# -- timing ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_operation_of_the_interface_is_timed() -> None:
+    from hefw.core.backend import Evaluator
+
+    found = set(timing.operations(Evaluator))
+    assert {"rotate", "rotate_many", "mul", "square", "rescale", "encode", "load", "load_keys", "bootstrap"} <= found
+    assert not found & timing.NOT_TIMED
+
+
+def test_a_timed_evaluator_computes_the_same() -> None:
+    backend = toy_model.backend("simulator")
+    params = lower(toy_model.graph(), backend, REQUEST).params
+    evaluator, recorder = backend.evaluator(params), timing.Recorder()
+    timing.timed(evaluator, recorder)
+    assert type(evaluator).__name__ == "SimulatorEvaluator"
+    recorder.region = "here"
+    plaintext = evaluator.encode(np.ones(params.slots), 1, 2.0**30)
+    assert np.allclose(plaintext.handle, 1, atol=1e-3)
+    (event,) = recorder.events
+    assert (event.name, event.region, event.level) == ("encode", "here", None)
+    with pytest.raises(Exception, match="level 99"):
+        evaluator.encode(1.0, 99, 2.0**30)
+    assert len(recorder.events) == 1  # what failed is not noted
+    evaluator.encode(1.0, 1, 2.0**30)
+    assert recorder.events[1].own == recorder.events[1].seconds
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_the_trace_is_in_the_trace_event_format(found) -> None:
+    """Complete events with the fields that the format wants, which nest: a slice ends before the one around it."""
+    trace = json.loads(to_trace(found))
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    names = {e["pid"]: e["args"]["name"] for e in trace["traceEvents"] if e["ph"] == "M"}
+    assert set(names.values()) == {"key holder", "server"}
+    assert {names[event["pid"]] for event in events if event["name"] == "encrypt"} == {"key holder"}
+    assert {names[event["pid"]] for event in events if event["name"] == "z0"} == {"server"}
+    for event in events:
+        assert {"name", "cat", "ph", "ts", "dur", "pid", "tid", "args"} == event.keys()
+        assert event["ts"] >= 0
+        assert event["dur"] >= 0
+    for pid in names:
+        ends: list[float] = []
+        for event in (event for event in events if event["pid"] == pid):
+            while ends and ends[-1] <= event["ts"] + 1:
+                ends.pop()
+            end = event["ts"] + event["dur"]
+            assert not ends or end <= ends[-1] + 1, event
+            ends.append(end)
+    regions = [event for event in events if event["cat"] == "region"]
+    assert {event["args"]["step"] for event in regions} == {0, 1}
+    assert all({"level", "scale_bits"} <= event["args"].keys() for event in regions)
+
+
+def test_the_command_writes_trace_record_and_table(toys, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", "toy", "--scheduler", "toy", "--steps", "3", "--labels", "0-2", "--allow-insecure"]
+    options += ["--param", f"ring_dimension={toy_model.RING}", "--precision-db", "100"]
+    assert cli.run(["profile", *options]) == 0
+    out, err = capsys.readouterr()
+    assert "wrote hefw-profile/trace.json" in err
+    assert "toy on tenseal 0." in out
+    assert "INSECURE" in out
+    assert "nothing is private" in out
+    assert "z0" in out
+    assert "…" not in out
+    assert "operations took about" in out
+    record = json.loads((tmp_path / "hefw-profile" / "profile.json").read_text())
+    assert record["regions"][0]["name"]
+    json.loads((tmp_path / "hefw-profile" / "trace.json").read_text())
+    assert cli.run(["profile", *options, "--backend", "simulator", "--messages", "9", "--out", "other", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["messages"] == shown["of_messages"] == 3
+    assert shown == json.loads((tmp_path / "other" / "profile.json").read_text())
+    assert cli.run(["profile", *options, "--messages", "0"]) == 2
+    assert capsys.readouterr().err == "error: --messages 0 is not allowed; allowed: an integer from 1\n"
+
+
+def test_no_server_imports_it(tmp_path: Path) -> None:
+    script = "import sys, hefw.protocol.serve; print([m for m in sys.modules if 'profiling' in m or 'hefw.keys' in m])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
