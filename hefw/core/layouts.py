@@ -274,7 +274,8 @@ def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
     outputs, constants = len(found.outputs), int(np.count_nonzero(found.constant))
     products = found.products + len(region.scalars) * outputs
     constants += len(region.scalars) * outputs
-    return Work(len(found.rotations), products, outputs, diagonals, giants, constants, encoded, found.scalar, turns, region.folds)
+    rotations = len(found.rotations)
+    return Work(rotations, products, outputs, diagonals, giants, constants, encoded, found.scalar, turns, region.folds)
 
 
 def _turns(found: Transform, sources: int) -> list[float]:

@@ -40,6 +40,8 @@ class LinearOp:
     """One affine region: linear transform of `sources`, plus scalar terms, plus `addend`, plus bias; then rescales.
 
     All sources are dropped to `level` first. `weight_scales` has one scale a source so that all products reach `scale`.
+    With `folds` (in slots), which add up partial sums, the transform alone is rescaled, and then folded at fewer
+    primes; `addend` and bias join it there.
     """
 
     name: str
@@ -53,6 +55,7 @@ class LinearOp:
     addend: str | None  # a value of the prelude
     bias: Array | None  # (1 or steps, features)
     layout: Layout
+    folds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,10 +328,10 @@ def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
         parts = 0
         if op.transform:
             groups = sum(len(groups) for groups in op.transform.outputs)
-            counts["rotate"] += len(op.transform.rotations)
+            counts["rotate"] += len(op.transform.rotations) + len(op.folds) * n
             counts["mul_plain"] += op.transform.products
             counts["encode"] += int(np.count_nonzero(op.transform.constant))
-            counts["add"] += op.transform.products - groups + (groups - n) + len(op.transform.folds) * n
+            counts["add"] += op.transform.products - groups + (groups - n) + len(op.transform.folds + op.folds) * n
             parts = 1
         counts["mul_plain"] += len(scalars) * n
         counts["encode"] += len(scalars) * n

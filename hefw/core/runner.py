@@ -371,6 +371,8 @@ class Runner:
                 total = part if total is None else _add(evaluator, total, part)
         if total is None:
             raise ScaleError(f"region {op.name!r} is zero at step {step}; it has no ciphertext value")
+        if op.folds:
+            total = [evaluator.fold(ct, op.folds) for ct in self._rescaled(total, op)]
         if op.addend is not None:
             total = _add(evaluator, total, values[op.addend])
         if op.bias is not None:
@@ -379,7 +381,7 @@ class Runner:
                 evaluator.add_plain(ct, evaluator.encode(op.layout.broadcast(bias, k), ct.level, ct.scale))
                 for k, ct in enumerate(total)
             ]
-        return self._rescaled(total, op)
+        return total if op.folds else self._rescaled(total, op)
 
     def _rescaled(self, value: Ciphertexts, op: Op) -> Ciphertexts:
         """Rescaled from exactly the scale that was planned: products of floats are off it by roundings."""
