@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from hefw.bench.front import OBJECTIVES, Objective, front, group, work
+from hefw.bench.front import ACCURACY, OBJECTIVES, Objective, front, group, work
 from hefw.bench.record import CellRecord, ComparisonRecord
 from hefw.report.levels import DARK, LIGHT, Colours, style, svg
 from hefw.report.words import listed
@@ -83,7 +83,9 @@ def sections(record: ComparisonRecord) -> list[Section]:
 
 def _able(cells: Sequence[CellRecord]) -> list[tuple[Objective, Objective]]:
     able = [objective for objective in OBJECTIVES.values() if _differs(objective, cells)]
-    return list(itertools.combinations(able, 2))
+    found = list(itertools.combinations(able, 2))
+    read = all(cell.figures is not None and cell.figures.accuracy is not None for cell in cells)
+    return found + ([(OBJECTIVES["time"], ACCURACY)] if read and _differs(ACCURACY, cells) else [])
 
 
 def alike(record: ComparisonRecord) -> list[Objective]:

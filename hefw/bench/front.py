@@ -54,6 +54,11 @@ def shown(figures: Figures) -> float:
     return figures.shown
 
 
+def accuracy(figures: Figures) -> float:
+    """Share of the pictures that are classified as the label asked for; 0 without a classifier."""
+    return 0.0 if figures.accuracy is None else figures.accuracy.value
+
+
 def memory(figures: Figures) -> float:
     """In bytes."""
     return figures.peak_memory_bytes.median
@@ -67,6 +72,10 @@ OBJECTIVES: dict[str, Objective] = {
     "leak": Objective("leak", "Private numbers shown to the server", "%", lambda f: 100 * shown(f), shown),
     "memory": Objective("memory", "Peak memory", "GB", lambda f: memory(f) / 1e9, memory),
 }
+
+
+#: Drawn against time where a classifier reads all pictures. No objective: among cells that draw the same it is PSNR's.
+ACCURACY = Objective("accuracy", "Labels right", "%", lambda f: 100 * accuracy(f), lambda f: -accuracy(f))
 
 
 def front(costs: Mapping[Key, tuple[float, ...]]) -> set[Key]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hefw.bench.front import OBJECTIVES, group, psnr
+from hefw.bench.front import OBJECTIVES, accuracy, group, psnr, work
 from hefw.bench.record import CellRecord, ComparisonRecord
 from hefw.record import INSECURE, SIMULATED
 from hefw.report.words import counted, duration, listed, size
@@ -13,7 +13,8 @@ from hefw.report.words import counted, duration, listed, size
 def summary(record: ComparisonRecord) -> list[str]:
     """What was measured and what was not; then for each front what is fastest, shows least, and is closest."""
     sentences = [_counts(record)]
-    return sentences + [_about(cells) for cells in _groups(record)]
+    groups = _groups(record)
+    return sentences + [_about(cells) for cells in groups] + (_across(record) if len(groups) > 1 else [])
 
 
 def banner(record: ComparisonRecord) -> str | None:
@@ -62,6 +63,23 @@ def _groups(record: ComparisonRecord) -> list[list[CellRecord]]:
     """Cells of one model, encrypted or simulated, in the order of the table."""
     names = dict.fromkeys(group(cell) for cell in record.measured)
     return [[cell for cell in record.measured if group(cell) == name] for name in names]
+
+
+def _across(record: ComparisonRecord) -> list[str]:
+    """Over all that is drawn on ciphertext, where that is more than one thing."""
+    cells = [cell for cell in record.measured if cell.figures is not None and not cell.figures.simulated]
+    if len({work(cell) for cell in cells}) < 2:
+        return []
+    fastest = min(cells, key=lambda cell: OBJECTIVES["time"].cost(cell.figures) if cell.figures else 0)
+    found = f"Of all that are encrypted, the fastest an image is {fastest.number} ({fastest.name})"
+    read = [cell for cell in cells if cell.figures is not None and cell.figures.accuracy is not None]
+    best = max((accuracy(cell.figures) for cell in read if cell.figures is not None), default=0.0)
+    right = [str(cell.number) for cell in read if cell.figures is not None and accuracy(cell.figures) == best]
+    if len(right) == len(read):
+        found += f"; {best:.1%} of the labels are right in each" if read else ""
+    else:
+        found += f"; most labels are right, {best:.1%}, in {listed(right)}"
+    return [f"{found}."]
 
 
 def _about(cells: Sequence[CellRecord]) -> str:
