@@ -238,13 +238,13 @@ def test_command_lines_parse(
         raise Reached
 
     arguments = shlex.split(line, comments=True)[1:]
-    if arguments[0] in ("generate", "quality", "audit"):
+    if arguments[0] in ("generate", "profile", "quality", "audit") or arguments[:2] == ["keys", "new"]:
         monkeypatch.setattr(Config, "resolve", reached)
         with pytest.raises(Reached):
             cli.run(arguments)
     elif arguments[0] in ("compare", "compile", "inspect", "train"):
         typer.main.get_command(cli.app).commands[arguments[0]].make_context(arguments[0], arguments[1:])  # type: ignore[attr-defined]
-    elif arguments[:2] in (["backends", "install"], ["backends", "doctor"]):
+    elif arguments[:2] in (["backends", "install"], ["backends", "doctor"]) or arguments[0] in ("keys", "cache"):
         command = typer.main.get_command(cli.app)
         for name in arguments[:2]:
             command = command.commands[name]  # type: ignore[attr-defined]
