@@ -66,6 +66,7 @@ def measure(name: str) -> dict[str, Any]:
     found = hefw.generate(progress=clock, **asked).record
     return {
         "command": Config(**found.config).command(),
+        "machine": machine_info().model_dump(),
         "images": len(found.labels),
         "steps": found.config["steps"],
         "messages": found.messages,
@@ -92,8 +93,7 @@ def main() -> int:
     for name in arguments.names or names:
         rows[name] = measure(name)
         print(name, json.dumps(rows[name]), flush=True)
-        found = {"machine": machine_info().model_dump(), "models": rows}
-        write_atomically(arguments.out, (json.dumps(found, indent=2) + "\n").encode())
+        write_atomically(arguments.out, (json.dumps({"models": rows}, indent=2) + "\n").encode())
     return 0
 
 
