@@ -1,4 +1,4 @@
-"""`python -m hefw.bench.cell`: one run of one cell, or one audit, in a process of its own.
+"""`python -m hefw.bench.cell`: one run of one cell, one audit or one profile, in a process of its own.
 
 What to do comes over an inherited socket, and so does the answer. When the other side goes away, however it ends, this
 process ends with all that it started.
@@ -90,6 +90,21 @@ def audit(config: Config, images: int, told: ProgressCallback) -> dict[str, Any]
     return figures.model_dump(mode="json")
 
 
+def profile(config: Config, told: ProgressCallback) -> dict[str, Any]:
+    """Time the server's operations over one message of a configuration's run."""
+    from hefw.bench.measurement import OperationFigures, ProfileFigures
+    from hefw.profiling.run import profile as profiled
+
+    found = profiled(config, progress=told)
+    operations = {
+        row.name: OperationFigures(calls=row.calls, seconds=max(0.0, row.seconds)) for row in found.operations
+    }
+    figures = ProfileFigures(
+        messages=found.messages, images=found.images, operations=operations, overhead=found.overhead
+    )
+    return figures.model_dump(mode="json")
+
+
 def main() -> int:
     """Exit code 0 if there was an answer, be it an error."""
     parser = argparse.ArgumentParser(prog="hefw.bench.cell")
@@ -106,8 +121,10 @@ def main() -> int:
 
     try:
         config = Config(**job["config"])
-        if job["audit"]:
-            answer = audit(config, job["audit"], told)
+        if job["kind"] == "audit":
+            answer = audit(config, job["images"], told)
+        elif job["kind"] == "profile":
+            answer = profile(config, told)
         else:
             answer = measure(config, job["way"], None if job["folder"] is None else Path(job["folder"]), told)
     except HefwError as error:

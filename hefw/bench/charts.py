@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from hefw.bench.expansion import label
 from hefw.bench.front import ACCURACY, OBJECTIVES, Objective, front, group, work
 from hefw.bench.record import CellRecord, ComparisonRecord
 from hefw.report.levels import DARK, LIGHT, Colours, style, svg
@@ -39,7 +40,8 @@ STAGES = {
     "decrypt": "decrypt",
     "model": "network in plaintext",
 }
-ALL_ELSE = "all else"
+ALL_ELSE, OTHERS = "all else", "others"
+MOST_OPERATIONS = 10  # by name
 #: Runs while keys are made, in the server's process.
 MEANWHILE = "encode_weights"
 LEAST_SHARE = 1 / 300  # of the longest bar: less is not seen
@@ -101,8 +103,31 @@ def stages(record: ComparisonRecord) -> Chart | None:
     more = len(record.measured) - len(cells)
     caption = "Median seconds of each stage of a run. Weights are encoded while keys are made: no part here"
     caption += f". The first {MOST_BARS} cells; {more} more are in results.csv" if more else ""
-    light, dark = (_bars(cells, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
+    known = [*STAGES.values(), ALL_ELSE]
+    bars = [(cell, dict(parts(cell))) for cell in cells]
+    light, dark = (_bars(bars, known, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
     return Chart("stages", "A bar for each cell: where its time goes, by stage", caption, light, dark)
+
+
+def operations(record: ComparisonRecord) -> Chart | None:
+    """Seconds of the server's operations in one message, a bar a cell; None where nothing was profiled."""
+    found = [(cell, cell.profile) for cell in record.cells if cell.profile is not None][:MOST_BARS]
+    if not found:
+        return None
+    total: dict[str, float] = {}
+    for _, profile in found:
+        for name, item in profile.operations.items():
+            total[name] = max(total.get(name, 0.0), item.seconds / profile.messages)
+    names = sorted(total, key=lambda name: -total[name])[:MOST_OPERATIONS]
+    bars = []
+    for cell, profile in found:
+        own = {name.replace("_", " "): profile.operations[name].seconds for name in names if name in profile.operations}
+        own[OTHERS] = sum(item.seconds for item in profile.operations.values()) - sum(own.values())
+        bars.append((cell, {name: seconds / profile.messages for name, seconds in own.items()}))
+    known = [*(name.replace("_", " ") for name in names), OTHERS]
+    light, dark = (_bars(bars, known, colours, cycle) for colours, cycle in ((LIGHT, CYCLE), (DARK, CYCLE_DARK)))
+    caption = "Seconds of the server's operations in one message, each without what it calls, from a run of their own"
+    return Chart("operations", "A bar for each cell: the server's time by operation", caption, light, dark)
 
 
 def parts(cell: CellRecord) -> Iterator[tuple[str, float]]:
@@ -178,11 +203,18 @@ def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: C
                 axis.axes.set(**{f"{axis.axis_name}scale": "log"})
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         handles = [
-            Line2D([], [], marker="s", linestyle="none", color=cycle[place % len(cycle)], label=text)
+            Line2D([], [], marker="s", linestyle="none", color=cycle[place % len(cycle)], label=_told(by_colour, text))
             for place, text in enumerate(colour_values)
         ]
         handles += [
-            Line2D([], [], marker=MARKERS[place % len(MARKERS)], linestyle="none", color=colours.faint, label=text)
+            Line2D(
+                [],
+                [],
+                marker=MARKERS[place % len(MARKERS)],
+                linestyle="none",
+                color=colours.faint,
+                label=_told(by_marker, text),
+            )
             for place, text in enumerate(marker_values)
         ]
         handles.append(Line2D([], [], linestyle=(0, (3, 2)), color=colours.faint, label="front"))
@@ -204,11 +236,22 @@ def _told_by(cells: Sequence[CellRecord]) -> tuple[str, str | None]:
     return (vary[0] if vary else keys[0]), (vary[1] if len(vary) > 1 else None)
 
 
-def _bars(cells: Sequence[CellRecord], colours: Colours, cycle: Sequence[str]) -> bytes:
-    longest = max(cell.figures.seconds.median for cell in cells if cell.figures is not None)
-    seen = {name for cell in cells for name, seconds in parts(cell) if seconds > LEAST_SHARE * longest}
-    order = [*STAGES.values(), *sorted(seen - {*STAGES.values(), ALL_ELSE}), ALL_ELSE]
-    names = [name for name in order if name in seen]
+def _told(key: str | None, text: str) -> str:
+    """A setting in a legend: a plugin by its name, anything else with what it is."""
+    return "" if key is None else label({key: text}, (key,))
+
+
+def _bars(
+    bars: Sequence[tuple[CellRecord, Mapping[str, float]]],
+    known: Sequence[str],
+    colours: Colours,
+    cycle: Sequence[str],
+) -> bytes:
+    """A bar a cell of its parts in seconds by name; `known` names come first, in their order."""
+    longest = max(sum(own.values()) for _, own in bars)
+    seen = {name for _, own in bars for name, seconds in own.items() if seconds > LEAST_SHARE * longest}
+    names = [name for name in (*known[:-1], *sorted(seen - {*known}), known[-1]) if name in seen]
+    cells = [cell for cell, _ in bars]
     with matplotlib.rc_context(style(colours)):
         figure = Figure((WIDTH, 0.9 + BAR * 2 * len(cells) + LEGEND * ((len(names) + 1) // 2)), layout="constrained")
         axes = figure.add_subplot()
@@ -218,7 +261,7 @@ def _bars(cells: Sequence[CellRecord], colours: Colours, cycle: Sequence[str]) -
         left = [0.0] * len(cells)
         places = range(len(cells))
         for number, name in enumerate(names):
-            widths = [dict(parts(cell)).get(name, 0.0) for cell in cells]
+            widths = [own.get(name, 0.0) for _, own in bars]
             axes.barh(
                 places,
                 widths,

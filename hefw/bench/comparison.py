@@ -11,7 +11,7 @@ from hefw.bench import schedule
 from hefw.bench.audits import AuditJob, audit_of
 from hefw.bench.expansion import HEFW, Cell, expand, label, varying
 from hefw.bench.matrix import Matrix
-from hefw.bench.measurement import Audited, AuditFigures, Measured, Measurement
+from hefw.bench.measurement import Audited, AuditFigures, Measured, Measurement, Profiled, ProfileFigures
 from hefw.bench.possible import reasons
 from hefw.bench.schedule import Job
 from hefw.bench.store import Store
@@ -66,6 +66,12 @@ class Plan:
         found = {job.digest: (cell, job) for cell in reversed(self.cells) if (job := self.audit(cell)) is not None}
         return list(reversed(found.values()))
 
+    @property
+    def profiled(self) -> list[Cell]:
+        """The cells whose server's operations are timed: it evaluates no network in update-only."""
+        able = (cell for cell in self.cells if cell.way == HEFW and cell.config.protocol != "update-only")
+        return list(able) if self.matrix.settings.profile else []
+
 
 def plan(matrix: Matrix) -> Plan:
     """What can be measured of a matrix and what cannot. ConfigError if nothing can."""
@@ -90,7 +96,9 @@ def measure(planned: Plan, store: Store, watcher: Watcher) -> None:
     done = _own(every, store)
     left = schedule.todo(every, done)
     audits = [(cell, job) for cell, job in planned.audits if job.digest not in store.audits]
-    watcher.begin(len(every) + len(planned.audits), len(every) - len(left) + len(planned.audits) - len(audits))
+    profiles = [cell for cell in planned.profiled if cell.digest not in store.profiles]
+    total = len(every) + len(planned.audits) + len(planned.profiled)
+    watcher.begin(total, total - len(left) - len(audits) - len(profiles))
     while left:
         job = left[0]
         what = f"{planned.name(job.cell)} (round {job.repeat + 1}, seed {job.seed})"
@@ -104,14 +112,24 @@ def measure(planned: Plan, store: Store, watcher: Watcher) -> None:
         what = f"audit of {planned.name(cell)}"
         audited = _audit(audit, planned, watcher.running(what, None))
         store.keep(audited)
-        watcher.ended(what, audited.outcome if audited.reason is None else audited.reason, audited.seconds)
+        watcher.ended(what, audited.reason or audited.outcome, audited.seconds)
+    for cell in profiles:
+        what = f"profile of {planned.name(cell)}"
+        profiled = _profile(cell, planned, watcher.running(what, None))
+        store.keep(profiled)
+        watcher.ended(what, profiled.reason or profiled.outcome, profiled.seconds)
 
 
 def forget_failed(planned: Plan, store: Store) -> int:
-    """Runs and audits of these cells that failed are measured again; how many there were."""
+    """Runs, audits and profiles of these cells that failed are measured again; how many there were."""
     runs = [run for run in _own(planned.jobs, store).values() if run.outcome != "measured"]
     audits = [store.audits[job.digest] for _, job in planned.audits if job.digest in store.audits]
-    lost: Sequence[Measurement | Audited] = [*runs, *(kept for kept in audits if kept.outcome != "measured")]
+    profiles = [store.profiles[cell.digest] for cell in planned.profiled if cell.digest in store.profiles]
+    lost: Sequence[Measurement | Audited | Profiled] = [
+        *runs,
+        *(kept for kept in audits if kept.outcome != "measured"),
+        *(kept for kept in profiles if kept.outcome != "measured"),
+    ]
     for kept in lost:
         store.remove(kept)
     return len(lost)
@@ -135,7 +153,7 @@ def _run(job: Job, planned: Plan, store: Store, told: Told) -> Measurement:
         "config": cell.config.to_dict() | {"seed": job.seed},
         "way": cell.way,
         "folder": str(store.cell(cell.digest)) if reported else None,
-        "audit": None,
+        "kind": "run",
     }
     ended = supervise(asked, *_limits(planned), told)
     return Measurement(
@@ -153,7 +171,7 @@ def _run(job: Job, planned: Plan, store: Store, told: Told) -> Measurement:
 
 
 def _audit(job: AuditJob, planned: Plan, told: Told) -> Audited:
-    asked = {"config": job.config.to_dict(), "way": HEFW, "folder": None, "audit": job.images}
+    asked = {"kind": "audit", "config": job.config.to_dict(), "images": job.images}
     ended = supervise(asked, *_limits(planned), told)
     return Audited(
         digest=job.digest,
@@ -162,4 +180,17 @@ def _audit(job: AuditJob, planned: Plan, told: Told) -> Audited:
         reason=ended.reason,
         seconds=ended.seconds,
         figures=None if ended.found is None else AuditFigures.model_validate(ended.found),
+    )
+
+
+def _profile(cell: Cell, planned: Plan, told: Told) -> Profiled:
+    config = cell.config.to_dict() | {"seed": planned.matrix.settings.seeds[0]}
+    ended = supervise({"kind": "profile", "config": config}, *_limits(planned), told)
+    return Profiled(
+        digest=cell.digest,
+        key=cell.key,
+        outcome=ended.outcome,
+        reason=ended.reason,
+        seconds=ended.seconds,
+        figures=None if ended.found is None else ProfileFigures.model_validate(ended.found),
     )

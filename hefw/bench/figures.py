@@ -88,6 +88,7 @@ def _cell(number: int, cell: Cell, planned: Plan, store: Store) -> CellRecord:
     done = len(runs) == wanted and lost is None
     audit = planned.audit(cell)
     audited = None if audit is None else store.audits.get(audit.digest)
+    profiled = store.profiles.get(cell.digest) if cell in planned.profiled else None
     return CellRecord(
         number=number,
         name=planned.name(cell),
@@ -103,6 +104,8 @@ def _cell(number: int, cell: Cell, planned: Plan, store: Store) -> CellRecord:
         figures=_figures(runs) if done else None,
         audit=None if audited is None else audited.figures,
         audit_reason=None if audited is None else audited.reason,
+        profile=None if profiled is None else profiled.figures,
+        profile_reason=None if profiled is None else profiled.reason,
         front=False,
     )
 

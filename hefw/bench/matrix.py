@@ -73,6 +73,9 @@ class Settings(BaseModel):
     audit: Annotated[StrictInt, Field(ge=2, le=10_000)] | None = Field(
         default=None, description="a number of pictures to attack from 2 to 10,000, or null for no audit"
     )
+    profile: StrictBool = Field(
+        default=False, description="true (the server's operations are timed once, in a run of their own), or false"
+    )
     reports: StrictBool = Field(default=True, description="true, or false (no page and pictures of each cell's own)")
     include: tuple[dict[str, Any], ...] = Field(default=(), description="a list of mappings")
     exclude: tuple[dict[str, Any], ...] = Field(default=(), description="a list of mappings")

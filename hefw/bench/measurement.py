@@ -76,6 +76,43 @@ class AuditFigures(Part):
     label: float | None = Field(description="share of labels recovered by the best attack on them")
 
 
+class OperationFigures(Part):
+    """One operation of the server's evaluator, over all messages that were profiled."""
+
+    calls: NonNegativeInt
+    seconds: float = Field(ge=0, description="its own, without what it calls")
+
+
+class ProfileFigures(Part):
+    """Where the server's time goes by operation; `hefw profile` of the configuration has it all."""
+
+    messages: int = Field(ge=1, description="that were profiled, the first ones of a run")
+    images: int = Field(ge=1)
+    operations: dict[str, OperationFigures] = Field(description="by name, the longest first")
+    overhead: float = Field(ge=0, description="seconds that noting the operations took, within theirs")
+
+
+class Profiled(Part):
+    """One profile of one cell."""
+
+    hefw_comparison_profile_version: Literal[1] = 1
+    digest: str = Field(description="of the cell")
+    key: dict[str, Any]
+    outcome: Outcome
+    reason: str | None
+    seconds: float = Field(ge=0)
+    figures: ProfileFigures | None
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the suffix."""
+        return self.digest
+
+    def to_json(self) -> str:
+        """The text of its file."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
 class Audited(Part):
     """One audit, kept once for all cells that show the server the same."""
 

@@ -28,9 +28,12 @@ def render(record: ComparisonRecord, rows: Mapping[str, tuple[str, str]]) -> str
         rows: by a cell's digest, its first pictures and those of its twin, PNGs in base64.
     """
     drawn = charts.sections(record)
-    stages = charts.stages(record)
+    stages, operations = charts.stages(record), charts.operations(record)
     pictures: dict[str, bytes] = {}
-    for chart in [*(chart for part in drawn for chart in part.charts), *([stages] if stages else [])]:
+    for chart in [
+        *(chart for part in drawn for chart in part.charts),
+        *(found for found in (stages, operations) if found),
+    ]:
         pictures |= {f"{chart.name}.svg": chart.light, f"{chart.name}-dark.svg": chart.dark}
     filters = {
         "ci": _interval,
@@ -49,6 +52,7 @@ def render(record: ComparisonRecord, rows: Mapping[str, tuple[str, str]]) -> str
         columns=[(key, heading(key)) for key in record.keys],
         sections=[part for part in drawn if part.charts],
         stages=stages,
+        operations=operations,
         parts=lambda cell: list(charts.parts(cell)),
         longest=_longest,
         stage_names=charts.STAGES,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, NonNegativeInt
 
 from hefw.bench.intervals import Interval
-from hefw.bench.measurement import AuditFigures, Outcome, Part
+from hefw.bench.measurement import AuditFigures, Outcome, Part, ProfileFigures
 from hefw.record import BytesRecord, MachineRecord, ParamsRecord, schema_of
 
 SCHEMA_PATH = Path(__file__).with_name("comparison.schema.json")
@@ -95,6 +95,8 @@ class CellRecord(Part):
     figures: Figures | None = Field(description="null unless every run was measured")
     audit: AuditFigures | None
     audit_reason: str | None = Field(description="why there is no audit, where one was asked for")
+    profile: ProfileFigures | None
+    profile_reason: str | None = Field(description="why there is no profile, where one was asked for")
     front: bool = Field(description="no other cell of its group is as good in everything and better in something")
 
 

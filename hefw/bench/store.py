@@ -8,23 +8,23 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from hefw import __version__
-from hefw.bench.measurement import Audited, Measurement, Part
+from hefw.bench.measurement import Audited, Measurement, Part, Profiled
 from hefw.core.errors import ConfigError
 from hefw.core.files import write_atomically
 from hefw.record import MachineRecord, machine_info
 from hefw.report.files import check_writable
 
-RUNS, AUDITS, CELLS = "runs", "audits", "cells"
+RUNS, AUDITS, PROFILES, CELLS = "runs", "audits", "profiles", "cells"
 MANIFEST, LOCK = "comparison.json", ".lock"
 #: What a file that was being written when its process was killed is called.
 UNFINISHED = re.compile(r".+\.json[a-z0-9_]{8}")
 
-Kept = TypeVar("Kept", Measurement, Audited)
+Kept = TypeVar("Kept", Measurement, Audited, Profiled)
 Read = TypeVar("Read", bound=Part)
 
 
@@ -49,22 +49,24 @@ class Store:
         self.manifest = self._manifest()
         self.runs = {kept.name: kept for kept in self._kept(RUNS, Measurement)}
         self.audits = {kept.name: kept for kept in self._kept(AUDITS, Audited)}
+        self.profiles = {kept.name: kept for kept in self._kept(PROFILES, Profiled)}
 
-    def keep(self, done: Measurement | Audited) -> None:
+    def keep(self, done: Measurement | Audited | Profiled) -> None:
         """Write one file; a file of that name is replaced."""
-        place = RUNS if isinstance(done, Measurement) else AUDITS
+        place, found = self._place(done)
         write_atomically(self._path(place, done.name), done.to_json().encode())
-        if isinstance(done, Measurement):
-            self.runs[done.name] = done
-        else:
-            self.audits[done.name] = done
+        found[done.name] = done
 
-    def remove(self, kept: Measurement | Audited) -> None:
+    def remove(self, kept: Measurement | Audited | Profiled) -> None:
         """Forget one file, so that it is measured again."""
-        found: dict[str, Measurement] | dict[str, Audited]
-        place, found = (RUNS, self.runs) if isinstance(kept, Measurement) else (AUDITS, self.audits)
+        place, found = self._place(kept)
         self._path(place, kept.name).unlink(missing_ok=True)
         del found[kept.name]
+
+    def _place(self, kept: Measurement | Audited | Profiled) -> tuple[str, dict[str, Any]]:
+        if isinstance(kept, Measurement):
+            return RUNS, self.runs
+        return (AUDITS, self.audits) if isinstance(kept, Audited) else (PROFILES, self.profiles)
 
     def cell(self, digest: str) -> Path:
         """The folder of what `hefw generate` writes of a cell."""
@@ -88,7 +90,7 @@ class Store:
             raise ConfigError(
                 f"--out {str(self.folder)!r} is no folder of a comparison and holds {others[0]!r}; name another one"
             )
-        for place in (RUNS, AUDITS, CELLS):
+        for place in (RUNS, AUDITS, PROFILES, CELLS):
             (self.folder / place).mkdir(exist_ok=True)
         write_atomically(path, (here.model_dump_json(indent=2) + "\n").encode())
         return here
