@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from hefw import cache
 from hefw.bench import messages
 from hefw.bench.measurement import Outcome
 from hefw.core.errors import ProtocolError
@@ -50,7 +51,8 @@ class _Supervised:
 
     def go(self) -> Ended:
         command = [sys.executable, "-m", "hefw.bench.cell"]
-        child = ChildProcess("the cell's process", command, os.environ)
+        without = os.environ | {cache.FOLDER: cache.OFF}  # every run is a first one, whatever ran before
+        child = ChildProcess("the cell's process", command, without)
         try:
             outcome, reason, found = self._watched(child)
         finally:
