@@ -1,6 +1,7 @@
 """Saved runs of the benchmarks side by side, each median as a multiple of the run's own baseline.
 
     python -m benchmarks.runs [--last 2] [--folder .benchmarks]
+    python -m benchmarks.runs --publish     # the primitives of the newest into results/suite.json
 
 Seconds of two runs say little about the code: the machine was busy otherwise, or is another one. So every median is
 divided by that of `test_baseline` in the same run, which is SEAL alone, before runs are compared.
@@ -17,6 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hefw.core.files import write_atomically
+from hefw.record import machine_info
+
+RESULTS = Path(__file__).with_name("results") / "suite.json"
 BASELINE = "test_baseline"
 NOTABLE = 0.2  # a change of more is marked
 
@@ -47,15 +52,38 @@ def table(paths: list[Path]) -> Table:
     return shown
 
 
+def primitives(run: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of every primitive, a column for each backend and level."""
+    rows: dict[str, dict[str, float]] = {}
+    for item in run["benchmarks"]:
+        if "test_primitives" in item["fullname"]:
+            backend, level = item["params"]["primitives"], item["params"]["level"]
+            name = item["name"].split("[")[0].removeprefix("test_").replace("_", " ")
+            rows.setdefault(name, {})[f"{backend}, level {level}"] = item["stats"]["median"]
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    return {
+        "what": "medians at N = 2^14 by the clock, one thread",
+        "command": "make bench",
+        "columns": columns,
+        "rows": {name: [row.get(column) for column in columns] for name, row in rows.items()},
+        "machine": machine_info().model_dump(),
+    }
+
+
 def main() -> None:
-    """Print the table of the last runs."""
+    """Print the table of the last runs, or publish the newest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--last", type=int, default=2, help="runs to show")
     parser.add_argument("--folder", type=Path, default=Path(".benchmarks"))
+    parser.add_argument("--publish", action="store_true", help=f"write the primitives of the newest to {RESULTS.name}")
     given = parser.parse_args()
     paths = sorted(given.folder.glob("*/*.json"), key=lambda path: path.stat().st_mtime)[-given.last :]
     if not paths:
         sys.exit(f"no saved run in {given.folder}: run `make bench` first")
+    if given.publish:
+        found = primitives(json.loads(paths[-1].read_text(encoding="utf-8")))
+        write_atomically(RESULTS, (json.dumps(found, indent=2) + "\n").encode())
+        return
     Console(width=140 if not sys.stdout.isatty() else None).print(table(paths))
 
 

@@ -1,6 +1,7 @@
 """hefw beside its peers: the same networks on ciphertext, one thread each, in one run.
 
-    python -m venv peers && peers/bin/pip install -r benchmarks/peers/requirements.txt
+    python -m venv peers
+    peers/bin/pip install --upgrade pip && peers/bin/pip install --group peers
     python -m benchmarks.peers --orion peers/bin/python     # an hour; writes results/peers.json
     python -m benchmarks.peers --orion peers/bin/python --only "hefw, 1 image"    # these rows anew
 
