@@ -253,6 +253,22 @@ def test_cells_that_fail_are_recorded_and_the_others_go_on(toys: tuple[Path, dic
     assert "1 combinations cannot be, and --strict refuses them" in said.splitlines()[-1]
 
 
+def test_a_profile_times_the_operations_of_the_server(toys: tuple[Path, dict[str, str]]) -> None:
+    folder, variables = toys
+    (folder / "matrix.yaml").write_text(f"{SMALL}backend: simulator\nrepeats: 1\nprofile: true\n")
+    code, _, said = hefw(["compare", "matrix.yaml", "--out", "out"], folder, variables)
+    assert code == 0, said
+    (cell,) = json.loads((folder / "out" / "results.json").read_text())["cells"]
+    assert cell["profile_reason"] is None
+    assert cell["profile"]["messages"] == 1
+    operations = cell["profile"]["operations"]
+    assert {"rotate", "rescale"} <= set(operations)
+    times = [item["seconds"] for item in operations.values()]
+    assert times == sorted(times, reverse=True)
+    page = (folder / "out" / "report.html").read_text()
+    assert "On the server, by operation" in page
+
+
 def test_time_has_a_limit_and_what_failed_can_be_measured_again(toys: tuple[Path, dict[str, str]]) -> None:
     folder, variables = toys
     matrix = folder / "matrix.yaml"
