@@ -96,14 +96,18 @@ class Outlined:
     @property
     def model(self) -> Any:
         """The model itself."""
+        self.load()
+        return self._model
+
+    def load(self) -> None:
+        """Have the network here; waits for the thread that does it, if there is one."""
         with self._lock:
             if self._model is None:
                 self._model = registry().load(self._chosen.kind, self._chosen.entry.name)(self._chosen.options)
-            return self._model
 
     def _wake(self) -> None:
         try:
-            _ = self.model
+            self.load()
         except Exception:  # raised again where it is used
             return
 

@@ -137,6 +137,8 @@ class Run(ABC):
 
     def scheduler(self) -> Any:
         """A new scheduler of the model's."""
+        if isinstance(self.model, Outlined):
+            self.model.load()  # first: two threads must not import a library at the same time
         chosen = self.chosen["scheduler"]
         kind = registry().load("scheduler", chosen.entry.name)
         return self.model.scheduler(kind, chosen.options.model_dump())

@@ -178,22 +178,26 @@ DRAW = """
 import sys
 import hefw
 told = []
-result = hefw.generate(backend="simulator", labels="0-1", steps=2, twin=False, params={"precision_db": 30},
+twin = len(sys.argv) > 1
+result = hefw.generate(backend="simulator", labels="0-1", steps=2, twin=twin, params={"precision_db": 30},
                        progress=lambda p: told.append((p.stage, "torch" in sys.modules)))
 print(result.images.round(1).tolist(), result.record.model.scheduler, result.record.model.digest)
-print("torch" in sys.modules, [t for s, t in told if s == "evaluate"][:1])
+print("torch" in sys.modules, [t for s, t in told if s == "label"][:1], (result.record.psnr_db or 0) > 20)
 """
 
 
 def test_a_second_run_needs_no_network_before_its_first_step(cache) -> None:
     """In processes of their own: what they import is what matters."""
-    first, again = (
-        subprocess.run([sys.executable, "-c", DRAW], capture_output=True, text=True, check=True).stdout.splitlines()
-        for _ in range(2)
+    first, again, twin = (
+        subprocess.run([sys.executable, "-c", DRAW, *more], capture_output=True, text=True, check=True).stdout.split(
+            "\n"
+        )
+        for more in ([], [], ["twin"])
     )
     assert kinds(cache) == ["graph", "program"]
     assert first[0].rpartition("]")[2] == again[0].rpartition("]")[2]  # the same scheduler and graph
-    assert (first[1], again[1]) == ("True [True]", "False [False]")
+    assert (first[1], again[1]) == ("True [True] False", "False [False] False")
+    assert twin[1] == "True [False] True"  # loaded while the server worked
 
 
 def test_an_outline_is_the_model(cache) -> None:
