@@ -109,6 +109,12 @@ def layers_of_graph(graph: Graph, labels: dict[str, Array], slots: int) -> tuple
     return layers, layouts
 
 
+def _steps(part: Transform) -> set[int]:
+    """Rotations of a transform, each by a key of its own."""
+    giants = {group.giant for groups in part.outputs for group in groups}
+    return giants.union(part.folds, *part.babies)
+
+
 class PlainChain:
     """A raw loop over SEAL's calls with a rescale after every layer: one prime of 32 bits a level, at 128 bits.
 
@@ -129,7 +135,7 @@ class PlainChain:
         generator = seal.KeyGenerator(self.context)
         self.relinearisation, self.galois = seal.RelinKeys(), seal.GaloisKeys()
         generator.create_relin_keys(self.relinearisation)
-        steps = {step for layer in layers for _, part in layer.parts for step in part.rotations}
+        steps = {step for layer in layers for _, part in layer.parts for step in _steps(part)} - {0}
         generator.create_galois_keys([pow(3, step, 2 * n) for step in sorted(steps)], self.galois)
         self.encryptor = seal.Encryptor(self.context, generator.secret_key())
         self.decryptor = seal.Decryptor(self.context, generator.secret_key())

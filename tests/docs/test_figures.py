@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from quantities import GIVEN, MEASURED, quantities, said
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +44,23 @@ def test_refreshes_are_compared_run_by_run(tmp_path: Path, monkeypatch: pytest.M
     assert "hefw generate --labels 0-9,0-5 --steps 10 --seed 0 --backend openfhe" in text
     assert "--refresh bootstrap --every 2" in text
     assert "--out" not in text
+
+
+PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_quantities_of_running_text_are_known(page: Path) -> None:
+    name = str(page.relative_to(ROOT))
+    measured, given = MEASURED.get(name, {}), GIVEN.get(name, {})
+    assert quantities(page.read_text(encoding="utf-8")) == measured.keys() | given.keys(), (
+        "a measured quantity needs a results file (tests/docs/quantities.py), or a place between the markers"
+    )
+    for quantity, (file, words) in measured.items():
+        assert said(file, words) == quantity, f"{name}: benchmarks/results/{file}.json says {said(file, words)}"
+
+
+def test_quantities_are_found_outside_of_code_and_generated_sections() -> None:
+    block = "```bash\nsleep 5 s\n```\n"
+    text = f"It takes 3.5 s and 20 MB, `12 ms` apart.\n{block}{figures.BEGIN}\n7 dB\n{figures.END}\n1 to 2 minutes"
+    assert quantities(text) == {"3.5 s", "20 MB", "1 to 2 minutes"}
