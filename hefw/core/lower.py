@@ -364,7 +364,7 @@ def _emit(
             exponent = round(choice.scale_bits - math.log2(scales[anchor]))
             before = scales[anchor] * 2.0**exponent
             region = regions[name]
-            late = choice.rescales if region.late else 0
+            late = choice.rescales if region.folds else 0
             addend = None
             if region.once_transform is not None:
                 addend = _fresh(f"{name}.once", flat)
