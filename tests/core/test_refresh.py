@@ -15,7 +15,7 @@ from hefw.core.backend import Bootstrapping, Capabilities
 from hefw.core.errors import CapabilityError, LoweringError, ParameterError
 from hefw.core.lower import Request, lower
 from hefw.core.params import RING_DIMENSIONS, CkksParams
-from hefw.core.program import Interface, Program
+from hefw.core.program import Interface, LinearOp, Program
 from hefw.core.runner import Weights
 
 SIMULATOR = BACKENDS["simulator"]
@@ -121,6 +121,26 @@ def test_weights_of_one_matrix_are_made_from_those_of_a_higher_level() -> None:
 
     able = SIMULATOR.capabilities
     assert encodings(able) < encodings(replace(able, plaintext_levels=False))
+
+
+def test_weights_of_a_higher_level_are_taken_down_when_they_are_read() -> None:
+    """All at once would take as much memory as if they were kept."""
+    program, taken = unrolled(4), []
+
+    class Watched(type(SIMULATOR.evaluator(program.params))):
+        def drop_plain_level(self, a, level):
+            taken.append(level)
+            return super().drop_plain_level(a, level)
+
+    evaluator = Watched(program.params, SIMULATOR.capabilities)
+    weights = Weights(program, 0.8 * program.weight_bytes)
+    weights.encode_all(evaluator)
+    ops = [op for op in program.step if isinstance(op, LinearOp) and op.transform and not weights.keeps(op)]
+    found = [weights.get(evaluator, op) for op in ops]
+    assert not taken
+    levels = [[weight.level for weight in vectors] for vectors in found]
+    assert levels == [[op.level] * len(op.transform.weight_sources) for op in ops]
+    assert 0 < len(taken) <= sum(map(len, levels))
 
 
 # -- bootstrapping -------------------------------------------------------------------------------------------------
