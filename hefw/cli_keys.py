@@ -141,7 +141,7 @@ def _new_passphrase(wanted: bool, file: str | None) -> str | None:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise ConfigError(f"--passphrase-file {file!r} cannot be read: {reason}; give a file of one line") from None
-        return text.partition("\n")[0]
+        return text.partition("\n")[0].rstrip("\r")
     if not wanted:
         return None
     if PASSPHRASE in os.environ:

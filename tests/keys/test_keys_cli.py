@@ -103,9 +103,9 @@ BLOCK = 24  # bytes of a secret in sequence; random bytes do not occur twice
 
 
 def blocks(secret: bytes) -> list[bytes]:
-    """Of all parts of a secret's random bytes, closely enough that no 80 bytes of it can be copied unseen."""
+    """Of all parts of a secret's random bytes, closely enough that no 130 bytes of it can be copied unseen."""
     body = secret[200 : len(secret.rstrip(b"\0")) - BLOCK]
-    found = [body[k : k + BLOCK] for k in range(0, len(body) - BLOCK, 48)]
+    found = [body[k : k + BLOCK] for k in range(0, len(body) - BLOCK, 96)]
     return [block for block in found if len(set(block)) > BLOCK // 2]
 
 
@@ -131,12 +131,12 @@ def test_the_secret_is_not_sent_printed_logged_or_recorded(capsys, caplog, monke
     said += [record.getMessage() for record in caplog.records] + words
     secret = (store.find("alice").folder / "secret").read_bytes()
     wanted = blocks(secret)
-    assert len(wanted) > 100
+    assert len(wanted) > 50
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "secret"}
     assert {"run.json", "report.html", "keys.json", "relinearisation"} <= {path.name for path in files}
     everything = b"\0".join([*frames, *files.values(), "\n".join(said).encode()])
     assert len(everything) > 2**20
     assert not [block for block in wanted if block in everything]
     assert not [block for block in wanted if block.hex() in "\n".join(said)]
-    planted = everything[:1000] + secret[1000:1080]
+    planted = everything[:1000] + secret[1000:1130]
     assert [block for block in wanted if block in planted], "the search finds what is there"
