@@ -167,7 +167,7 @@ def test_progress_goes_through_the_stages(toys) -> None:
 
 def test_the_record_counts_what_was_done(toys) -> None:
     one = hefw.generate(**{**TOY, "batch": 3}).record
-    two, half = (hefw.generate(**{**TOY, "batch": 2, "labels": TOY["labels"][:n]}).record for n in (3, 2))
+    two, half = (hefw.generate(**{**TOY, "batch": 2, "labels": labels}).record for labels in ("0-2", "0,1"))
     for name in ("rotate", "mul", "rescale", "relinearise"):
         assert two.counts[name] == 2 * half.counts[name]
     assert one.ledger.server_plaintext_fraction == 0
