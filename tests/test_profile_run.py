@@ -94,11 +94,11 @@ def test_a_wrong_result_shows_as_noise(toys, monkeypatch) -> None:
 
 
 def test_the_simulator_and_several_steps_a_message(toys) -> None:
-    params = {"ring_dimension": 8192, "precision_db": 60.0}
+    params = {"ring_dimension": 8192, "precision_db": 30.0}
     found = profile(Config(**{**toy_model.CONFIG, "backend": "simulator", "refresh": {"every": 3}, "params": params}))
     assert found.simulated
     assert (found.messages, found.of_messages) == (1, 1)
-    assert found.psnr_db > 40
+    assert found.psnr_db > 25
     assert any("@" in row.name for row in found.regions)
     assert all(row.noise is not None for row in found.regions if not row.kind.endswith("once"))
 
