@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -198,13 +199,15 @@ def float64() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own log: what matters of it is in the message."""
+    """Without the exporter's own log and warnings about itself: what matters of it is in the message."""
     loggers = [logging.getLogger(name) for name in ("torch._export", "torch.export", "torch.fx", "torch._dynamo")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
@@ -217,13 +220,11 @@ def _why(error: Exception, running: list[str], module: nn.Module) -> str:
     if "data-dependent" in str(error) or "DataDependent" in type(error).__name__:
         return (
             f"{where} decides by the values of a tensor (if, while, int(), or a result whose size depends on them): "
-            "the "
-            "server does not see them; compute both cases and add them, or drop the condition"
+            "the server does not see them; compute both cases and add them, or drop the condition"
         )
     if "same dtype" in text or "to be the same" in text or "same type" in text:
         return (
             f"{where} mixes float32 and float64 ({text}): networks are compiled in float64; write t.to(x.dtype) "
-            "instead of "
-            "t.float()"
+            "instead of t.float()"
         )
     return f"{where} cannot be exported for a sample of the given shape: {type(error).__name__}: {text}"
