@@ -5,13 +5,15 @@
 
 Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo`, and of the same at --precision-db
 40), `quality.json` (`hefw quality`, by the command in it), `sweep.json` (the same over numbers of steps), `step.json`
-(`make bench`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`, run.json of one run
-each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m benchmarks.backends`),
-docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update` and `python -m
-benchmarks.generation`), docs/explanation/threat-model.md `audit-*.json` (`python -m benchmarks.audits`),
-docs/reference/models.md `models.json`, `models/NAME.json` and `compiled.json` (`python -m benchmarks.models`, `hefw
-quality` and `python -m benchmarks.compiled`), and docs/explanation/design-a-unet.md `design.json` (`python -m
-benchmarks.design`) and `sweep.json`.
+(`python -m benchmarks.step`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
+run.json of one run each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m
+benchmarks.backends`), docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update` and
+`python -m benchmarks.generation`), docs/benchmarks.md `peers.json`, `step.json` and `suite.json` (`python -m
+benchmarks.peers`, `python -m benchmarks.step` and `python -m benchmarks.runs --publish` after `make bench`),
+docs/explanation/threat-model.md `audit-*.json` (`python -m benchmarks.audits`), docs/reference/models.md
+`models.json`, `models/NAME.json` and `compiled.json` (`python -m benchmarks.models`, `hefw quality` and `python -m
+benchmarks.compiled`), and docs/explanation/design-a-unet.md `design.json` (`python -m benchmarks.design`) and
+`sweep.json`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from benchmarks.audit_figures import threat_model
 from benchmarks.compiled_figures import compiled
 from benchmarks.design_figures import design
 from benchmarks.model_figures import models
+from benchmarks.peer_figures import benchmarks
 from hefw.config import Config
 from hefw.quality.page import figure, share
 from hefw.quality.record import QualityRecord
@@ -71,9 +74,9 @@ def readme() -> str:
         "",
         *_sweep(),
         "",
-        f"`make bench`, {step['what']}: a raw loop that evaluates each matrix by itself and rescales after every layer "
-        f"takes {step['speedup_over_raw_loop']:.1f} times as long as hefw; hefw's own transforms with a rescale after "
-        f"every layer take {step['speedup_over_plain_chain']:.1f} times as long. hefw adds "
+        f"`python -m benchmarks.step`, {step['what']}: a raw loop that evaluates each matrix by itself and rescales "
+        f"after every layer takes {step['speedup_over_raw_loop']:.1f} times as long as hefw; hefw's own transforms "
+        f"with a rescale after every layer take {step['speedup_over_plain_chain']:.1f} times as long. hefw adds "
         f"{step['framework_overhead']:.1%} to a flat loop of the very library calls that it makes.",
         "",
         f"The same digits by other libraries, {backends['what']}: evaluation takes "
@@ -286,6 +289,7 @@ SECTIONS: Mapping[Path, Callable[[], str]] = {
     ROOT / "README.md": readme,
     ROOT / "docs" / "how-to" / "no-round-trip.md": no_round_trip,
     ROOT / "docs" / "how-to" / "install-backends.md": backends,
+    ROOT / "docs" / "benchmarks.md": lambda: benchmarks(RESULTS),
     ROOT / "docs" / "reproduction.md": reproduction,
     ROOT / "docs" / "reference" / "models.md": lambda: f"{models(RESULTS)}\n\n{compiled(RESULTS)}",
     ROOT / "docs" / "explanation" / "threat-model.md": lambda: threat_model(RESULTS),

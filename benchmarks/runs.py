@@ -56,7 +56,7 @@ def primitives(run: dict[str, Any]) -> dict[str, Any]:
     """Seconds of every primitive, a column for each backend and level."""
     rows: dict[str, dict[str, float]] = {}
     for item in run["benchmarks"]:
-        if "test_primitives" in item["fullname"]:
+        if "test_primitives" in item["fullname"] and item["params"]["primitives"] != "simulator":
             backend, level = item["params"]["primitives"], item["params"]["level"]
             name = item["name"].split("[")[0].removeprefix("test_").replace("_", " ")
             rows.setdefault(name, {})[f"{backend}, level {level}"] = item["stats"]["median"]

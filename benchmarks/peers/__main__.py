@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from hefw.record import machine_info, versions_info
 RESULTS = Path(__file__).parents[1] / "results" / "peers.json"
 PRECISION_DB = 60.0  # of a data range of 2: an rms error of 2e-3
 COARSE_DB = 52.0  # 5e-3
+MESSAGE_BYTES = 512 << 20
 BASELINE = "orion"
 DIGITS = "digits, one step"
 FIRST = next(iter(STACKS))
@@ -63,6 +63,7 @@ def _cases(rounds: int, openfhe: bool) -> Iterator[Case]:
         if network == FIRST:
             name = "TenSEAL CKKSVector.matmul, one convolution"
             yield Case(name, network, ("benchmarks.peers.vectors", network), 1)
+            yield _wide(network)
         if network == DIGITS:
             for way in ("full", "sparse"):
                 name = f"HE-Diffusion as published, {way}, update only"
@@ -83,6 +84,12 @@ def _ours(backend: str, network: str, counts: Sequence[int], rounds: int) -> Ite
         name = f"hefw, {images:,} image{'s' if images > 1 else ''}" + ("" if backend == "tenseal" else f", {backend}")
         arguments = ("benchmarks.peers.ours", backend, _given(network), str(images), str(precision))
         yield Case(name, network, arguments, rounds if images <= 1024 else 1)
+
+
+def _wide(network: str) -> Case:
+    """More images at once than hefw's wire takes in one message."""
+    arguments = ("benchmarks.peers.ours", "tenseal", network, "8192", str(PRECISION_DB), str(MESSAGE_BYTES))
+    return Case(f"hefw, 8,192 images, messages up to {MESSAGE_BYTES >> 20} MiB", network, arguments, 1)
 
 
 def _given(network: str) -> str:
@@ -177,15 +184,14 @@ def main() -> None:
                     f"{row['times_faster_than_orion']:.1f} times as fast as Orion, rms error {row['rms_error']:.1e}",
                     file=sys.stderr,
                 )
-                _write(given.out, rows, given.orion)
+                _write(given.out, rows, given.rounds)
 
 
-def _write(path: Path, rows: dict[tuple[str, str], dict[str, Any]], orion: str) -> None:
+def _write(path: Path, rows: dict[tuple[str, str], dict[str, Any]], rounds: int) -> None:
     order = [(network, name) for network in (*STACKS, DIGITS) for name in _names(network)]
-    shown = ["PYTHON" if argument == orion else argument for argument in sys.argv[1:]]
     result = {
         "what": "networks on ciphertext at N = 2^14 and 128 bits, one thread, ratios of processor seconds",
-        "command": shlex.join(["python", "-m", "benchmarks.peers", *shown]),
+        "command": f"python -m benchmarks.peers --orion PYTHON --rounds {rounds} --openfhe",
         "machine": machine_info().model_dump(),
         "versions": versions_info(("hefw", "tenseal", "numpy", "torch")),
         "rows": [rows[key] for key in order if key in rows],
