@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hefw.core.files import write_atomically
@@ -48,7 +49,7 @@ def table(paths: list[Path]) -> Table:
         *_, before, newest = [None, *values]
         change = "" if before is None or newest is None else f"{newest / before:.2f}"
         style = "bold" if before and newest and abs(newest / before - 1) > NOTABLE else None
-        shown.add_row(name, *("" if value is None else f"{value:.3g}" for value in values), change, style=style)
+        shown.add_row(escape(name), *("" if value is None else f"{value:.3g}" for value in values), change, style=style)
     return shown
 
 
