@@ -93,7 +93,7 @@ def test_runs_are_compared_by_their_own_baselines(tmp_path: Path) -> None:
     def run(name: str, baseline: float, rotate: float) -> Path:
         items = [
             {"fullname": f"benchmarks/test_baseline.py::{runs.BASELINE}", "stats": {"median": baseline}},
-            {"fullname": "benchmarks/test_primitives.py::test_rotate[16 slots]", "stats": {"median": rotate}},
+            {"fullname": "benchmarks/test_primitives.py::test_rotate[stride 2]", "stats": {"median": rotate}},
         ]
         path = tmp_path / name
         path.write_text(json.dumps({"benchmarks": items}))
@@ -101,6 +101,6 @@ def test_runs_are_compared_by_their_own_baselines(tmp_path: Path) -> None:
 
     table = runs.table([run("0001_a.json", 1.0, 3.0), run("0002_b.json", 2.0, 3.0)])
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
-    assert (r"test_primitives.py::test_rotate\[16 slots]", "3", "1.5", "0.50") in rows
+    assert (r"test_primitives.py::test_rotate\[stride 2]", "3", "1.5", "0.50") in rows
     with pytest.raises(SystemExit, match="test_baseline"):
         runs.relative({"benchmarks": []})
