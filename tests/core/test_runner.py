@@ -149,7 +149,8 @@ def test_missing_keys_are_named_before_anything_runs() -> None:
     program = small_program()
     backend = BACKENDS["simulator"]
     engine = Runner(program, backend.evaluator(program.params))
-    with pytest.raises(KeyMismatchError, match=r"missing evaluation keys: relinearisation, (rotation/\d+, )+rotation/\d+; the key holder"):
+    listed = r"missing evaluation keys: relinearisation, (rotation/\d+, )+rotation/\d+; the key holder"
+    with pytest.raises(KeyMismatchError, match=listed):
         engine.begin({})
     rotations = dict(list(program.interface.keys.rotations.items())[1:])
     holder = backend.keygen(program.params, KeyManifest(rotations))
