@@ -32,7 +32,7 @@ from hefw.record import machine_info, versions_info
 RESULTS = Path(__file__).parents[1] / "results" / "peers.json"
 PRECISION_DB = 60.0  # of a data range of 2: an rms error of 2e-3
 COARSE_DB = 52.0  # 5e-3
-MESSAGE_BYTES = 512 << 20
+MESSAGE_BYTES = 1 << 30
 BASELINE = "orion"
 DIGITS = "digits, one step"
 FIRST = next(iter(STACKS))
@@ -89,7 +89,7 @@ def _ours(backend: str, network: str, counts: Sequence[int], rounds: int) -> Ite
 def _wide(network: str) -> Case:
     """More images at once than hefw's wire takes in one message."""
     arguments = ("benchmarks.peers.ours", "tenseal", network, "8192", str(PRECISION_DB), str(MESSAGE_BYTES))
-    return Case(f"hefw, 8,192 images, messages up to {MESSAGE_BYTES >> 20} MiB", network, arguments, 1)
+    return Case(f"hefw, 8,192 images, messages up to {MESSAGE_BYTES >> 30} GiB", network, arguments, 1)
 
 
 def _given(network: str) -> str:
