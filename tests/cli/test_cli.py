@@ -47,7 +47,7 @@ class FakeRun:
         self.before: Callable[[], None] = lambda: None
         self.changes: dict[str, Any] = {}
 
-    def generate(self, config: Config, *, progress: ProgressCallback) -> FakeResult:
+    def generate(self, config: Config, *, progress: ProgressCallback, passphrase: str | None = None) -> FakeResult:
         self.configs.append(config)
         print("a library that talks")
         progress(Progress("evaluate", 1, 2, "step 1 of 1, region mid"))
@@ -368,7 +368,7 @@ sys.path.insert(0, {folder!r})
 from cli_fakes import fake_registry
 from hefw import cli, plugins
 plugins.registry = fake_registry
-def generate(config, *, progress):
+def generate(config, *, progress, passphrase=None):
     print("ready", file=sys.stderr, flush=True)
     time.sleep(60)
 module = ModuleType("hefw.run")
