@@ -32,7 +32,6 @@ from hefw.record import machine_info, versions_info
 RESULTS = Path(__file__).parents[1] / "results" / "peers.json"
 PRECISION_DB = 60.0  # of a data range of 2: an rms error of 2e-3
 COARSE_DB = 52.0  # 5e-3
-MESSAGE_BYTES = 1 << 30
 BASELINE = "orion"
 DIGITS = "digits, one step"
 FIRST = next(iter(STACKS))
@@ -63,7 +62,6 @@ def _cases(rounds: int, openfhe: bool) -> Iterator[Case]:
         if network == FIRST:
             name = "TenSEAL CKKSVector.matmul, one convolution"
             yield Case(name, network, ("benchmarks.peers.vectors", network), 1)
-            yield _wide(network)
         if network == DIGITS:
             for way in ("full", "sparse"):
                 name = f"HE-Diffusion as published, {way}, update only"
@@ -84,12 +82,6 @@ def _ours(backend: str, network: str, counts: Sequence[int], rounds: int) -> Ite
         name = f"hefw, {images:,} image{'s' if images > 1 else ''}" + ("" if backend == "tenseal" else f", {backend}")
         arguments = ("benchmarks.peers.ours", backend, _given(network), str(images), str(precision))
         yield Case(name, network, arguments, rounds if images <= 1024 else 1)
-
-
-def _wide(network: str) -> Case:
-    """More images at once than hefw's wire takes in one message."""
-    arguments = ("benchmarks.peers.ours", "tenseal", network, "8192", str(PRECISION_DB), str(MESSAGE_BYTES))
-    return Case(f"hefw, 8,192 images, messages up to {MESSAGE_BYTES >> 30} GiB", network, arguments, 1)
 
 
 def _given(network: str) -> str:

@@ -1,9 +1,8 @@
 """hefw on the same networks: compiled, planned and run as ever, by an engine that takes bytes and gives bytes.
 
-    python -m benchmarks.peers.ours BACKEND NETWORK IMAGES PRECISION_DB [MESSAGE_BYTES]
+    python -m benchmarks.peers.ours BACKEND NETWORK IMAGES PRECISION_DB
 
-NETWORK: a name of `nets.STACKS`, or `digits`. MESSAGE_BYTES: what a message may take instead of what hefw's wire takes;
-there is no wire here.
+NETWORK: a name of `nets.STACKS`, or `digits`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from benchmarks.peers import digits
 from benchmarks.peers.nets import STACKS, Network
 from benchmarks.peers.worker import errors, work
 from hefw.backends.choose import make
-from hefw.core import layouts
 from hefw.core.graph import Graph
 from hefw.core.lower import Request, lower
 from hefw.plugins import registry
@@ -48,9 +46,7 @@ class Prediction:
 class Hefw:
     """Both sides in this process, but what a backend in another interpreter does there."""
 
-    def __init__(self, backend: str, network: str, images: str, precision: str, message_bytes: str = "") -> None:
-        if message_bytes:
-            layouts.MESSAGE_BYTES = int(message_bytes)
+    def __init__(self, backend: str, network: str, images: str, precision: str) -> None:
         registered = registry()
         entry = registered.entry("backend", backend)
         self.backend = make(entry, entry.options())

@@ -36,7 +36,7 @@ MOST_VAIN = 1
 #: Replicas of the largest tensor below which nothing is gained by different weights in each.
 FEW_REPLICAS = 4
 #: What the wire takes in one message, in bytes.
-MESSAGE_BYTES = 1 << 28
+MESSAGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)

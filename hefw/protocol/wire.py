@@ -40,15 +40,15 @@ KINDS: dict[str, int] = {
     "manifest": 64 * MEBIBYTE,  # server: the program's interface
     "prepare": MEBIBYTE,  # key holder: encode weights now
     "key": 1024 * MEBIBYTE,  # key holder: one evaluation key
-    "begin": 256 * MEBIBYTE,  # key holder: inputs that are sent once a request
-    "step": 256 * MEBIBYTE,  # key holder: inputs of one step
-    "result": 256 * MEBIBYTE,  # server: outputs of one step
+    "begin": 1024 * MEBIBYTE,  # key holder: inputs that are sent once a request
+    "step": 1024 * MEBIBYTE,  # key holder: inputs of one step
+    "result": 1024 * MEBIBYTE,  # server: outputs of one step
     "close": MEBIBYTE,  # key holder: end of the session
     "done": 4 * MEBIBYTE,  # server: understood, with figures
     "progress": MEBIBYTE,  # server: sent before an answer
     "error": MEBIBYTE,  # server: one line
-    "update": 256 * MEBIBYTE,  # key holder: tensors of one update, in protocol update-only
-    "updated": 256 * MEBIBYTE,  # server: their sum
+    "update": 1024 * MEBIBYTE,  # key holder: tensors of one update, in protocol update-only
+    "updated": 1024 * MEBIBYTE,  # server: their sum
 }
 #: Errors in what a user asked for, whichever party finds out.
 ASKED = (CapabilityError, ConfigError, LoweringError, ParameterError, PluginError, SchedulerError)
