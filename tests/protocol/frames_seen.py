@@ -18,7 +18,7 @@ FRAME = struct.Struct(">4sHHQI")  # magic, version, kind, length, checksum
 ENVELOPE = struct.Struct(">4sHHI16s16s16sidQ32s")  # magic, version, kind, item, backend, parameters, key, level, ...
 PUBLIC = {
     "open": "graph_digest backend precision_db ring_dimension params allow_insecure every bootstrap images pairs",
-    "prepare": "",
+    "prepare": "again",
     "close": "",
 }
 

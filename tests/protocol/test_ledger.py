@@ -48,8 +48,8 @@ class Recorder(ServerProcess):
 
     made: ClassVar[list[Recorder]] = []
 
-    def __init__(self, model: Path, backend: str, options: object = None) -> None:
-        super().__init__(model, backend, options)
+    def __init__(self, model: Path, backend: str, options: object = None, **how: int) -> None:
+        super().__init__(model, backend, options, **how)
         self.frames: list[bytes] = []
         self.file = model.read_bytes()
         process = psutil.Process(self.pid)
