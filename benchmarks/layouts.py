@@ -4,9 +4,9 @@
 
 On tenseal at 128 bits, in one process, by one thread: seconds are that thread's processor time for a step's evaluation,
 its weights encoded before as far as memory for them goes. Layouts of few ciphertexts run whole, the fastest of a few
-times, and their result is compared with plaintext. Of the others each kind of operation is measured at each level, and
-multiplied by how often a step has it: `measured` says which. Fewer images than a request holds take as long as a full
-one.
+times, and their result is compared with plaintext; so do those whose matrices are of numbers alone, once. Of the others
+each kind of operation is measured at each level, and multiplied by how often a step has it: `measured` says which. Fewer
+images than a request holds take as long as a full one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,12 @@ def measure() -> dict[str, Any]:
             programs[places, pairs] = lower(graph, backend, request)
     rows = []
     for (places, pairs), program in sorted(programs.items()):
-        row = _whole(program, graph, model, backend) if places <= WHOLE else _in_part(program, backend)
+        if places <= WHOLE:
+            row = _whole(program, graph, model, backend, ROUNDS)
+        elif _scalar(program):
+            row = _whole(program, graph, model, backend, 1)
+        else:
+            row = _in_part(program, backend)
         capacity, seconds = program.interface.images, row["seconds"]
         row |= {
             "places": places,
@@ -93,8 +98,14 @@ def measure() -> dict[str, Any]:
     }
 
 
-def _whole(program: Program, graph: Graph, model: Digits, backend: TensealBackend) -> dict[str, Any]:
-    """A step as the engine runs it, and how far it is from plaintext."""
+def _scalar(program: Program) -> bool:
+    """Whether each matrix is one of numbers: products of residues, not of each ciphertext with each weight."""
+    found = [op.transform for op in program.step if isinstance(op, LinearOp) and op.transform is not None]
+    return all(transform.scalar for transform in found)
+
+
+def _whole(program: Program, graph: Graph, model: Digits, backend: TensealBackend, rounds: int) -> dict[str, Any]:
+    """A step as the engine runs it, the fastest of so many times, and how far it is from plaintext."""
     interface = program.interface
     keys = backend.keygen(program.params, interface.keys)
     runner = Runner(program, backend.evaluator(program.params))
@@ -114,7 +125,7 @@ def _whole(program: Program, graph: Graph, model: Digits, backend: TensealBacken
     runner.begin({"label": encrypted["label"]})
     runner.weights.encode_all(runner.evaluator)
     seconds = math.inf
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         started = time.process_time()
         result = runner.run(0, {"latent": encrypted["latent"]})["latent"]
         seconds = min(seconds, time.process_time() - started)
