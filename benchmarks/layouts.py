@@ -4,9 +4,9 @@
 
 On tenseal at 128 bits, in one process, by one thread: seconds are that thread's processor time for a step's evaluation,
 its weights encoded before as far as memory for them goes. Layouts of few ciphertexts run whole, the fastest of a few
-times, and their result is compared with plaintext; so do those whose matrices are of numbers alone, once. Of the others
-each kind of operation is measured at each level, and multiplied by how often a step has it: `measured` says which. Fewer
-images than a request holds take as long as a full one.
+times, and their result is compared with plaintext; so do, once, those whose matrices are of numbers alone. Of the
+others each kind of operation is measured at each level, and multiplied by how often a step has it: `measured` says
+which. Fewer images than a request holds take as long as a full one.
 """
 
 from __future__ import annotations
