@@ -187,7 +187,7 @@ class OpenfheEvaluator(Evaluator):
                 digits = self._openfhe.EvalFastRotationPrecompute(inner.handle)
                 lifted = Ciphertext(self._turned(self._owned(inner.handle), giant, digits), inner.level, inner.scale)
                 turned = lifted if turned is None else self.add_into(turned, lifted)
-            outputs.append(self._folded(self._joined(still, turned), transform.folds))
+            outputs.append(self.fold(self._joined(still, turned), transform.folds))
         return outputs
 
     def _joined(self, still: Ciphertext | None, turned: Ciphertext | None) -> Ciphertext:
@@ -197,11 +197,6 @@ class OpenfheEvaluator(Evaluator):
         if still is None:
             raise EncodingError("a linear transform without a single weight has no ciphertext result")
         return still
-
-    def _folded(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
-        for step in folds:
-            total = self.add_into(self.rotate(total, step), total)
-        return total
 
     # -- bootstrapping -----------------------------------------------------------------------------------------------
 
