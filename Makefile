@@ -65,7 +65,7 @@ compare: setup  ## Compare encrypted with simulated, whole with partial: a few m
 docs: setup  ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict --site-dir site
 
-bench: setup  ## Run the benchmarks and save what they found, 10 minutes
+bench: setup backends  ## Run the benchmarks and save what they found, 10 minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks --benchmark-autosave --benchmark-group-by=func \
 		--benchmark-columns=median,iqr,rounds --benchmark-max-time=0.2 --benchmark-min-rounds=3 --benchmark-warmup=off
 

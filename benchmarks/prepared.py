@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from hefw import plugins
@@ -21,7 +20,7 @@ from hefw.testing.session import Session
 Array = NDArray[np.float64]
 Run = Callable[[], Any]
 
-#: SEAL-like libraries, the fastest first; a benchmark of every backend leaves out those that are not installed.
+#: SEAL-like libraries, the fastest first.
 BACKENDS = ("tenseal", "openfhe", "pyfhel", "simulator")
 #: 128 bits, five levels: what a step of `digits` takes. OpenFHE switches keys with two special primes at least.
 PARAMS = CkksParams(16384, (60, 50, 50, 50, 50, 50), (60,), 30.0)
@@ -36,12 +35,11 @@ def params_of(backend: Backend) -> Resolved:
 
 
 def backend_of(name: str) -> Backend:
-    """A backend in this process, or hosted where its library works in another interpreter only; else a skip."""
-    registry = plugins.registry()
-    entry = registry.entry("backend", name)
-    reason = plugins.unavailable(entry)
-    if reason is not None:
-        pytest.skip(f"{name}: {reason}")
+    """A backend in this process, or hosted where its library works in another interpreter only.
+
+    PluginError, with the next step, if its library is nowhere.
+    """
+    entry = plugins.registry().entry("backend", name)
     return make(entry, entry.options())
 
 
