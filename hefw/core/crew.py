@@ -35,6 +35,9 @@ ROTATION = 8
 #: Shared memory that ciphertexts of one transform may take, in bytes; larger ones are evaluated by one process.
 MOST_SHARED = 1 << 30
 
+#: Asks another process for its memory, instead of a task.
+MEMORY = "memory"
+
 Part = TypeVar("Part")
 WeightsOf = Callable[[LinearOp], Sequence[Plaintext]]
 
@@ -124,7 +127,6 @@ class Crew:
         for rank, other in enumerate(self._others, start=1):
             done: _Done = other.receive()
             hand.evaluator.counts += done.counts
-            other.private_bytes = max(other.private_bytes, done.private_bytes)
             for k, scale in enumerate(done.scales):
                 if scale is not None:
                     part = hand.shared.read(task.slot_of_sum(rank, k), inputs[0].level, scale)
@@ -140,8 +142,10 @@ class Crew:
 
     @property
     def private_bytes(self) -> int:
-        """The most memory that the other processes had of their own after a transform, all together."""
-        return sum(other.private_bytes for other in self._others)
+        """Memory that the other processes have of their own, all together; the libraries keep what they once took."""
+        for other in self._others:
+            other.send(MEMORY)
+        return sum(other.receive() for other in self._others)
 
     def close(self) -> None:
         """End the other processes."""
@@ -235,14 +239,12 @@ class _Done:
 
     scales: tuple[float | None, ...]
     counts: Counter[str]
-    private_bytes: int
 
 
 class _Other:
     """Another process, as the first one sees it."""
 
     def __init__(self, hand: _Hand, tasks: Mapping[str, _Task]) -> None:
-        self.private_bytes = 0
         self._connection, theirs = Pipe()
         lifeline, held = socket.socketpair()
         self._lifeline = held
@@ -295,7 +297,11 @@ def _work(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection, lifel
 
 
 def _serve(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection) -> None:
-    name, given = connection.recv()
+    asked = connection.recv()
+    if asked == MEMORY:  # not after each task: counting pages takes as long as some rotations
+        connection.send(private_bytes())
+        return
+    name, given = asked
     evaluator, task = hand.evaluator, tasks[name]
     before = Counter(evaluator.counts)
     try:
@@ -308,7 +314,7 @@ def _serve(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection) -> N
             if total is not None:
                 hand.shared.write(task.slot_of_sum(hand.rank, k), total)
         scales = tuple(None if total is None else total.scale for total in sums)
-        connection.send(_Done(scales, Counter(evaluator.counts) - before, private_bytes()))
+        connection.send(_Done(scales, Counter(evaluator.counts) - before))
     except EOFError:
         raise
     except Exception as error:  # a library may raise anything
