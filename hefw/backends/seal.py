@@ -52,9 +52,14 @@ def opaque() -> Iterator[None]:
     except RuntimeError as error:
         if "transparent" not in str(error):
             raise
-        raise EncodingError(
-            "the result is transparent, it hides nothing (a product with zeros, or a - a): leave the operation out"
-        ) from None
+        raise transparent() from None
+
+
+def transparent() -> EncodingError:
+    """The result of an operation has no secret in it."""
+    return EncodingError(
+        "the result is transparent, it hides nothing (a product with zeros, or a - a): leave the operation out"
+    )
 
 
 def memory_file() -> IO[bytes]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
@@ -10,16 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.seal import galois_element, memory_file, opaque, path_of
-from hefw.backends.tenseal import wide
 from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length, parse
+from hefw.backends.tenseal.matrices import Matrices
+from hefw.backends.tenseal.native import WRONG, Native, native
 from hefw.backends.tenseal.residues import Residues
-from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext, check_scale
+from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import EnvelopeError
 from hefw.core.linear import Transform
 from hefw.core.params import Resolved
-
-#: Products of a matrix of numbers from which on it is multiplied with residues.
-MANY_PRODUCTS = 256
 
 
 class TensealEvaluator(Evaluator):
@@ -29,10 +29,13 @@ class TensealEvaluator(Evaluator):
         super().__init__(params, capabilities)
         self._context = Context(params)
         self._evaluator = seal.Evaluator(self._context.seal)
-        self._relinearisation: Any = None
-        self._galois: dict[str, Any] = {}
+        self._keys: dict[str, Any] = {}  # SEAL's own, by name; those that `Native` takes are not kept
+        self._native: Native | None = None
+        self._tried = False
+        self._trying = threading.Lock()
         self._file = PublicFile()
         self._residues = Residues(self._context)
+        self._matrices = Matrices(self, self._residues)
 
     def _load_key(self, name: str, payload: bytes) -> None:
         key: Any = seal.RelinKeys() if name == "relinearisation" else seal.GaloisKeys()
@@ -40,10 +43,7 @@ class TensealEvaluator(Evaluator):
         wanted = 2 if name == "relinearisation" else galois_element(name, self.params.params.ring_dimension)
         if not key.has_key(wanted):  # 2: the power of the secret that relinearisation replaces
             raise EnvelopeError(f"the bytes sent as {name!r} hold another key")
-        if name == "relinearisation":
-            self._relinearisation = key
-        else:
-            self._galois[name] = key
+        self._keys[name] = key
 
     def _load(self, payload: bytes, level: int, scale: float) -> Any:
         return self._context.ciphertext(payload, level, scale)
@@ -108,6 +108,9 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
+        native = self._faster(pairs[0][0])
+        if native is not None:
+            return native.sums([[(a.handle, b.handle) for a, b in pairs]])[0]
         evaluator = self._evaluator
         first, weight = pairs[0]
         total = seal.Ciphertext()
@@ -131,11 +134,17 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _relinearise(self, a: Ciphertext) -> Any:
+        native = self._faster(a, "relinearisation")
+        if native is not None:
+            return native.relinearise(a.handle)
         out = seal.Ciphertext()
-        self._evaluator.relinearize(a.handle, self._relinearisation, out)
+        self._evaluator.relinearize(a.handle, self._keys["relinearisation"], out)
         return out
 
     def _rescale(self, a: Ciphertext) -> Any:
+        native = self._faster(a) if a.size == 2 else None
+        if native is not None:
+            return native.rescale(a.handle)
         out = seal.Ciphertext()
         self._evaluator.rescale_to_next(a.handle, out)
         return out
@@ -151,66 +160,74 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _rotate(self, a: Ciphertext, step: int) -> Any:
-        out = seal.Ciphertext()
-        self._evaluator.rotate_vector(a.handle, step, self._galois[f"rotation/{step}"], out)
-        return out
+        return self._turned(a, f"rotation/{step}")
+
+    def rotate_many(self, a: Ciphertext, steps: Sequence[int]) -> list[Ciphertext]:
+        """`rotate` for several steps, hoisted."""
+        wanted = [step % self.params.slots for step in steps]
+        names = [f"rotation/{step}" for step in wanted if step]
+        native = self._faster(a, *names) if len(names) > 1 else None
+        if native is None:
+            return super().rotate_many(a, steps)
+        self._two_parts("rotate", a)
+        self.require_keys(names, a.level)
+        self.counts["rotate"] += len(names)
+        turned = iter(native.rotate_many(a.handle, names))
+        return [Ciphertext(next(turned), a.level, a.scale) if step else a for step in wanted]
 
     def _conjugate(self, a: Ciphertext) -> Any:
+        return self._turned(a, "conjugation")
+
+    def _turned(self, a: Ciphertext, name: str) -> Any:
+        native = self._faster(a, name)
+        if native is not None:
+            return native.rotate_many(a.handle, [name])[0]
         out = seal.Ciphertext()
-        self._evaluator.complex_conjugate(a.handle, self._galois["conjugation"], out)
+        element = galois_element(name, self.params.params.ring_dimension)
+        self._evaluator.apply_galois(a.handle, element, self._keys[name], out)
         return out
+
+    def _faster(self, example: Ciphertext, *keys: str) -> Native | None:
+        """The compiled ways, where they exist; found out by the first ciphertext, which also has them take the keys."""
+        handle = example.handle
+        handle.scale = example.scale
+        if example.size == 2 and (self._keys or not self._tried):
+            with self._trying:
+                if not self._tried:
+                    self._native = native(self._context, self._residues, handle)
+                    self._tried = True
+                if self._native is not None and self._keys:
+                    self._hand_over(handle)
+        found = self._native
+        return found if found is not None and all(found.has(name) for name in keys) else None
+
+    def _hand_over(self, example: Any) -> None:
+        """Give SEAL's keys to the compiled ways; none of them if one does not work there."""
+        assert self._native is not None
+        taken = []
+        for name, key in self._keys.items():
+            if not self._native.take(name, key, self.keys[name], example):
+                warnings.warn(WRONG, RuntimeWarning, stacklevel=2)
+                self._native = None
+                return
+            taken.append(name)
+        for name in taken:
+            del self._keys[name]
 
     def linear_transform(
         self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
     ) -> list[Ciphertext]:
         """As the default does it; a matrix of numbers is multiplied with residues, where that is many products."""
-        if transform.scalar and transform.products >= MANY_PRODUCTS and self._wide(inputs):
-            scales = {transform.weight_sources[k]: k for k in range(len(transform.weight_sources))}
-            found = self._times(inputs, transform, {source: weights[k].scale for source, k in scales.items()})
-            if found is not None:
-                return found
+        found = self._matrices.transformed(inputs, transform, weights)
+        if found is not None:
+            return found
         return super().linear_transform(inputs, transform, weights)
-
-    def _wide(self, inputs: Sequence[Ciphertext]) -> bool:
-        primes = self.params.primes[: inputs[0].level + 1]
-        return all(map(wide.suits, primes)) and self.reaches_residues(inputs[0])
-
-    def _times(
-        self, inputs: Sequence[Ciphertext], transform: Transform, scales: Mapping[int, float]
-    ) -> list[Ciphertext] | None:
-        """The product with a matrix of numbers at the scale of each source; None if they are too large."""
-        matrix = np.zeros((len(transform.outputs), len(inputs)), dtype=np.int64)
-        for row, groups in enumerate(transform.outputs):
-            for term in (term for group in groups for term in group.terms):
-                value = float(transform.weights[term.weight, 0]) * scales[transform.weight_sources[term.weight]]
-                if abs(value) >= wide.MOST_WEIGHT:
-                    return None
-                matrix[row, term.source] += round(value) or (1 if value > 0 else -1)
-        first = transform.outputs[0][0].terms[0]
-        level = inputs[0].level
-        scale = inputs[first.source].scale * scales[transform.weight_sources[first.weight]]
-        if not matrix.any(axis=1).all():
-            return None  # SEAL would refuse such a result
-        try:
-            pieces = wide.Matrix(matrix)
-        except OverflowError:
-            return None
-        check_scale(self.params, level, scale)
-        blanks = [self._residues.blank(level) for _ in transform.outputs]
-        for handle in blanks:
-            handle.scale = scale
-        primes = self.params.primes[: level + 1]
-        views = [self._residues.view(handle) for handle in blanks]
-        wide.multiply(pieces, [self.residues(ct) for ct in inputs], views, primes, self.threads)
-        self.counts["encode"] += transform.products - len(scales)
-        self.counts["mul_plain"] += transform.products
-        self.counts["add"] += transform.products - len(blanks)
-        return [Ciphertext(handle, level, scale) for handle in blanks]
 
     # -- residues ------------------------------------------------------------------------------------------------
 
     def reaches_residues(self, example: Ciphertext) -> bool:
         """Whether this build of TenSEAL keeps them where they are looked for."""
+        self._faster(example)  # forked processes then have the keys in common
         return self._residues.usable(example.handle)
 
     def residues(self, a: Ciphertext) -> NDArray[np.uint64]:

@@ -1,0 +1,177 @@
+"""Operations by `switching` on what SEAL holds: where its memory is found and numba is there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import _sealapi_cpp as seal
+import numpy as np
+
+from hefw.backends.seal import galois_element, transparent
+from hefw.backends.tenseal.context import Context
+from hefw.backends.tenseal.residues import Place, Residues, places
+
+if TYPE_CHECKING:
+    from hefw.backends.tenseal.switching import Key, Switching
+
+MISSING = "numba cannot be imported ({}): hefw goes on with SEAL's own calls, which are slower; pip install numba"
+EXAMPLE_SCALE = 2.0**10  # fits every modulus
+WRONG = "compiled loops do not give what SEAL gives: hefw goes on with SEAL's own calls, which are slower"
+
+
+class Native:
+    """Faster ways of one evaluator, with the keys that it was given."""
+
+    def __init__(self, context: Context, residues: Residues, switching: Switching, plaintexts: Place) -> None:
+        self._context = context
+        self._residues = residues
+        self._switching = switching
+        self._plaintexts = plaintexts
+        self._keys: dict[str, Key] = {}
+        self._tried: set[str] = set()
+
+    def take(self, name: str, key: Any, level: int, example: Any) -> bool:
+        """A key of SEAL's, for ciphertexts of up to a level; whether it does with a ciphertext what SEAL does."""
+        relinearises = name == "relinearisation"
+        element = 2 if relinearises else galois_element(name, self._context.params.params.ring_dimension)
+        digits = [self._residues.view(digit.data()) for digit in key.key(element)[: level + 1]]
+        rows = [*range(level + 1), digits[0].shape[1] - 1]
+        self._keys[name] = self._switching.key([digit[:, rows] for digit in digits], 1 if relinearises else element)
+        if example.coeff_modulus_size() > level + 1:
+            example = self._dropped(example, level)
+        if relinearises:
+            return self._relinearises(key, example)
+        kind = name.partition("/")[0]
+        if kind not in self._tried:
+            self._tried.add(kind)
+            return self._turns(name, key, element, example)
+        return True
+
+    def has(self, name: str) -> bool:
+        """Whether a key was taken."""
+        return name in self._keys
+
+    def _relinearises(self, key: Any, example: Any) -> bool:
+        evaluator = seal.Evaluator(self._context.seal)
+        square, wanted = seal.Ciphertext(), seal.Ciphertext()
+        evaluator.square(example, square)
+        evaluator.relinearize(square, key, wanted)
+        return self._same(self.relinearise(square), wanted)
+
+    def _turns(self, name: str, key: Any, element: int, example: Any) -> bool:
+        """Of a ciphertext whose second part is one number: SEAL turns that before it takes it apart, hefw after."""
+        evaluator = seal.Evaluator(self._context.seal)
+        given, wanted = self._blank(example), seal.Ciphertext()
+        self._residues.view(given)[...] = self._residues.view(example)
+        self._residues.view(given)[1] = self._residues.view(example)[1, :, :1]
+        evaluator.apply_galois(given, element, key, wanted)
+        return self._same(self.rotate_many(given, [name])[0], wanted)
+
+    def agrees(self, example: Any) -> bool:
+        """Whether SEAL's sums of products and rescales are found of a ciphertext."""
+        evaluator, level = seal.Evaluator(self._context.seal), int(example.coeff_modulus_size()) - 1
+        slots = self._context.params.slots
+        weights = [self._context.encode(np.arange(slots) / slots - k, level, EXAMPLE_SCALE) for k in range(3)]
+        wanted = []
+        for weight in weights:
+            wanted.append(seal.Ciphertext())
+            evaluator.multiply_plain(example, weight, wanted[-1])
+        for product in wanted[1:]:
+            evaluator.add_inplace(wanted[0], product)
+        (found,) = self.sums([[(example, weight) for weight in weights]])
+        if not self._same(found, wanted[0]):
+            return False
+        if level:
+            evaluator.rescale_to_next(wanted[0], wanted[1])
+            return self._same(self.rescale(found), wanted[1])
+        return True
+
+    def _dropped(self, a: Any, level: int) -> Any:
+        out = seal.Ciphertext()
+        seal.Evaluator(self._context.seal).mod_switch_to(a, self._context.level_ids[level], out)
+        return out
+
+    def _same(self, a: Any, b: Any) -> bool:
+        return np.array_equal(self._residues.view(a), self._residues.view(b))
+
+    def rotate_many(self, a: Any, names: Sequence[str]) -> list[Any]:
+        """A ciphertext turned by each of several keys."""
+        of = self._switching.decompose(self._residues.view(a))
+        turned = []
+        for name in names:
+            out = self._blank(a)
+            self._switching.rotate(of, self._keys[name], self._residues.view(out))
+            turned.append(out)
+        return turned
+
+    def rotations_added(self, a: Any, names: Sequence[str]) -> Any:
+        """A ciphertext plus itself turned by each of several keys."""
+        out = self._blank(a)
+        of = self._switching.decompose(self._residues.view(a))
+        self._switching.rotations_added(of, [self._keys[name] for name in names], self._residues.view(out))
+        return out
+
+    def relinearise(self, a: Any) -> Any:
+        """Two parts of three."""
+        out = self._blank(a)
+        self._switching.relinearise(self._residues.view(a), self._keys["relinearisation"], self._residues.view(out))
+        return out
+
+    def rescale(self, a: Any) -> Any:
+        """One level less; of two parts."""
+        level = int(a.coeff_modulus_size()) - 2
+        out = self._residues.blank(level)
+        out.scale = a.scale / self._context.params.primes[level + 1]
+        self._switching.rescale(self._residues.view(a), self._residues.view(out))
+        return out
+
+    def sums(self, products: Sequence[Sequence[tuple[Any, Any]]]) -> list[Any]:
+        """Sums of products of ciphertexts of two parts with plaintexts, all at one level."""
+        first, weight = products[0][0]
+        outs = [self._blank(first) for _ in products]
+        for out in outs:
+            out.scale = first.scale * weight.scale
+        at, plain = self._residues.address, self._plaintexts.address
+        self._switching.sums(
+            [[(at(ct), plain(pt)) for ct, pt in some] for some in products],
+            [at(out) for out in outs],
+            int(first.coeff_modulus_size()),
+        )
+        if not all(self._residues.view(out)[1].any() for out in outs):
+            raise transparent()
+        return outs
+
+    def _blank(self, like: Any) -> Any:
+        out = self._residues.blank(int(like.coeff_modulus_size()) - 1)
+        out.scale = like.scale
+        return out
+
+
+def native(context: Context, residues: Residues, example: Any) -> Native | None:
+    """What works with this build of SEAL, tried with a ciphertext of two parts; None, with a warning, if it does not.
+
+    Products, sums and rescales must be SEAL's own, bit by bit; `Native.take` tries keys.
+    """
+    try:
+        from hefw.backends.tenseal import switching
+    except ImportError as error:
+        warnings.warn(MISSING.format(error), RuntimeWarning, stacklevel=2)
+        return None
+    if not residues.usable(example) or not switching.suits(context.params):
+        return None
+    given = seal.Ciphertext()  # at a scale that leaves room for products
+    seal.Evaluator(context.seal).mod_switch_to(example, example.parms_id(), given)
+    given.scale = 1.0
+    for place in _plaintext_places(context, int(example.coeff_modulus_size()) - 1):
+        found = Native(context, residues, switching.Switching(context.params), place)
+        if found.agrees(given):
+            return found
+    warnings.warn(WRONG, RuntimeWarning, stacklevel=2)
+    return None
+
+
+def _plaintext_places(context: Context, level: int) -> list[Place]:
+    few = np.arange(context.params.slots) / context.params.slots
+    return places(*(context.encode(few + k, level, EXAMPLE_SCALE) for k in range(2)))

@@ -1,0 +1,339 @@
+"""Loops over 64-bit residues, compiled by numba: transforms, products and sums modulo primes below 2^60.
+
+They are written so that LLVM makes vector instructions of them. Those have no high half of a 64-bit product, so it is
+put together from 32-bit parts without its lowest carry: a quotient may be 2 too small, and a remainder is then below
+four times the prime instead of two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+#: Largest size of a prime: values up to 16 times the prime are 64-bit numbers.
+MOST_BITS = 60
+#: Products that are summed before they are put into 128 bits, and in all.
+AT_ONCE, MOST_TERMS = 8, 255
+#: Residues of one polynomial that are worked on at a time.
+BLOCK = 512
+#: Columns of a table of one prime's constants: the prime, its half, 2^64 // prime, then numbers modulo it with their
+#: quotients (`times`): 2^64 and 1 / N.
+PRIME, HALF, ONE, WORD, WORD_, SIZE, SIZE_, COLUMNS = range(8)
+
+LOW = np.uint64(0xFFFFFFFF)
+THIRTY = np.uint64((1 << 30) - 1)
+U30, U32, U34, U4, U60, ZERO, TWO = (np.uint64(k) for k in (30, 32, 34, 4, 60, 0, 2))
+compiled = njit(cache=True, boundscheck=False, error_model="numpy")
+inlined = njit(inline="always")
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _pointer(_: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.uint64)(types.uint64), code
+
+
+@inlined
+def below(x, most):  # type: ignore[no-untyped-def]
+    """x modulo `most` for x below twice that; x is below 2^63."""
+    less = x - most
+    return x if np.int64(less) < 0 else less
+
+
+@inlined
+def times(x, factor, quotient, prime):  # type: ignore[no-untyped-def]
+    """x times a factor modulo a prime, below 4 primes; `quotient` is factor * 2^64 // prime, x any 64-bit number."""
+    x0, x1, q0, q1 = x & LOW, x >> U32, quotient & LOW, quotient >> U32
+    return x * factor - (x1 * q1 + ((x1 * q0) >> U32) + ((x0 * q1) >> U32)) * prime
+
+
+@inlined
+def whole(x, prime):  # type: ignore[no-untyped-def]
+    """x below 8 primes -> below one."""
+    return below(below(below(x, prime << TWO), prime + prime), prime)
+
+
+@compiled
+def powers(base, quotient, constants, out):  # type: ignore[no-untyped-def]
+    """Write the powers of a number from 0 on."""
+    q, value = constants[PRIME], np.uint64(1)
+    for k in range(out.shape[0]):
+        out[k] = value
+        value = whole(times(value, base, quotient, q), q)
+
+
+@compiled
+def quotients(values, high, low, prime, out):  # type: ignore[no-untyped-def]
+    """value * 2^64 // prime for each; `high` and `low` are the two words of 2^128 // prime."""
+    for k in range(values.shape[0]):
+        x = values[k]
+        x0, x1, l0, l1 = x & LOW, x >> U32, low & LOW, low >> U32
+        middle = x1 * l0 + ((x0 * l0) >> U32)
+        top = x1 * l1 + (middle >> U32) + ((x0 * l1 + (middle & LOW)) >> U32)
+        found = x * high + top
+        rest = ZERO - found * prime  # of value * 2^64, modulo 2^64
+        out[k] = found + np.uint64(1) if rest >= prime else found
+
+
+@compiled
+def forward(a, roots, quotient, q):  # type: ignore[no-untyped-def]
+    """Number-theoretic transform in place, as SEAL orders it; a (N,) below 4 primes, then below one."""
+    q4 = q << TWO
+    t, m = a.shape[0] >> 1, 1
+    while t >= 4:
+        for i in range(m):
+            w, wq = roots[m + i], quotient[m + i]
+            low, high = a[2 * i * t : 2 * i * t + t], a[2 * i * t + t : 2 * i * t + 2 * t]
+            for j in range(t):
+                x = below(low[j], q4)
+                y = times(high[j], w, wq, q)
+                low[j] = x + y
+                high[j] = x + q4 - y
+        m, t = m << 1, t >> 1
+    for i in range(m):  # the last two layers, four residues at a time
+        w, wq = roots[m + i], quotient[m + i]
+        u, uq, v, vq = roots[2 * (m + i)], quotient[2 * (m + i)], roots[2 * (m + i) + 1], quotient[2 * (m + i) + 1]
+        b = a[4 * i : 4 * i + 4]
+        x0, x1 = below(b[0], q4), below(b[1], q4)
+        y0, y1 = times(b[2], w, wq, q), times(b[3], w, wq, q)
+        x2, x3 = x0 + q4 - y0, x1 + q4 - y1
+        x0, x1 = below(x0 + y0, q4), times(x1 + y1, u, uq, q)
+        x2, x3 = below(x2, q4), times(x3, v, vq, q)
+        b[0], b[1], b[2], b[3] = x0 + x1, x0 + q4 - x1, x2 + x3, x2 + q4 - x3
+    for j in range(a.shape[0]):
+        a[j] = whole(a[j], q)
+
+
+@compiled
+def backward(a, roots, quotient, constants):  # type: ignore[no-untyped-def]
+    """The inverse of `forward`, with the inverses of its roots; a (N,) below one prime, before and after."""
+    q = constants[PRIME]
+    q4 = q << TWO
+    m = a.shape[0] >> 2
+    for i in range(m):
+        w, wq = roots[m + i], quotient[m + i]
+        u, uq, v, vq = roots[2 * (m + i)], quotient[2 * (m + i)], roots[2 * (m + i) + 1], quotient[2 * (m + i) + 1]
+        b = a[4 * i : 4 * i + 4]
+        x0, x1 = below(b[0] + b[1], q4), times(b[0] + q4 - b[1], u, uq, q)
+        x2, x3 = below(b[2] + b[3], q4), times(b[2] + q4 - b[3], v, vq, q)
+        b[0], b[2] = below(x0 + x2, q4), times(x0 + q4 - x2, w, wq, q)
+        b[1], b[3] = below(x1 + x3, q4), times(x1 + q4 - x3, w, wq, q)
+    t, m = 4, m >> 1
+    while m >= 1:
+        for i in range(m):
+            w, wq = roots[m + i], quotient[m + i]
+            low, high = a[2 * i * t : 2 * i * t + t], a[2 * i * t + t : 2 * i * t + 2 * t]
+            for j in range(t):
+                x, y = low[j], high[j]
+                low[j] = below(x + y, q4)
+                high[j] = times(x + q4 - y, w, wq, q)
+        m, t = m >> 1, t << 1
+    for j in range(a.shape[0]):
+        a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
+
+
+@compiled
+def decompose(part, tables, rows, room, out):  # type: ignore[no-untyped-def]
+    """One polynomial (level + 1, N) into digits (level + 1, len(rows), N): each modulo the primes of `rows`.
+
+    `tables` is (constants, roots, quotients, inverse roots, their quotients); the last of `rows` is the special prime.
+    """
+    constants, roots, quotient, inverse, inverse_ = tables
+    for j in range(part.shape[0]):
+        room[:] = part[j]
+        backward(room, inverse[j], inverse_[j], constants[j])
+        for k in range(rows.shape[0]):
+            row = rows[k]
+            if row == j:
+                out[j, k] = part[j]
+                continue
+            q, digit = constants[row, PRIME], out[j, k]
+            if constants[j, PRIME] > q << TWO:
+                for n in range(room.shape[0]):
+                    digit[n] = times(room[n], np.uint64(1), constants[row, ONE], q)
+            else:
+                digit[:] = room
+            forward(digit, roots[row], quotient[row], q)
+
+
+@inlined
+def _products(x, y, z, u, v, w, held):  # type: ignore[no-untyped-def]
+    """Add x times y and z, and u times v and w, by halves: to the first three and to the next three rows of `held`."""
+    a, b, c, d, e, f = held[0], held[1], held[2], held[3], held[4], held[5]
+    for n in range(x.shape[0]):
+        x0, x1, u0, u1 = x[n] & THIRTY, (x[n] >> U30) & LOW, u[n] & THIRTY, (u[n] >> U30) & LOW
+        y0, y1, v0, v1 = y[n] & THIRTY, (y[n] >> U30) & LOW, v[n] & THIRTY, (v[n] >> U30) & LOW
+        z0, z1, w0, w1 = z[n] & THIRTY, (z[n] >> U30) & LOW, w[n] & THIRTY, (w[n] >> U30) & LOW
+        a[n] += x0 * y0 + u0 * v0
+        b[n] += x0 * y1 + x1 * y0 + u0 * v1 + u1 * v0
+        c[n] += x1 * y1 + u1 * v1
+        d[n] += x0 * z0 + u0 * w0
+        e[n] += x0 * z1 + x1 * z0 + u0 * w1 + u1 * w0
+        f[n] += x1 * z1 + u1 * w1
+
+
+@inlined
+def _product(x, y, z, held):  # type: ignore[no-untyped-def]
+    """Add x times y and z, as `_products`."""
+    a, b, c, d, e, f = held[0], held[1], held[2], held[3], held[4], held[5]
+    for n in range(x.shape[0]):
+        x0, x1 = x[n] & THIRTY, (x[n] >> U30) & LOW
+        y0, y1, z0, z1 = y[n] & THIRTY, (y[n] >> U30) & LOW, z[n] & THIRTY, (z[n] >> U30) & LOW
+        a[n] += x0 * y0
+        b[n] += x0 * y1 + x1 * y0
+        c[n] += x1 * y1
+        d[n] += x0 * z0
+        e[n] += x0 * z1 + x1 * z0
+        f[n] += x1 * z1
+
+
+@inlined
+def _gather(held):  # type: ignore[no-untyped-def]
+    """Put sums of products of halves into 128 bits, in the last four rows: numbers and multiples of 2^64."""
+    for part in range(2):
+        low, middle, high = held[3 * part], held[3 * part + 1], held[3 * part + 2]
+        numbers, more = held[6 + 2 * part], held[7 + 2 * part]
+        for n in range(low.shape[0]):
+            a, b, c = low[n], middle[n], high[n]
+            before = numbers[n]
+            first = before + a
+            second = first + (b << U30)
+            third = second + (c << U60)
+            carry = np.uint64(first < before) + np.uint64(second < first) + np.uint64(third < second)
+            numbers[n] = third
+            more[n] += (b >> U34) + (c >> U4) + carry
+            low[n] = middle[n] = high[n] = ZERO
+
+
+@inlined
+def _modulo(held, part, constants, out):  # type: ignore[no-untyped-def]
+    """The 128-bit numbers of a part modulo a prime."""
+    q, word, word_, one = constants[PRIME], constants[WORD], constants[WORD_], constants[ONE]
+    numbers, more = held[6 + 2 * part], held[7 + 2 * part]
+    for n in range(out.shape[0]):
+        out[n] = whole(times(more[n], word, word_, q) + times(numbers[n], np.uint64(1), one, q), q)
+
+
+@compiled
+def switch(digits, key, rows, constants, out):  # type: ignore[no-untyped-def]
+    """Digits (digits, rows, N) times a key (digits or more, 2, rows or more, N), summed: (2, rows, N).
+
+    `rows` are their primes; the last one is that of the key's last row.
+    """
+    count, size = digits.shape[0], digits.shape[2]
+    block = min(BLOCK, size)
+    held = np.zeros((10, block), np.uint64)
+    for k in range(rows.shape[0]):
+        at = k if k < rows.shape[0] - 1 else key.shape[2] - 1
+        for start in range(0, size, block):
+            end = start + block
+            held[:] = ZERO
+            for j in range(0, count - 1, 2):
+                _products(
+                    digits[j, k, start:end],
+                    key[j, 0, at, start:end],
+                    key[j, 1, at, start:end],
+                    digits[j + 1, k, start:end],
+                    key[j + 1, 0, at, start:end],
+                    key[j + 1, 1, at, start:end],
+                    held,
+                )
+                if (j + 2) % AT_ONCE == 0:
+                    _gather(held)
+            if count % 2:
+                j = count - 1
+                _product(digits[j, k, start:end], key[j, 0, at, start:end], key[j, 1, at, start:end], held)
+            _gather(held)
+            for part in range(2):
+                _modulo(held, part, constants[rows[k]], out[part, k, start:end])
+
+
+@compiled
+def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants):  # type: ignore[no-untyped-def]
+    """Sums of products of ciphertexts of two parts with plaintexts, all given by the addresses of their residues.
+
+    Output k is that of the products `starts[k]` to `starts[k + 1]`, at most MOST_TERMS.
+    """
+    block = min(BLOCK, size)
+    held = np.zeros((10, block), np.uint64)
+    length = primes * size
+    for start in range(0, length, block):
+        end = start + block
+        row = constants[start // size]
+        for k in range(outs.shape[0]):
+            held[:] = ZERO
+            first, last = starts[k], starts[k + 1]
+            for t in range(first, last - 1, 2):
+                x = carray(_pointer(plaintexts[t]), (length,))[start:end]
+                y = carray(_pointer(ciphertexts[t]), (2, length))
+                u = carray(_pointer(plaintexts[t + 1]), (length,))[start:end]
+                v = carray(_pointer(ciphertexts[t + 1]), (2, length))
+                _products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held)
+                if (t + 2 - first) % AT_ONCE == 0:
+                    _gather(held)
+            if (last - first) % 2:
+                x = carray(_pointer(plaintexts[last - 1]), (length,))[start:end]
+                y = carray(_pointer(ciphertexts[last - 1]), (2, length))
+                _product(x, y[0, start:end], y[1, start:end], held)
+            _gather(held)
+            out = carray(_pointer(outs[k]), (2, length))
+            for part in range(2):
+                _modulo(held, part, row, out[part, start:end])
+
+
+@compiled
+def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def]
+    """Divide a polynomial (rows, N) by the last row's prime, rounded: out (rows - 1, N); `a` is overwritten.
+
+    `inverses` has that prime's inverse modulo the others, and its quotient: (rows - 1, 2).
+    """
+    constants, roots, quotient, inverse, inverse_ = tables
+    last = rows[rows.shape[0] - 1]
+    top = a[rows.shape[0] - 1]
+    p, half = constants[last, PRIME], constants[last, HALF]
+    backward(top, inverse[last], inverse_[last], constants[last])
+    for n in range(top.shape[0]):
+        top[n] = below(top[n] + half, p)
+    for k in range(rows.shape[0] - 1):
+        row = rows[k]
+        q = constants[row, PRIME]
+        less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
+        for n in range(room.shape[0]):
+            room[n] = below(times(top[n], np.uint64(1), constants[row, ONE], q) + less, q << TWO)
+        forward(room, roots[row], quotient[row], q)
+        by, by_ = inverses[k, 0], inverses[k, 1]
+        given, taken = a[k], out[k]
+        for n in range(room.shape[0]):
+            taken[n] = whole(times(given[n] + q - room[n], by, by_, q), q)
+
+
+@compiled
+def permute(a, order, out):  # type: ignore[no-untyped-def]
+    """out[..., n] = a[..., order[n]] for rows (rows, N)."""
+    for k in range(a.shape[0]):
+        x, y = a[k], out[k]
+        for n in range(order.shape[0]):
+            y[n] = x[order[n]]
+
+
+@compiled
+def add(a, b, rows, constants):  # type: ignore[no-untyped-def]
+    """a += b, rows of residues modulo the primes of `rows`."""
+    for k in range(a.shape[0]):
+        x, y, q = a[k], b[k], constants[rows[k], PRIME]
+        for n in range(x.shape[0]):
+            x[n] = below(x[n] + y[n], q)
+
+
+@compiled
+def add_permuted(a, b, order, rows, constants):  # type: ignore[no-untyped-def]
+    """a[..., n] += b[..., order[n]], rows of residues modulo the primes of `rows`."""
+    for k in range(a.shape[0]):
+        x, y, q = a[k], b[k], constants[rows[k], PRIME]
+        for n in range(x.shape[0]):
+            x[n] = below(x[n] + y[order[n]], q)
