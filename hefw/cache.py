@@ -18,13 +18,13 @@ import logging
 import mmap
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hefw.core.errors import ConfigError
+from hefw.core.files import Buffer, write_atomically
 
 FOLDER, SIZE = "HEFW_CACHE", "HEFW_CACHE_SIZE"
 OFF = "off"
@@ -37,11 +37,11 @@ LEFT_BEHIND = 3600.0
 MAGIC = b"HEFWCACH\x01"
 _HEADER = len(MAGIC) + 32
 _NAME = re.compile(r"([a-z]+)-([0-9a-f]{32})")
+#: What an entry is called while it is written.
+_UNFINISHED = re.compile(_NAME.pattern + r"[a-z0-9_]{8}")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 _log = logging.getLogger(__name__)
-
-Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,7 @@ class Cache:
             state.update(part)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(MAGIC + state.digest())
-                    file.writelines(parts)
-                os.replace(temporary, self._path(kind, digest))
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            write_atomically(self._path(kind, digest), [MAGIC, state.digest(), *parts], private=True)
         except OSError as error:
             _log.warning("nothing is kept in the cache %s: %s", self.folder, error.strerror or error)
         else:
@@ -135,9 +127,13 @@ class Cache:
         return size
 
     def _sweep(self) -> None:
-        for path in self.folder.glob(".*"):
+        for path in self.folder.glob("*"):
             try:
-                if path.is_file() and time.time() - path.stat().st_mtime > LEFT_BEHIND:
+                if (
+                    _UNFINISHED.fullmatch(path.name)
+                    and path.is_file()
+                    and time.time() - path.stat().st_mtime > LEFT_BEHIND
+                ):
                     path.unlink()
             except OSError:
                 continue  # another process was faster

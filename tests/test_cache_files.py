@@ -90,7 +90,7 @@ def test_an_interrupted_entry_is_not_there_and_swept_later(cache, monkeypatch) -
         with pytest.raises(KeyboardInterrupt):
             cache.put("graph", KEYS[0], [b"x"])
     assert list(cache.folder.iterdir()) == []
-    left = cache.folder / ".killed"
+    left = cache.folder / f"graph-{KEYS[0]}a1b2_c3d"  # by a process that was killed
     left.write_bytes(b"x")
     os.utime(left, (0, 0))
     cache.put("graph", KEYS[1], [b"x"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from hefw.bench import schedule
 from hefw.bench.audits import AuditJob, audit_of
 from hefw.bench.expansion import HEFW, Cell, expand, label, varying
 from hefw.bench.matrix import Matrix
-from hefw.bench.measurement import Audited, AuditFigures, Measured, Measurement, Profiled, ProfileFigures
+from hefw.bench.measurement import Audited, Measured, Measurement, Profiled
 from hefw.bench.possible import reasons
 from hefw.bench.schedule import Job
 from hefw.bench.store import Store
@@ -108,16 +108,12 @@ def measure(planned: Plan, store: Store, watcher: Watcher) -> None:
         watcher.ended(what, kept.outcome if kept.reason is None else f"{kept.outcome}: {kept.reason}", kept.seconds)
         done = _own(every, store)
         left = schedule.todo(every, done)
-    for cell, audit in audits:
-        what = f"audit of {planned.name(cell)}"
-        audited = _audit(audit, planned, watcher.running(what, None))
-        store.keep(audited)
-        watcher.ended(what, audited.reason or audited.outcome, audited.seconds)
-    for cell in profiles:
-        what = f"profile of {planned.name(cell)}"
-        profiled = _profile(cell, planned, watcher.running(what, None))
-        store.keep(profiled)
-        watcher.ended(what, profiled.reason or profiled.outcome, profiled.seconds)
+    others = [(f"audit of {planned.name(cell)}", _audit(audit)) for cell, audit in audits]
+    others += [(f"profile of {planned.name(cell)}", _profile(cell, planned)) for cell in profiles]
+    for what, other in others:
+        found = other.do(planned, watcher.running(what, None))
+        store.keep(found)
+        watcher.ended(what, found.reason or found.outcome, found.seconds)
 
 
 def forget_failed(planned: Plan, store: Store) -> int:
@@ -170,27 +166,34 @@ def _run(job: Job, planned: Plan, store: Store, told: Told) -> Measurement:
     )
 
 
-def _audit(job: AuditJob, planned: Plan, told: Told) -> Audited:
-    asked = {"kind": "audit", "config": job.config.to_dict(), "images": job.images}
-    ended = supervise(asked, *_limits(planned), told)
-    return Audited(
-        digest=job.digest,
-        key=job.key,
-        outcome=ended.outcome,
-        reason=ended.reason,
-        seconds=ended.seconds,
-        figures=None if ended.found is None else AuditFigures.model_validate(ended.found),
-    )
+@dataclass(frozen=True)
+class _Other:
+    """What is measured besides runs: what a process is asked, and what is kept of its answer under a digest."""
+
+    kind: type[Audited] | type[Profiled]
+    digest: str
+    key: dict[str, Any]
+    asked: dict[str, Any]
+
+    def do(self, planned: Plan, told: Told) -> Audited | Profiled:
+        """Have it measured, within the limits of a run."""
+        ended = supervise(self.asked, *_limits(planned), told)
+        return self.kind.model_validate(
+            {
+                "digest": self.digest,
+                "key": self.key,
+                "outcome": ended.outcome,
+                "reason": ended.reason,
+                "seconds": ended.seconds,
+                "figures": ended.found,
+            }
+        )
 
 
-def _profile(cell: Cell, planned: Plan, told: Told) -> Profiled:
+def _audit(job: AuditJob) -> _Other:
+    return _Other(Audited, job.digest, job.key, {"kind": "audit", "config": job.config.to_dict(), "images": job.images})
+
+
+def _profile(cell: Cell, planned: Plan) -> _Other:
     config = cell.config.to_dict() | {"seed": planned.matrix.settings.seeds[0]}
-    ended = supervise({"kind": "profile", "config": config}, *_limits(planned), told)
-    return Profiled(
-        digest=cell.digest,
-        key=cell.key,
-        outcome=ended.outcome,
-        reason=ended.reason,
-        seconds=ended.seconds,
-        figures=None if ended.found is None else ProfileFigures.model_validate(ended.found),
-    )
+    return _Other(Profiled, cell.digest, cell.key, {"kind": "profile", "config": config})

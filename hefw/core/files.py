@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+Buffer = bytes | bytearray | memoryview
 
-def write_atomically(path: Path, data: bytes, *, private: bool = False, durable: bool = False) -> None:
-    """Write a file beside its place, then rename it.
+
+def write_atomically(
+    path: Path, data: bytes | Sequence[Buffer], *, private: bool = False, durable: bool = False
+) -> None:
+    """Write a file beside its place, then rename it. `data` may come in several blocks.
 
     `private`: only its owner can read it, from the first byte on. `durable`: its content is on the disk before it takes
     its place.
@@ -17,7 +22,7 @@ def write_atomically(path: Path, data: bytes, *, private: bool = False, durable:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mkstemp makes it 0600
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
