@@ -19,8 +19,8 @@ from hefw.core.params import Resolved
 Words = NDArray[np.uint64]
 Order = NDArray[np.int64]
 
-#: (constants, roots, quotients, inverse roots, their quotients) by prime, the special one last.
-Tables = tuple[Words, Words, Words, Words, Words]
+#: Constants; roots, quotients and `ends`; inverse roots, quotients and ends: by prime, the special one last.
+Tables = tuple[Words, Words, Words, Words, Words, Words, Words]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,24 +148,38 @@ def tables(primes: Sequence[int], size: int) -> Tables:
     """Constants and roots of unity of each prime, the special one last."""
     count = len(primes)
     constants = np.zeros((count, words.COLUMNS), np.uint64)
-    held = tuple(np.empty((count, size), np.uint64) for _ in range(4))
-    reverse = reversed_bits(size)
+    straight, back = _Roots(count, size), _Roots(count, size)
     for k, q in enumerate(primes):
-        pairs = [(words.WORD, 2**64 % q), (words.SIZE, pow(size, -1, q))]
         constants[k, words.PRIME] = q
         constants[k, words.ONE] = 2**64 // q
         constants[k, words.HALF] = q // 2
-        for column, value in pairs:
+        for column, value in ((words.WORD, 2**64 % q), (words.SIZE, pow(size, -1, q))):
             constants[k, column], constants[k, column + 1] = value, (value << 64) // q
         root = least_root(q, size)
-        for out, base in ((held[0:2], root), (held[2:4], pow(root, -1, q))):
-            row = np.empty(size, np.uint64)
-            words.powers(np.uint64(base), np.uint64((base << 64) // q), constants[k], row)
-            out[0][k] = row[reverse]
-            high, low = divmod(2**128 // q, 2**64)
-            words.quotients(out[0][k], np.uint64(high), np.uint64(low), np.uint64(q), out[1][k])
-    roots, quotient, inverse, inverse_ = held
-    return constants, roots, quotient, inverse, inverse_
+        straight.fill(k, q, root, constants[k])
+        back.fill(k, q, pow(root, -1, q), constants[k])
+    return constants, straight.roots, straight.quotients, straight.ends, back.roots, back.quotients, back.ends
+
+
+class _Roots:
+    """Powers of a root by prime, in the transform's order, with their quotients."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._reverse = reversed_bits(size)
+        self.roots, self.quotients = np.empty((count, size), np.uint64), np.empty((count, size), np.uint64)
+        self.ends = np.empty((count, 4, size // 4), np.uint64)
+
+    def fill(self, k: int, prime: int, root: int, constants: Words) -> None:
+        """Those of prime number k."""
+        size = len(self._reverse)
+        row = np.empty(size, np.uint64)
+        words.powers(np.uint64(root), np.uint64((root << 64) // prime), constants, row)
+        self.roots[k] = row[self._reverse]
+        high, low = divmod(2**128 // prime, 2**64)
+        words.quotients(self.roots[k], np.uint64(high), np.uint64(low), np.uint64(prime), self.quotients[k])
+        for n in range(2):
+            self.ends[k, 2 * n] = self.roots[k, size // 2 + n :: 2]
+            self.ends[k, 2 * n + 1] = self.quotients[k, size // 2 + n :: 2]
 
 
 def inverses(prime: int, others: Sequence[int]) -> Words:

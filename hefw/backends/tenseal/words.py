@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
@@ -19,6 +20,8 @@ MOST_BITS = 60
 AT_ONCE, MOST_TERMS = 8, 255
 #: Residues of one polynomial that are worked on at a time.
 BLOCK = 512
+#: Fours of residues that the last layers of a transform work on at a time.
+ENDS = 64
 #: Columns of a table of one prime's constants: the prime, its half, 2^64 // prime, then numbers modulo it with their
 #: quotients (`times`): 2^64 and 1 / N.
 PRIME, HALF, ONE, WORD, WORD_, SIZE, SIZE_, COLUMNS = range(8)
@@ -36,6 +39,31 @@ def _pointer(_: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(types.uint64)(types.uint64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _transpose(_: Any, source: Any, apart: Any, target: Any, apart_there: Any) -> Any:
+    """Four rows of four words become four columns; rows are so many bytes apart."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(ir.IntType(64), 4)
+
+        def row(start: Any, step: Any, k: int) -> Any:
+            at = builder.add(start, builder.mul(step, ir.Constant(ir.IntType(64), k)))
+            return builder.inttoptr(at, vector.as_pointer())
+
+        def mixed(x: Any, y: Any, order: list[int]) -> Any:
+            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), 4), order))
+
+        rows = [builder.load(row(args[0], args[1], k), align=8) for k in range(4)]
+        even, odd = [0, 4, 2, 6], [1, 5, 3, 7]
+        pairs = [[mixed(rows[k], rows[k + 1], order) for k in (0, 2)] for order in (even, odd)]
+        for k, (order, half) in enumerate([(0, [0, 1, 4, 5]), (1, [0, 1, 4, 5]), (0, [2, 3, 6, 7]), (1, [2, 3, 6, 7])]):
+            first, second = pairs[order]
+            builder.store(mixed(first, second, half), row(args[2], args[3], k), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64, types.uint64, types.uint64), code
 
 
 @inlined
@@ -80,9 +108,28 @@ def quotients(values, high, low, prime, out):  # type: ignore[no-untyped-def]
         out[k] = found + np.uint64(1) if rest >= prime else found
 
 
+@inlined
+def _columns(a, start, room):  # type: ignore[no-untyped-def]
+    """Words 4 k + c of a block of `a` to word k of row c of `room`."""
+    source, target = np.uint64(a.ctypes.data) + np.uint64(8 * start), np.uint64(room.ctypes.data)
+    for k in range(ENDS // 4):
+        _transpose(source + np.uint64(128 * k), np.uint64(32), target + np.uint64(32 * k), np.uint64(8 * ENDS))
+
+
+@inlined
+def _rows(room, a, start):  # type: ignore[no-untyped-def]
+    """Back again."""
+    source, target = np.uint64(room.ctypes.data), np.uint64(a.ctypes.data) + np.uint64(8 * start)
+    for k in range(ENDS // 4):
+        _transpose(source + np.uint64(32 * k), np.uint64(8 * ENDS), target + np.uint64(128 * k), np.uint64(32))
+
+
 @compiled
-def forward(a, roots, quotient, q):  # type: ignore[no-untyped-def]
-    """Number-theoretic transform in place, as SEAL orders it; a (N,) below 4 primes, then below one."""
+def forward(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
+    """Number-theoretic transform in place, as SEAL orders it; a (N,) below 4 primes, then below one.
+
+    `ends` (4, N / 4) are the roots of the last layer, even ones and odd ones, each with their quotients.
+    """
     q4 = q << TWO
     t, m = a.shape[0] >> 1, 1
     while t >= 4:
@@ -95,34 +142,42 @@ def forward(a, roots, quotient, q):  # type: ignore[no-untyped-def]
                 low[j] = x + y
                 high[j] = x + q4 - y
         m, t = m << 1, t >> 1
-    for i in range(m):  # the last two layers, four residues at a time
-        w, wq = roots[m + i], quotient[m + i]
-        u, uq, v, vq = roots[2 * (m + i)], quotient[2 * (m + i)], roots[2 * (m + i) + 1], quotient[2 * (m + i) + 1]
-        b = a[4 * i : 4 * i + 4]
-        x0, x1 = below(b[0], q4), below(b[1], q4)
-        y0, y1 = times(b[2], w, wq, q), times(b[3], w, wq, q)
-        x2, x3 = x0 + q4 - y0, x1 + q4 - y1
-        x0, x1 = below(x0 + y0, q4), times(x1 + y1, u, uq, q)
-        x2, x3 = below(x2, q4), times(x3, v, vq, q)
-        b[0], b[1], b[2], b[3] = x0 + x1, x0 + q4 - x1, x2 + x3, x2 + q4 - x3
-    for j in range(a.shape[0]):
-        a[j] = whole(a[j], q)
+    room = np.empty((4, ENDS), np.uint64)
+    b0, b1, b2, b3 = room[0], room[1], room[2], room[3]
+    for start in range(0, m, ENDS):  # the last two layers, in columns
+        _columns(a, 4 * start, room)
+        ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
+        us, uqs = ends[0, start : start + ENDS], ends[1, start : start + ENDS]
+        vs, vqs = ends[2, start : start + ENDS], ends[3, start : start + ENDS]
+        for i in range(ENDS):
+            x0, x1 = below(b0[i], q4), below(b1[i], q4)
+            y0, y1 = times(b2[i], ws[i], wqs[i], q), times(b3[i], ws[i], wqs[i], q)
+            x2, x3 = below(x0 + q4 - y0, q4), times(x1 + q4 - y1, vs[i], vqs[i], q)
+            x0, x1 = below(x0 + y0, q4), times(x1 + y1, us[i], uqs[i], q)
+            b0[i], b1[i] = whole(x0 + x1, q), whole(x0 + q4 - x1, q)
+            b2[i], b3[i] = whole(x2 + x3, q), whole(x2 + q4 - x3, q)
+        _rows(room, a, 4 * start)
 
 
 @compiled
-def backward(a, roots, quotient, constants):  # type: ignore[no-untyped-def]
+def backward(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
     """The inverse of `forward`, with the inverses of its roots; a (N,) below one prime, before and after."""
     q = constants[PRIME]
     q4 = q << TWO
     m = a.shape[0] >> 2
-    for i in range(m):
-        w, wq = roots[m + i], quotient[m + i]
-        u, uq, v, vq = roots[2 * (m + i)], quotient[2 * (m + i)], roots[2 * (m + i) + 1], quotient[2 * (m + i) + 1]
-        b = a[4 * i : 4 * i + 4]
-        x0, x1 = below(b[0] + b[1], q4), times(b[0] + q4 - b[1], u, uq, q)
-        x2, x3 = below(b[2] + b[3], q4), times(b[2] + q4 - b[3], v, vq, q)
-        b[0], b[2] = below(x0 + x2, q4), times(x0 + q4 - x2, w, wq, q)
-        b[1], b[3] = below(x1 + x3, q4), times(x1 + q4 - x3, w, wq, q)
+    room = np.empty((4, ENDS), np.uint64)
+    b0, b1, b2, b3 = room[0], room[1], room[2], room[3]
+    for start in range(0, m, ENDS):
+        _columns(a, 4 * start, room)
+        ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
+        us, uqs = ends[0, start : start + ENDS], ends[1, start : start + ENDS]
+        vs, vqs = ends[2, start : start + ENDS], ends[3, start : start + ENDS]
+        for i in range(ENDS):
+            x0, x1 = below(b0[i] + b1[i], q4), times(b0[i] + q4 - b1[i], us[i], uqs[i], q)
+            x2, x3 = below(b2[i] + b3[i], q4), times(b2[i] + q4 - b3[i], vs[i], vqs[i], q)
+            b0[i], b2[i] = below(x0 + x2, q4), times(x0 + q4 - x2, ws[i], wqs[i], q)
+            b1[i], b3[i] = below(x1 + x3, q4), times(x1 + q4 - x3, ws[i], wqs[i], q)
+        _rows(room, a, 4 * start)
     t, m = 4, m >> 1
     while m >= 1:
         for i in range(m):
@@ -141,12 +196,13 @@ def backward(a, roots, quotient, constants):  # type: ignore[no-untyped-def]
 def decompose(part, tables, rows, room, out):  # type: ignore[no-untyped-def]
     """One polynomial (level + 1, N) into digits (level + 1, len(rows), N): each modulo the primes of `rows`.
 
-    `tables` is (constants, roots, quotients, inverse roots, their quotients); the last of `rows` is the special prime.
+    `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and ends); the last of `rows` is the
+    special prime.
     """
-    constants, roots, quotient, inverse, inverse_ = tables
+    constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
     for j in range(part.shape[0]):
         room[:] = part[j]
-        backward(room, inverse[j], inverse_[j], constants[j])
+        backward(room, inverse[j], inverse_[j], ends_[j], constants[j])
         for k in range(rows.shape[0]):
             row = rows[k]
             if row == j:
@@ -158,7 +214,7 @@ def decompose(part, tables, rows, room, out):  # type: ignore[no-untyped-def]
                     digit[n] = times(room[n], np.uint64(1), constants[row, ONE], q)
             else:
                 digit[:] = room
-            forward(digit, roots[row], quotient[row], q)
+            forward(digit, roots[row], quotient[row], ends[row], q)
 
 
 @inlined
@@ -292,11 +348,11 @@ def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def
 
     `inverses` has that prime's inverse modulo the others, and its quotient: (rows - 1, 2).
     """
-    constants, roots, quotient, inverse, inverse_ = tables
+    constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
     last = rows[rows.shape[0] - 1]
     top = a[rows.shape[0] - 1]
     p, half = constants[last, PRIME], constants[last, HALF]
-    backward(top, inverse[last], inverse_[last], constants[last])
+    backward(top, inverse[last], inverse_[last], ends_[last], constants[last])
     for n in range(top.shape[0]):
         top[n] = below(top[n] + half, p)
     for k in range(rows.shape[0] - 1):
@@ -305,7 +361,7 @@ def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def
         less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
         for n in range(room.shape[0]):
             room[n] = below(times(top[n], np.uint64(1), constants[row, ONE], q) + less, q << TWO)
-        forward(room, roots[row], quotient[row], q)
+        forward(room, roots[row], quotient[row], ends[row], q)
         by, by_ = inverses[k, 0], inverses[k, 1]
         given, taken = a[k], out[k]
         for n in range(room.shape[0]):
