@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from hefw.core.errors import (
 from hefw.core.files import write_atomically
 from hefw.core.linear import Link, Strand, Transform
 from hefw.core.params import CkksParams, Resolved
+from hefw.core.rounding import RealRounding
 
 if TYPE_CHECKING:
     from hefw.core.engine import Engine
@@ -70,6 +72,7 @@ class Capabilities:
     threads: bool = True  # several threads may use one evaluator, one operation at a time each
     fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
     plaintext_bytes: bool = False  # `Evaluator.dump_plaintext`: a plaintext as bytes, read faster than it is encoded
+    fine_reals: bool = False  # `encode(real=True)` rounds half as much: an encoder that rounds to the nearest integers
     residues: bool = False  # `Evaluator.residues`: a ciphertext's numbers in memory, which forked processes can share
 
 
@@ -390,10 +393,17 @@ class Evaluator(ABC):
 
     # -- plaintexts ----------------------------------------------------------------------------------------------
 
-    def encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Plaintext:
-        """Encode (slots,) values, or one constant for all slots, at a level and scale."""
+    def encode(self, values: NDArray[Any] | float, level: int, scale: float, *, real: bool = False) -> Plaintext:
+        """Encode (slots,) values, or one constant for all slots, at a level and scale.
+
+        `real`: of all that is made with it only real parts are read. Real vectors are then rounded half as much where
+        the library allows it (`Capabilities.fine_reals`), and their imaginary parts, 0 otherwise, are rounded too.
+        """
         checked = check_values(values, self.params, level, scale)
         self.counts["encode"] += 1
+        fine = real and self.capabilities.fine_reals
+        if fine and isinstance(checked, np.ndarray) and checked.dtype.kind == "f":
+            return Plaintext(self._encode_real(checked, level, scale), level, scale)
         return Plaintext(self._encode(checked, level, scale), level, scale)
 
     def drop_plain_level(self, a: Plaintext, level: int) -> Plaintext:
@@ -672,6 +682,13 @@ class Evaluator(ABC):
 
     @abstractmethod
     def _encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Any: ...
+
+    def _encode_real(self, values: NDArray[np.float64], level: int, scale: float) -> Any:
+        return self._encode(self._real_rounding.prepare(values, scale), level, scale)
+
+    @cached_property
+    def _real_rounding(self) -> RealRounding:
+        return RealRounding(self.params.slots, alternating=self.capabilities.alternating_imaginary)
 
     @abstractmethod
     def _add(self, a: Ciphertext, b: Ciphertext) -> Any: ...

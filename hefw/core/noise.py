@@ -34,8 +34,28 @@ class NoiseModel:
 
     @property
     def encode(self) -> float:
-        """Rounding of an encoded vector to integer coefficients."""
+        """Rounding of an encoded real vector to integer coefficients: alike in pairs, so that none is imaginary."""
+        return self._slot * math.sqrt(2 / 12)
+
+    @property
+    def encode_complex(self) -> float:
+        """Rounding of an encoded complex vector, in the real part, and as much in the imaginary one."""
         return self._slot / math.sqrt(12)
+
+    @property
+    def encode_real(self) -> float:
+        """Rounding of a real vector of which only real parts count (`hefw.core.rounding`)."""
+        return self.encode / 2
+
+    @property
+    def encode_real_imaginary(self) -> float:
+        """The imaginary part of the same: sums of two coefficients, which are 0 or off by one."""
+        return self._slot / 2
+
+    @property
+    def encode_constant(self) -> float:
+        """Rounding of one number for all slots: it has one coefficient."""
+        return 1 / math.sqrt(12)
 
     @property
     def fresh(self) -> float:

@@ -393,6 +393,7 @@ class Planner:
                 self.layouts,
                 self.frame.noise,
                 self.capabilities.symmetric_encryption,
+                self.capabilities.fine_reals,
             )
         return self._forecasters[ring_dimension]
 

@@ -52,9 +52,9 @@ class Recorder:
         self.seen: Counter[tuple[bytes, int, float]] = Counter()
         plain_encode = Evaluator.encode
 
-        def encode(evaluator, values, level, scale):
+        def encode(evaluator, values, level, scale, *, real=False):
             self.seen[np.asarray(values).tobytes(), level, scale] += 1
-            return plain_encode(evaluator, values, level, scale)
+            return plain_encode(evaluator, values, level, scale, real=real)
 
         monkeypatch.setattr(Evaluator, "encode", encode)
 

@@ -105,10 +105,9 @@ class TakesForeignKeys(Sound):
 
 class TakesNan(Sound):
     class kind(SimulatorEvaluator):  # noqa: N801
-        def encode(self, values, level, scale):
-            return super().encode(
-                np.nan_to_num(values) if np.asarray(values).dtype.kind in "fc" else values, level, scale
-            )
+        def encode(self, values, level, scale, *, real=False):
+            known = np.nan_to_num(values) if np.asarray(values).dtype.kind in "fc" else values
+            return super().encode(known, level, scale, real=real)
 
 
 class TakesOtherLevels(Sound):
@@ -425,6 +424,12 @@ class WantsAllCiphertexts(Sound):
 
     def engine(self, program, weights=None):
         return self.Engine(program, self, weights)
+
+
+class ClaimsFineReals(Sound):
+    class kind(SimulatorEvaluator):  # noqa: N801
+        def _encode_real(self, values, level, scale):
+            return self._encode(values, level, scale)
 
 
 class LosesImaginaryParts(Sound):

@@ -83,6 +83,7 @@ BACKENDS = {
     },
     "ClaimsSeeds": {"seeded_bytes"},
     "DropsPlaintextsWrongly": {"plaintext_levels"},
+    "ClaimsFineReals": {"fine_reals"},
     "ClaimsHoisting": {"hoisted_rotations"},
     "ClaimsBootstrapping": {"bootstrapping"},
     "Bootstraps": set(),

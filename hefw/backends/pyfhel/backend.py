@@ -20,7 +20,10 @@ class PyfhelBackend(Backend):
 
     name = "pyfhel"
     capabilities = Capabilities(
-        ring_dimensions=seal.RING_DIMENSIONS, symmetric_encryption=False, alternating_imaginary=True
+        ring_dimensions=seal.RING_DIMENSIONS,
+        symmetric_encryption=False,
+        alternating_imaginary=True,
+        fine_reals=True,
     )
 
     def resolve(self, params: CkksParams) -> Resolved:

@@ -16,7 +16,11 @@ class SimulatorBackend(Backend):
 
     name = "simulator"
     capabilities = Capabilities(
-        ring_dimensions=RING_DIMENSIONS, plaintext_levels=True, alternating_imaginary=True, simulated=True
+        ring_dimensions=RING_DIMENSIONS,
+        plaintext_levels=True,
+        alternating_imaginary=True,
+        fine_reals=True,
+        simulated=True,
     )
 
     def resolve(self, params: CkksParams) -> Resolved:

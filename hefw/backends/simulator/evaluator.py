@@ -41,7 +41,16 @@ class SimulatorEvaluator(Evaluator):
     def _encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Slots | float:
         if isinstance(values, float):
             return round(values * scale) / scale  # a constant has one coefficient
-        return self._noisy(np.asarray(values, np.complex128), self._noise.encode / scale)
+        if values.dtype.kind != "c":
+            return self._rounded(values, self._noise.encode / scale, 0.0)
+        return self._rounded(values, self._noise.encode_complex / scale, self._noise.encode_complex / scale)
+
+    def _encode_real(self, values: NDArray[np.float64], level: int, scale: float) -> Slots:
+        return self._rounded(values, self._noise.encode_real / scale, self._noise.encode_real_imaginary / scale)
+
+    def _rounded(self, values: NDArray[Any], real: float, imaginary: float) -> Slots:
+        noise = self._random.normal(size=(2, len(values)))
+        return np.asarray(values + real * noise[0] + 1j * imaginary * noise[1])
 
     def _add(self, a: Ciphertext, b: Ciphertext) -> Slots:
         return self._fits(a.handle + b.handle, a.level, a.scale)

@@ -19,6 +19,7 @@ class TensealBackend(Backend):
         seeded_bytes=True,
         plaintext_levels=True,
         alternating_imaginary=True,
+        fine_reals=True,
         plaintext_bytes=True,
         residues=True,
     )

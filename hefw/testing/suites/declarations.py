@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hefw.core.backend import Ciphertext, Evaluator, KeyManifest, imaginary
 from hefw.core.envelope import Envelope
@@ -17,6 +19,7 @@ from hefw.core.errors import (
     ParameterError,
     ScaleError,
 )
+from hefw.core.noise import NoiseModel
 from hefw.core.params import RING_DIMENSIONS, CkksParams
 from hefw.testing.parties import Parties
 
@@ -93,6 +96,27 @@ class Declarations:
         assert wide.size == 3
         parties.check(ev.relinearise(wide), unit * parties.x**2, top, scale**2)
         assert ev.counts["mul_imaginary"] == before + 3
+
+    def test_fine_reals(self, parties: Parties) -> None:
+        """Where only real parts are read, the rounding of a vector is half as much if that is declared."""
+        ev, y, coarse = parties.evaluator, parties.y, 2.0**12  # a scale at which nothing else is seen
+        noise = NoiseModel(parties.params.params.ring_dimension)
+        one = parties.encrypt(np.ones(parties.slots))
+
+        def error(values: NDArray[Any]) -> NDArray[np.complex128]:
+            product = ev.mul_plain(one, ev.encode(values, parties.top, coarse, real=True))
+            found: NDArray[np.complex128] = (parties.holder.decrypt(product) - values) * coarse
+            return found
+
+        real, imaginary = (float(np.sqrt(np.mean(part**2))) for part in (error(y).real, error(y).imag))
+        most = 0.75 if parties.backend.capabilities.fine_reals else parties.precision.noise
+        assert real < most * noise.encode, f"real parts are rounded by {real:.3g}, others by {noise.encode:.3g}"
+        assert imaginary < parties.precision.noise * noise.encode_real_imaginary
+        if parties.backend.capabilities.complex_values:
+            whole = float(np.sqrt(np.mean(np.abs(error(parties.x + 1j * y)) ** 2)))
+            assert whole < 2 * parties.precision.noise * noise.encode_complex, (
+                "imaginary parts that were given are lost"
+            )
 
     def test_hoisted_rotations(self, parties: Parties, a: Ciphertext) -> None:
         hoisted = parties.backend.capabilities.hoisted_rotations
