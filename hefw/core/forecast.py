@@ -37,23 +37,20 @@ class Work:
     """Counted operations of one affine region, per step: what its cost and noise depend on.
 
     Of its products `constants` have one number for all slots, and `encoded` a vector that is encoded at every use;
-    `scalar` says that it is a matrix of numbers (`Transform.scalar`). `numbers` are, per source, products with such
-    numbers that reach one entry, `diagonals` those with a vector; one that repeats counts as the part that does not:
-    it has so many coefficients to round. `turns` are, per source, rotations in sequence that an input goes through
-    before it is multiplied. Of the rotations, `folds` come after rescales.
+    `scalar` says that it is a matrix of numbers (`Transform.scalar`). `turns` are, per source, rotations in sequence
+    that an input goes through before it is multiplied. Of the rotations, `folds` come after rescales.
     """
 
     rotations: int
     products: int
     output_ciphertexts: int
-    diagonals: Mapping[str, float]
+    diagonals: Mapping[str, float]  # per source: products that reach one entry; a constant rounds 1 / slots as much
     giants: float
     constants: int = 0
     encoded: int = 0
     scalar: bool = False
     turns: Mapping[str, float] = field(default_factory=dict)
     folds: int = 0
-    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 NO_WORK = Work(0, 0, 0, {}, 0)
@@ -72,7 +69,7 @@ class Forecaster:
     """Forecasts for plans of one graph at one ring dimension.
 
     `feedback_noise` is the standard deviation that an output takes on before it is an input again: bootstrapping's.
-    `symmetric` says how fresh ciphertexts are encrypted, `fine` whether real weights are rounded half as much.
+    `symmetric` says how fresh ciphertexts are encrypted.
     """
 
     def __init__(
@@ -83,7 +80,6 @@ class Forecaster:
         layouts: Mapping[str, Layout],
         feedback_noise: float = 0.0,
         symmetric: bool = True,
-        fine: bool = False,
     ) -> None:
         self.graph = graph
         self.work = work
@@ -92,7 +88,6 @@ class Forecaster:
         self._fed = {o.feedback: feedback_noise for o in graph.outputs.values() if o.feedback is not None}
         self.model = NoiseModel(ring_dimension)
         self._fresh = self.model.fresh if symmetric else self.model.fresh_public
-        self._encode = self.model.encode_real if fine and not self._pairs else self.model.encode
         self._row_norms = {  # mean square norm of the rows of each matrix: how it amplifies independent noise
             (node.name, term.source): float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
             for node in graph.nodes.values()
@@ -129,13 +124,12 @@ class Forecaster:
                 work = self.work.get(name, NO_WORK)
                 variance *= work.giants
                 for term in node.terms:
-                    # Its rotations add noise at the source's scale.
-                    turned = work.turns.get(term.source, 0.0) * self._row_norms[name, term.source]
-                    variance += turned * (switch / 2.0 ** scales[term.source]) ** 2
-                    vectors = math.sqrt(work.diagonals.get(term.source, 0.0)) * self._encode
-                    numbers = math.sqrt(work.numbers.get(term.source, 0.0)) * self.model.encode_constant
+                    if work.diagonals.get(term.source, 0) > 1:  # its rotations add noise at the source's scale
+                        turned = max(1.0, work.turns.get(term.source, 1.0)) * self._row_norms[name, term.source]
+                        variance += turned * (switch / 2.0 ** scales[term.source]) ** 2
                     weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
-                    noise[name, "rounding", term.source] = math.hypot(vectors, numbers) / weight_scale
+                    products = work.diagonals.get(term.source, 0)
+                    noise[name, "rounding", term.source] = math.sqrt(products) * self.model.encode / weight_scale
             elif isinstance(node, Polynomial) and self._pairs:  # the conjugation adds noise at the source's scale
                 before = switch / 2.0 ** scales[node.source]
                 noise[name, "random", node.source] = before * math.sqrt(1 - BIAS_SHARE)
@@ -190,9 +184,10 @@ class Forecaster:
 
         def rounding(origin: Origin, outputs: int) -> Array:
             x = values[origin[2]][rows[origin]]
+            parts = [x, x[partners]] if self._pairs else [x]  # an error in both parts meets both images
             if origin not in fixed:
-                fixed[origin] = rng.normal(size=(x.shape[1], outputs)) / math.sqrt(x.shape[1])
-            return np.asarray(x @ fixed[origin])
+                fixed[origin] = rng.normal(size=(len(parts) * x.shape[1], outputs)) / math.sqrt(x.shape[1])
+            return np.asarray(np.concatenate(parts, axis=1) @ fixed[origin])
 
         def perturb(name: str, value: Array) -> Array:
             noisy = value.copy()

@@ -254,31 +254,28 @@ def build_regions(counted: Counted) -> dict[str, BuiltRegion]:
 
 def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
     """Cost counts what is done at every step; noise also comes from what is done once a request."""
-    numbers = {term.source: 1.0 for term in region.scalars}
-    diagonals: dict[str, float] = {}
+    diagonals = {term.source: 1 / slots for term in region.scalars}
     turns: dict[str, float] = {}
     giants = 0.0
     for terms, found in ((region.often, region.transform), (region.once, region.once_transform)):
         if found is None:
             continue
         share = 2 ** len(found.folds) / len(found.outputs)
-        for counts, which in ((diagonals, np.where(found.constant, 0.0, found.varied)), (numbers, found.constant)):
-            sums = np.bincount(found.weight_sources, which * share, len(terms))
-            for term, total in zip(terms, sums.tolist(), strict=True):
-                counts[term.source] = counts.get(term.source, 0.0) + total
+        rounded = np.where(found.constant, 1 / slots, 1) * share
+        sums = np.bincount(found.weight_sources, rounded, len(terms))
+        for term, total in zip(terms, sums.tolist(), strict=True):
+            diagonals[term.source] = diagonals.get(term.source, 0) + total
         for term, mean in zip(terms, _turns(found, len(terms)), strict=True):
             turns[term.source] = max(turns.get(term.source, 0), mean)
         giants += share * sum(1 for groups in found.outputs for group in groups if group.giant)
     found = region.transform
     if found is None:
-        return Work(0, len(region.scalars), 1, diagonals, giants, turns=turns, numbers=numbers)
+        return Work(0, len(region.scalars), 1, diagonals, giants, turns=turns)
     outputs, constants = len(found.outputs), int(np.count_nonzero(found.constant))
     products = found.products + len(region.scalars) * outputs
     constants += len(region.scalars) * outputs
     rotations = len(found.rotations)
-    return Work(
-        rotations, products, outputs, diagonals, giants, constants, encoded, found.scalar, turns, region.folds, numbers
-    )
+    return Work(rotations, products, outputs, diagonals, giants, constants, encoded, found.scalar, turns, region.folds)
 
 
 def _turns(found: Transform, sources: int) -> list[float]:

@@ -393,7 +393,6 @@ class Planner:
                 self.layouts,
                 self.frame.noise,
                 self.capabilities.symmetric_encryption,
-                self.capabilities.fine_reals,
             )
         return self._forecasters[ring_dimension]
 

@@ -188,7 +188,7 @@ def _weight(evaluator: Evaluator, op: LinearOp, index: int) -> Plaintext:
     weight = op.transform.weight(index)
     if isinstance(weight, float) and abs(weight) * scale < 1:
         weight = math.copysign(1 / scale, weight)  # libraries refuse a product with zero, which hides nothing
-    return evaluator.encode(weight, op.level, scale, real=not op.layout.pairs)
+    return evaluator.encode(weight, op.level, scale)
 
 
 class Runner:
