@@ -39,7 +39,9 @@ MOST_SHARED = 1 << 30
 MEMORY = "memory"
 
 Part = TypeVar("Part")
-WeightsOf = Callable[[LinearOp], Sequence[Plaintext]]
+#: Of a stage of an operation, by its number.
+WeightsOf = Callable[[LinearOp, int], Sequence[Plaintext]]
+Name = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,20 @@ def _dealt(parts: Sequence[Part], effort: Callable[[Part], int], ranks: int) -> 
 class Crew:
     """Forked processes that evaluate linear transforms of a program together with the one that made them.
 
-    `weights` gives an operation's plaintexts, in each process its own way: those that exist at the fork are shared.
+    `weights` gives plaintexts of a stage of an operation, in each process its own way: those that exist at the fork are
+    shared. A matrix of numbers, whose products libraries make together, is left to one process.
     """
 
     def __init__(self, evaluator: Evaluator, ops: Iterable[LinearOp], weights: WeightsOf, processes: int) -> None:
         """Fork. The evaluator has its keys, and `reaches_residues`; this process runs no other thread of Python's."""
         words = 2 * (evaluator.params.max_level + 1) * evaluator.params.params.ring_dimension
-        dealt = [_Task(op, deal(op.transform, processes)) for op in ops if op.transform is not None]
-        self._tasks = {
-            task.op.name: task for task in dealt if task.worthwhile and task.slots * words * 8 <= MOST_SHARED
-        }
+        dealt = [
+            _Task(op, number, deal(stage.transform, processes))
+            for op in ops
+            for number, stage in enumerate(op.stages)
+            if not stage.transform.numeric
+        ]
+        self._tasks = {task.name: task for task in dealt if task.worthwhile and task.slots * words * 8 <= MOST_SHARED}
         slots = max((task.slots for task in self._tasks.values()), default=1)
         self._hand = _Hand(evaluator, weights, _Shared(evaluator, slots, words), 0)
         self._others: list[_Other] = []
@@ -104,20 +110,20 @@ class Crew:
             self.close()
             raise
 
-    def takes(self, op: LinearOp) -> bool:
-        """Whether an operation is one to share."""
-        return bool(self._others) and op.name in self._tasks
+    def takes(self, op: LinearOp, number: int = 0) -> bool:
+        """Whether a stage of an operation is one to share."""
+        return bool(self._others) and (op.name, number) in self._tasks
 
-    def transform(self, op: LinearOp, inputs: Sequence[Ciphertext]) -> list[Ciphertext]:
-        """`Evaluator.linear_transform` of an operation's sources.
+    def transform(self, op: LinearOp, number: int, inputs: Sequence[Ciphertext]) -> list[Ciphertext]:
+        """`Evaluator.linear_transform` of what a stage of an operation reads.
 
         ProtocolError if another process has ended, or its library has failed.
         """
-        task, hand = self._tasks[op.name], self._hand
+        task, hand = self._tasks[op.name, number], self._hand
         for slot, ct in enumerate(inputs):
             hand.shared.write(slot, ct)
         for other in self._others:
-            other.send((op.name, [(ct.level, ct.scale) for ct in inputs]))
+            other.send((task.name, [(ct.level, ct.scale) for ct in inputs]))
         own = hand.turn(task, inputs)
         for other in self._others:
             other.receive()
@@ -155,16 +161,21 @@ class Crew:
 
 
 class _Task:
-    """An operation and how it is dealt out; its slots of shared memory: inputs, baby steps, then partial sums."""
+    """A stage and how it is dealt out; its slots of shared memory: inputs, baby steps, then partial sums."""
 
-    def __init__(self, op: LinearOp, dealt: Deal) -> None:
-        assert op.transform is not None
+    def __init__(self, op: LinearOp, number: int, dealt: Deal) -> None:
         self.op = op
-        self.transform: Transform = op.transform
+        self.number = number
+        self.transform = op.stages[number].transform
         self.dealt = dealt
         names = [(k, 0) for k in range(len(self.transform.babies))]
         names += [(source, link.step) for some in dealt.babies for source, link in some]
         self.slot_of = {name: slot for slot, name in enumerate(names)}
+
+    @property
+    def name(self) -> Name:
+        """By which processes know it."""
+        return self.op.name, self.number
 
     @property
     def slots(self) -> int:
@@ -220,7 +231,7 @@ class _Hand:
         self, task: _Task, inputs: Sequence[Ciphertext], own: Mapping[tuple[int, int], Ciphertext]
     ) -> list[Ciphertext | None]:
         """Its strands of each output, added; None where it has none."""
-        weights = self.weights(task.op)
+        weights = self.weights(task.op, task.number)
         strands = task.dealt.strands[self.rank]
         groups = [group for some in strands for strand in some for group, _ in strand]
         wanted = {(term.source, term.baby) for group in groups for term in group.terms}
@@ -244,7 +255,7 @@ class _Done:
 class _Other:
     """Another process, as the first one sees it."""
 
-    def __init__(self, hand: _Hand, tasks: Mapping[str, _Task]) -> None:
+    def __init__(self, hand: _Hand, tasks: Mapping[Name, _Task]) -> None:
         self._connection, theirs = Pipe()
         lifeline, held = socket.socketpair()
         self._lifeline = held
@@ -284,7 +295,7 @@ class _Other:
             os.waitpid(self._pid, 0)
 
 
-def _work(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection, lifeline: socket.socket) -> NoReturn:
+def _work(hand: _Hand, tasks: Mapping[Name, _Task], connection: Connection, lifeline: socket.socket) -> NoReturn:
     """The life of a forked process: it ends with the first one, and never returns to what that was doing."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -296,7 +307,7 @@ def _work(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection, lifel
         os._exit(0)
 
 
-def _serve(hand: _Hand, tasks: Mapping[str, _Task], connection: Connection) -> None:
+def _serve(hand: _Hand, tasks: Mapping[Name, _Task], connection: Connection) -> None:
     asked = connection.recv()
     if asked == MEMORY:  # not after each task: counting pages takes as long as some rotations
         connection.send(private_bytes())

@@ -9,13 +9,14 @@ counted before any vector is made.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core import replicas
 from hefw.core.errors import LoweringError
+from hefw.core.factors import Factors, factored
 from hefw.core.layout import Layout
 from hefw.core.linear import Group, Term, Transform, chain
 from hefw.core.sparse import SparseMatrix
@@ -24,7 +25,8 @@ from hefw.core.sparse import SparseMatrix
 @dataclass(frozen=True)
 class LinearCost:
     """Relative costs at the level of a transform: a rotation, a product with a vector, a new key, a product with a
-    constant, and one in a matrix of numbers (None: as with a vector). If `chained`, rotations are made of each other.
+    constant, one in a matrix of numbers (None: as with a vector), and a ciphertext that such a matrix reads or writes.
+    If `chained`, rotations are made of each other.
     """
 
     rotate: float
@@ -33,11 +35,18 @@ class LinearCost:
     mul_constant: float | None = None
     mul_number: float | None = None
     chained: bool = False
+    number_ct: float = 0.0
 
-    def products(self, vectors: int, constants: int, *, scalar: bool) -> float:
-        """Of so many products; `scalar` if they are a matrix of numbers (`Transform.scalar`)."""
-        constant = self.mul_number if scalar else self.mul_constant
+    def products(self, vectors: int, constants: int) -> float:
+        """Of so many products."""
+        constant = self.mul_constant
         return self.mul_plain * (vectors + (constants if constant is None else 0)) + (constant or 0.0) * constants
+
+    def matrix(self, numbers: int, ciphertexts: int) -> float:
+        """Of a matrix of numbers (`Transform.numeric`) that reads and writes so many ciphertexts."""
+        if self.mul_number is None:
+            return self.products(0, numbers)
+        return self.mul_number * numbers + self.number_ct * ciphertexts
 
 
 #: Baby-step counts tried: all up to the first number, then multiples of the second.
@@ -71,16 +80,24 @@ class Products:
 
     def vectors(self, width: int) -> NDArray[np.float64]:
         """The diagonals over all positions: (products, width)."""
+        return np.tile(self.spans, width // self.span)
+
+    @property
+    def spans(self) -> NDArray[np.float64]:
+        """The diagonals over the positions after which they repeat: (products, span)."""
         found = np.zeros((len(self.shifts), self.span))
         found[self.of, self.places] = self.values
-        return np.tile(found, width // self.span)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
 class Method:
     """How a transform is evaluated, and what that takes: the products before folds by so many positions, and the part
     of each one's shift that is a baby step. `rotations` are executed at every evaluation, by the keys of `steps` (in
-    slots)."""
+    slots).
+
+    With `factors`, inputs are masked after their baby steps, which are those of `factors.shifts`, and a matrix of
+    numbers is left to multiply; it writes so many `sums`."""
 
     products: Products
     folds: tuple[int, ...]
@@ -89,21 +106,47 @@ class Method:
     rotations: int
     steps: frozenset[int]
     chained: bool = False
+    factors: Factors | None = None
+    sums: int = 0
 
     @property
     def scalar(self) -> bool:
-        """Whether it is a matrix of numbers times ciphertexts."""
+        """Whether it is a matrix of numbers times ciphertexts, and nothing else."""
         return not self.rotations and not self.vectors
 
     @property
     def constants(self) -> int:
         """Products with one number for all slots."""
+        if self.factors is not None:
+            return len(self.factors.values) + len(self.factors.of) - self.vectors
         return int(np.count_nonzero(self.products.constant))
 
     @property
     def vectors(self) -> int:
         """Products with an encoded vector."""
-        return len(self.products.constant) - self.constants
+        return len(self.products.constant) - self.constants if self.factors is None else self.factors.vectors
+
+    @property
+    def encodings(self) -> int:
+        """Vectors that are encoded; several products may have one in common."""
+        return self.vectors if self.factors is None else self.factors.encodings
+
+    def evaluation(self, cost: LinearCost) -> float:
+        """What an evaluation costs."""
+        turned = cost.rotate * self.rotations
+        if self.factors is not None:
+            masked = len(self.factors.of)
+            return turned + _factors_cost(self.factors, cost) + cost.matrix(0, masked + self.sums)
+        if self.scalar:
+            found = self.products
+            read = len(np.unique(found.numbers)) + len(np.unique(found.outputs))
+            return turned + cost.matrix(self.constants, read)
+        return turned + cost.products(self.vectors, self.constants)
+
+
+def _factors_cost(factors: Factors, cost: LinearCost) -> float:
+    """Masks, and numbers."""
+    return cost.products(len(factors.of), 0) + cost.matrix(len(factors.values), 0)
 
 
 def inputs_of(matrices: Matrices) -> list[tuple[int, int]]:
@@ -124,7 +167,7 @@ def diagonals(matrices: Matrices, out: Layout, folds: int = 0) -> Diagonals:
 
 def products(matrices: Matrices, out: Layout, folds: int = 0) -> Products:
     """The products of `diagonals`, without their vectors: what counting them takes."""
-    width = out.width
+    width = out.cycle
     if not out.stride and out.period << folds > width:
         raise LoweringError(f"{folds} folds of a period of {out.period} exceed {width} positions")
     for matrix, layout in matrices:
@@ -145,12 +188,13 @@ def products(matrices: Matrices, out: Layout, folds: int = 0) -> Products:
         # An entry is computed at every copy of its output feature, from whichever copy of its input suits.
         row, column, values = (np.repeat(a[nonzero], places.shape[1]) for a in (row, column, values))
         out_place = places[row[:: places.shape[1]]].reshape(-1)
-        base = _popular((layout.copies[column] - out_place[:, None]) % layout.period)
+        turn = layout.period if layout.blocks == 1 else width
+        base = _popular((layout.copies[column] - out_place[:, None]) % turn)
         partial = (base // out.period) % (1 << folds)
         pair = (out_ct[row] * inputs + first + in_ct[column]) * width
         for start in range(0, span // out.period, 1 << folds):
             copy = start + partial
-            shift = (base - copy * out.period) % layout.period
+            shift = (base - copy * out.period) % turn
             found.append((pair + shift, out_place + copy * out.period, values))
         first += layout.ciphertexts
     return _ordered(found, inputs, width, span)
@@ -214,8 +258,11 @@ def transform(
     keys: Iterable[int] = (),
     most_folds: int | None = None,
 ) -> Transform:
-    """The cheapest baby-step giant-step evaluation of the sum of `matrices` times their sources, by counted cost."""
-    return build(matrices, out, cheapest(matrices, out, cost, keys, most_folds))
+    """The cheapest baby-step giant-step evaluation of the sum of `matrices` times their sources, by counted cost.
+
+    In one stage: nothing is masked beforehand.
+    """
+    return build(matrices, out, cheapest(matrices, out, replace(cost, mul_number=None), keys, most_folds)).transform
 
 
 def cheapest(
@@ -238,9 +285,13 @@ def cheapest(
         found = products(matrices, out, folds)
         if len(np.unique(found.outputs)) < out.ciphertexts:
             break
-        method = _best_split(found, folds, out, cost, existing)
-        if best is None or method.cost < best.cost:
-            best = method
+        ways: list[Factors | None] = [None]
+        if out.blocks > 1 and cost.mul_number is not None and not found.constant.all():
+            ways.append(factored(found.outputs, found.numbers, found.shifts, found.spans))
+        for factors in ways:
+            method = _best_split(found, folds, out, cost, existing, factors)
+            if best is None or method.cost < best.cost:
+                best = method
     if best is None:
         raise LoweringError("a ciphertext of the output receives no nonzero weight: there is nothing to evaluate")
     return best
@@ -259,20 +310,27 @@ def _folds(matrices: Matrices, out: Layout) -> Iterable[int]:
     return useful[-1:] if _fills(matrices, out) else useful
 
 
-def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, known: Indices) -> Method:
+def _best_split(
+    found: Products, folds: int, out: Layout, cost: LinearCost, known: Indices, factors: Factors | None
+) -> Method:
     """The cheapest split of the shifts into baby and giant steps."""
-    width = out.width
+    width = out.cycle
     turns = tuple((out.stride or out.period) << k for k in range(folds))
     constants = int(np.count_nonzero(found.constant))
     scalar = constants == len(found.shifts) and not folds and not found.shifts.any()
     fixed = cost.rotate * folds * out.ciphertexts
-    fixed += cost.products(len(found.shifts) - constants, constants, scalar=scalar)
+    if factors is not None:
+        fixed += _factors_cost(factors, cost) + cost.matrix(0, len(factors.of))
+    elif scalar:
+        fixed += cost.matrix(constants, len(np.unique(found.numbers)) + out.ciphertexts)
+    else:
+        fixed += cost.products(len(found.shifts) - constants, constants)
     # Products of one input and shift share a baby step, of one output and shift a giant step.
     read = np.unique(found.numbers * width + found.shifts)
     read_by, read_shift = read // width, read % width
     made = np.unique(found.outputs * width + found.shifts)
     made_by, made_shift = made // width, made % width
-    best: tuple[float, int, frozenset[int], Split] | None = None
+    best: tuple[float, int, frozenset[int], Split, int] | None = None
     for split in _splits(found.shifts, width, out):
         baby = split.baby(read_shift)
         giant = made_shift - split.baby(made_shift)
@@ -285,12 +343,17 @@ def _best_split(found: Products, folds: int, out: Layout, cost: LinearCost, know
         steps = np.array(sorted(taken.union(turns)), dtype=np.int64)
         new = len(steps) - int(np.isin(steps, known).sum())
         total = fixed + cost.rotate * (len(babies) + len(giants)) + cost.new_key * new
+        sums = 0
+        if factors is not None:
+            sums = len(np.unique(made_by * width + giant % width))
+            total += cost.matrix(0, sums)
         if best is None or total < best[0]:
             rotations = len(babies) + len(giants) + folds * out.ciphertexts
-            best = (total, rotations, frozenset((steps * out.batch).tolist()), split)
+            best = (total, rotations, frozenset((steps * out.batch).tolist()), split, sums)
     assert best is not None  # there is a product for each output
-    total, rotations, slots, split = best
-    return Method(found, turns, split.baby(found.shifts), total, rotations, slots, cost.chained)
+    total, rotations, slots, split, sums = best
+    shifts = found.shifts if factors is None else factors.shifts
+    return Method(found, turns, split.baby(shifts), total, rotations, slots, cost.chained, factors, sums)
 
 
 def _links(turned: Indices, width: int) -> set[int]:
@@ -334,10 +397,20 @@ def _splits(shifts: Indices, width: int, out: Layout) -> Iterator[Split]:
                 yield Split(modulus, modulus // 2, out.cell, times)
 
 
-def build(matrices: Matrices, out: Layout, method: Method) -> Transform:
-    """The transform that evaluates by a method, with its weights."""
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """Transforms that follow each other: of all inputs, and, where they are masked before, of masked ones."""
+
+    transform: Transform
+    masks: Transform | None = None
+
+
+def build(matrices: Matrices, out: Layout, method: Method) -> Stages:
+    """The transforms that evaluate by a method, with their weights."""
+    if method.factors is not None:
+        return _masked(matrices, out, method, method.factors)
     numbers = inputs_of(matrices)
-    found, width = method.products, out.width
+    found, width = method.products, out.cycle
     babies: list[set[int]] = [set() for _ in numbers]
     groups: list[dict[int, list[Term]]] = [{} for _ in range(out.ciphertexts)]
     baby = method.baby
@@ -348,20 +421,71 @@ def build(matrices: Matrices, out: Layout, method: Method) -> Transform:
     ):
         babies[number].add(step)
         groups[ct].setdefault(giant, []).append(Term(number, step, index))
-    # rotate(inner, g)[f] = inner[f + g]: a weight is shifted back so that it meets its position there.
-    turned = (np.arange(width) - giants[:, None]) % width
-    weights = np.take_along_axis(found.vectors(width), turned, axis=1)
     source_of = np.array([source for source, _ in numbers])
     sources = source_of[found.numbers].tolist()
-    return Transform(
-        babies=tuple(tuple(sorted(steps)) for steps in babies),
+    return Stages(
+        Transform(
+            babies=tuple(tuple(sorted(steps)) for steps in babies),
+            outputs=_outputs(groups, out.batch),
+            folds=tuple(fold * out.batch for fold in method.folds),
+            weights=_turned(found.vectors(width), giants),
+            weight_sources=tuple(sources),
+            batch=out.batch,
+            chained=method.chained,
+        )
+    )
+
+
+def _outputs(groups: Sequence[dict[int, list[Term]]], batch: int) -> tuple[tuple[Group, ...], ...]:
+    """The terms of each output by their giant step, given in positions."""
+    return tuple(
+        tuple(Group(giant * batch, tuple(terms)) for giant, terms in sorted(by_giant.items())) for by_giant in groups
+    )
+
+
+def _turned(vectors: NDArray[np.float64], giants: Indices) -> NDArray[np.float64]:
+    """rotate(inner, g)[f] = inner[f + g]: a weight is shifted back so that it meets its position there."""
+    width = vectors.shape[1]
+    turned = (np.arange(width) - giants[:, None]) % width
+    return np.take_along_axis(vectors, turned, axis=1)
+
+
+def _masked(matrices: Matrices, out: Layout, method: Method, factors: Factors) -> Stages:
+    """Masks of rotated inputs, a ciphertext each, and numbers."""
+    width, numbers = out.cycle, inputs_of(matrices)
+    source_of = np.array([source for source, _ in numbers])
+    giants = (factors.shifts - method.baby) % width
+    steps = (method.baby % width * out.batch).tolist()
+    # A mask that is turned back by as much is the same one.
+    kinds, of = np.unique(np.stack([factors.of, giants % factors.masks.shape[1]], axis=1), axis=0, return_inverse=True)
+    turned = _turned(factors.masks[kinds[:, 0]], kinds[:, 1])
+    patterns, same = np.unique(turned, axis=0, return_inverse=True)
+    of = same.reshape(-1)[of.reshape(-1)].tolist()
+    babies: list[set[int]] = [set() for _ in numbers]
+    for number, step in zip(factors.numbers.tolist(), steps, strict=True):
+        babies[number].add(step)
+    masks = Transform(
+        babies=tuple(tuple(sorted(some)) for some in babies),
         outputs=tuple(
-            tuple(Group(giant * out.batch, tuple(terms)) for giant, terms in sorted(by_giant.items()))
-            for by_giant in groups
+            (Group(0, (Term(number, step, mask),)),)
+            for number, step, mask in zip(factors.numbers.tolist(), steps, of, strict=True)
         ),
-        folds=tuple(fold * out.batch for fold in method.folds),
-        weights=weights,
-        weight_sources=tuple(sources),
+        folds=(),
+        weights=np.tile(patterns, width // patterns.shape[1]),
+        weight_sources=(0,) * len(patterns),
         batch=out.batch,
         chained=method.chained,
     )
+    groups: list[dict[int, list[Term]]] = [{} for _ in range(out.ciphertexts)]
+    for index, (ct, read) in enumerate(zip(factors.outputs.tolist(), factors.reads.tolist(), strict=True)):
+        groups[ct].setdefault(int(giants[read]), []).append(Term(read, 0, index))
+    transform = Transform(
+        babies=((0,),) * len(factors.of),
+        outputs=_outputs(groups, out.batch),
+        folds=(),
+        weights=factors.values[:, None],
+        weight_sources=tuple(source_of[factors.numbers[factors.reads]].tolist()),
+        batch=out.slots,
+        chained=method.chained,
+    )
+    return Stages(transform, masks)

@@ -77,9 +77,7 @@ def _scales(op: Op) -> list[float]:
     """Of an operation's encoded vectors, in order."""
     if not isinstance(op, LinearOp):
         return [] if op.shift is None else [op.scale] * op.layout.ciphertexts
-    if op.transform is None:
-        return []
-    return [op.weight_scales[op.transform.weight_sources[k]] for k in np.flatnonzero(~op.transform.constant).tolist()]
+    return [stage.scale(k) for stage in op.stages for k in stage.vectors]
 
 
 def _array(data: bytes) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.core.factors import MaskedRounding
 from hefw.core.graph import Affine, Graph, Input, Polynomial
 from hefw.core.layout import Layout
 from hefw.core.noise import BIAS_SHARE, NoiseModel
@@ -37,20 +38,30 @@ class Work:
     """Counted operations of one affine region, per step: what its cost and noise depend on.
 
     Of its products `constants` have one number for all slots, and `encoded` a vector that is encoded at every use;
-    `scalar` says that it is a matrix of numbers (`Transform.scalar`). `turns` are, per source, rotations in sequence
-    that an input goes through before it is multiplied. Of the rotations, `folds` come after rescales.
+    `matrix` more are those of a matrix of numbers (`Transform.numeric`), which reads and writes `matrix_cts`
+    ciphertexts; where it reads masked ones, `masked` tells, per source, how weights round. `numbers` are, per source,
+    products with such numbers that reach one entry, `diagonals` those with a vector; one that repeats counts as the
+    part that does not: it has so many coefficients to round. `turns` are, per source, rotations in sequence that an
+    input goes through before it is multiplied. Of the rotations, `folds` come after rescales.
     """
 
     rotations: int
     products: int
     output_ciphertexts: int
-    diagonals: Mapping[str, float]  # per source: products that reach one entry; a constant rounds 1 / slots as much
+    diagonals: Mapping[str, float]
     giants: float
     constants: int = 0
     encoded: int = 0
-    scalar: bool = False
+    matrix: int = 0
+    matrix_cts: int = 0
     turns: Mapping[str, float] = field(default_factory=dict)
     folds: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    masked: Mapping[str, MaskedRounding] = field(default_factory=dict)
+
+    def mask_bits(self, weight_bits: float) -> int:
+        """The masks' share of the bits of the weights' scale on the source of largest scale; 0 without masks."""
+        return sum(self.masked.values(), MaskedRounding()).mask_bits(weight_bits) if self.masked else 0
 
 
 NO_WORK = Work(0, 0, 0, {}, 0)
@@ -69,7 +80,7 @@ class Forecaster:
     """Forecasts for plans of one graph at one ring dimension.
 
     `feedback_noise` is the standard deviation that an output takes on before it is an input again: bootstrapping's.
-    `symmetric` says how fresh ciphertexts are encrypted.
+    `symmetric` says how fresh ciphertexts are encrypted, `fine` whether real weights are rounded half as much.
     """
 
     def __init__(
@@ -80,6 +91,7 @@ class Forecaster:
         layouts: Mapping[str, Layout],
         feedback_noise: float = 0.0,
         symmetric: bool = True,
+        fine: bool = False,
     ) -> None:
         self.graph = graph
         self.work = work
@@ -88,6 +100,7 @@ class Forecaster:
         self._fed = {o.feedback: feedback_noise for o in graph.outputs.values() if o.feedback is not None}
         self.model = NoiseModel(ring_dimension)
         self._fresh = self.model.fresh if symmetric else self.model.fresh_public
+        self._encode = self.model.encode_real if fine and not self._pairs else self.model.encode
         self._row_norms = {  # mean square norm of the rows of each matrix: how it amplifies independent noise
             (node.name, term.source): float(np.sum(term.matrix.values**2)) / term.matrix.shape[0]
             for node in graph.nodes.values()
@@ -123,13 +136,20 @@ class Forecaster:
             if isinstance(node, Affine):
                 work = self.work.get(name, NO_WORK)
                 variance *= work.giants
+                anchor = max((scales[term.source] for term in node.terms), default=0.0)
+                mask_bits = work.mask_bits(choice.scale_bits - anchor)
                 for term in node.terms:
-                    if work.diagonals.get(term.source, 0) > 1:  # its rotations add noise at the source's scale
-                        turned = max(1.0, work.turns.get(term.source, 1.0)) * self._row_norms[name, term.source]
-                        variance += turned * (switch / 2.0 ** scales[term.source]) ** 2
+                    # Its rotations add noise at the source's scale.
+                    turned = work.turns.get(term.source, 0.0) * self._row_norms[name, term.source]
+                    variance += turned * (switch / 2.0 ** scales[term.source]) ** 2
+                    vectors = math.sqrt(work.diagonals.get(term.source, 0.0)) * self._encode
+                    numbers = math.sqrt(work.numbers.get(term.source, 0.0)) * self.model.encode_constant
                     weight_scale = 2.0 ** (choice.scale_bits - scales[term.source])
-                    products = work.diagonals.get(term.source, 0)
-                    noise[name, "rounding", term.source] = math.sqrt(products) * self.model.encode / weight_scale
+                    noise[name, "rounding", term.source] = math.hypot(vectors, numbers) / weight_scale
+                    if term.source in work.masked:
+                        noise[name, "rounding", term.source] = work.masked[term.source].error(
+                            weight_scale, 2.0**mask_bits, self._encode, self.model.encode_constant
+                        )
             elif isinstance(node, Polynomial) and self._pairs:  # the conjugation adds noise at the source's scale
                 before = switch / 2.0 ** scales[node.source]
                 noise[name, "random", node.source] = before * math.sqrt(1 - BIAS_SHARE)
@@ -148,8 +168,7 @@ class Forecaster:
         layout = self.layouts[name]
         _, places = layout.home
         place = np.arange(images) // 2 if layout.pairs else np.arange(images)
-        slots = places * layout.batch + np.minimum(place, layout.batch - 1)[:, None]
-        return self._profile[slots]
+        return self._profile[layout.slot(places, np.minimum(place, layout.places - 1)[:, None])]
 
     def _measure(self) -> dict[Origin, tuple[float, float]]:
         """(root mean square, largest) error of the final outputs for a unit of noise of each origin."""
@@ -184,10 +203,9 @@ class Forecaster:
 
         def rounding(origin: Origin, outputs: int) -> Array:
             x = values[origin[2]][rows[origin]]
-            parts = [x, x[partners]] if self._pairs else [x]  # an error in both parts meets both images
             if origin not in fixed:
-                fixed[origin] = rng.normal(size=(len(parts) * x.shape[1], outputs)) / math.sqrt(x.shape[1])
-            return np.asarray(np.concatenate(parts, axis=1) @ fixed[origin])
+                fixed[origin] = rng.normal(size=(x.shape[1], outputs)) / math.sqrt(x.shape[1])
+            return np.asarray(x @ fixed[origin])
 
         def perturb(name: str, value: Array) -> Array:
             noisy = value.copy()

@@ -24,6 +24,11 @@ class Layout:
     place k. Where i times a ciphertext costs nothing for i and -i in turn only (`alternating`), the second one is
     multiplied by -i in odd slots; the batch is even there, so that rotations keep each slot's sign.
 
+    With `blocks`, all positions follow each other so many times, each time with a batch of other images:
+    slot = (block * width + position) * batch + image. What is the same for all images is then a vector of a short
+    period, which is precise at a small scale: few coefficients of its polynomial are rounded. A rotation by k * batch
+    shifts positions by k there too, but what leaves one block comes into the next: shifts are not cyclic.
+
     `cell` are the positions of one channel's grid. Where `stride` is not 0, the layout is that of `spread`: a value is
     the sum of up to `window` partial sums that lie `stride` positions apart.
     """
@@ -37,11 +42,17 @@ class Layout:
     cell: int = 1
     stride: int = 0
     window: int = 1
+    blocks: int = 1
+
+    @property
+    def places(self) -> int:
+        """Places for images in a ciphertext."""
+        return self.batch * self.blocks
 
     @property
     def images(self) -> int:
         """The most images that fit."""
-        return 2 * self.batch if self.pairs else self.batch
+        return 2 * self.places if self.pairs else self.places
 
     @property
     def ciphertexts(self) -> int:
@@ -50,12 +61,23 @@ class Layout:
     @property
     def slots(self) -> int:
         """Slots of a ciphertext."""
-        return self.width * self.batch
+        return self.cycle * self.batch
 
     @property
     def width(self) -> int:
-        """Positions in one ciphertext."""
+        """Positions in one ciphertext, or in each of its blocks."""
         return int(self.positions.shape[1])
+
+    @property
+    def cycle(self) -> int:
+        """Positions of all blocks: after so many a shift is none."""
+        return self.width * self.blocks
+
+    def slot(self, position: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where a place for an image has a position, as arrays of any shapes that fit."""
+        block, image = np.divmod(place, self.batch)
+        found: NDArray[np.int64] = (block * self.width + position) * self.batch + image
+        return found
 
     @cached_property
     def home(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -101,16 +123,17 @@ class Layout:
         )  # the last row stands for position -1
         padded[:-1, :images] = values.T
         if self.pairs:
-            padded = padded[:, ::2] + padded[:, 1::2] * self._imaginary
-        return padded[self.positions].reshape(self.ciphertexts, -1)
+            padded = padded[:, ::2] + padded[:, 1::2] * np.tile(self._imaginary, self.blocks)
+        apart = padded.reshape(features + 1, self.blocks, self.batch)[self.positions]
+        return apart.swapaxes(1, 2).reshape(self.ciphertexts, -1)
 
     def unpack(self, slots: NDArray[Any], images: int) -> NDArray[np.float64]:
         """(ciphertexts, slots) -> (images, features); the inverse of `pack`."""
         cts, places = self.home
-        found = slots.reshape(self.ciphertexts, self.width, self.batch)[cts, places]
+        found = slots.reshape(self.ciphertexts, self.blocks, self.width, self.batch)[cts, :, places]
         if not self.pairs:
-            return np.array(found.real[:, :images].T, np.float64)
-        both = np.stack([found.real, (found / self._imaginary).real], axis=2)
+            return np.array(found.reshape(self.features, -1).real[:, :images].T, np.float64)
+        both = np.stack([found.real, (found / self._imaginary).real], axis=3)
         return both.reshape(self.features, -1)[:, :images].T.copy()
 
     def spread(self, values: NDArray[np.float64]) -> NDArray[Any]:
@@ -122,8 +145,8 @@ class Layout:
         positions = np.append(values, 0.0)[self.positions[ciphertext]]  # position -1 is zero
         if not self.pairs and (positions == positions[0]).all():
             return float(positions[0])
-        slots = np.repeat(positions, self.batch)
-        return slots * np.tile(1 + self._imaginary, self.width) if self.pairs else slots
+        slots = np.tile(np.repeat(positions, self.batch), self.blocks)
+        return slots * np.tile(1 + self._imaginary, self.cycle) if self.pairs else slots
 
     @property
     def _imaginary(self) -> NDArray[np.complex128]:
@@ -136,24 +159,25 @@ def next_power_of_two(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def periodic(order: NDArray[np.int64], batch: int, slots: int) -> Layout:
-    """A layout that repeats `order` through every slot.
+def periodic(order: NDArray[np.int64], batch: int, slots: int, blocks: int = 1) -> Layout:
+    """A layout that repeats `order` through every slot, or through those of each of so many blocks.
 
     `order` (places,) is the feature at each place or -1. Its length is padded to a power of two; where that exceeds
-    slots / batch, it is split over as many ciphertexts as it fills.
+    slots / batch / blocks, it is split over as many ciphertexts as it fills.
     """
-    width = slots // batch
-    if width * batch != slots or width < 1:
-        raise LoweringError(f"a batch of {batch} does not divide {slots} slots")
+    width = slots // (batch * blocks)
+    if width * batch * blocks != slots or width < 1:
+        raise LoweringError(f"a batch of {batch * blocks} does not divide {slots} slots")
     places = next_power_of_two(len(order))
     if places > width:
         places = -(-len(order) // width) * width
     padded = np.full(places, -1, dtype=np.int64)
     padded[: len(order)] = order
     features = int(order.max()) + 1
-    if places <= width:
-        return Layout(features, np.tile(padded, width // places)[None, :], batch, places)
-    return Layout(features, padded.reshape(-1, width), batch, width)
+    if places > width:
+        return Layout(features, padded.reshape(-1, width), batch, width, blocks=blocks)
+    positions = np.tile(padded, width // places)[None, :]
+    return Layout(features, positions, batch, places if blocks == 1 else width, blocks=blocks)
 
 
 def spread(order: NDArray[np.int64], cell: int, batch: int, slots: int, rows: int, window: int) -> Layout:

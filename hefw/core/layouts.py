@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.alternation import alternate
-from hefw.core.diagonals import LinearCost, Method, build, cheapest
+from hefw.core.diagonals import LinearCost, Method, Stages, build, cheapest
 from hefw.core.errors import LoweringError
+from hefw.core.factors import MaskedRounding
 from hefw.core.forecast import Work
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features, sources
 from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
-from hefw.core.linear import Transform
 from hefw.core.memory import ciphertexts_budget, weights_budget
 from hefw.core.once import once_nodes, once_terms
 from hefw.core.plan import Costs
@@ -31,6 +31,8 @@ Grid = tuple[int, int]
 
 #: Primes at which operations are compared before the plan is known.
 NOMINAL_PRIMES = 5
+#: Times as many places for images as are wanted, at most, that are looked at with a channel a ciphertext.
+MOST_EMPTY = 8
 #: Wider layouts in sequence that may gain nothing before no wider ones are looked at.
 MOST_VAIN = 1
 #: Replicas of the largest tensor below which nothing is gained by different weights in each.
@@ -56,16 +58,16 @@ class BuiltRegion:
     """The same with transforms; if `late`, partial sums are added up after rescales, at fewer primes."""
 
     often: tuple[LinearTerm, ...]
-    transform: Transform | None
+    stages: Stages | None
     scalars: tuple[LinearTerm, ...]
     once: tuple[LinearTerm, ...]
-    once_transform: Transform | None
+    once_stages: Stages | None
     late: bool = False
 
     @property
     def folds(self) -> int:
         """Rotations that add up partial sums after rescales."""
-        return len(self.transform.folds) if self.late and self.transform is not None else 0
+        return len(self.stages.transform.folds) if self.late and self.stages is not None else 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Counted:
     @property
     def batch(self) -> int:
         """Places for images in a ciphertext."""
-        return next(iter(self.layouts.values())).batch
+        return next(iter(self.layouts.values())).places
 
     def cost_of(self, images: int, shared: int, steps: int) -> float:
         """Of so many images at `shared` a place, a step: requests follow each other, keys are made once."""
@@ -113,6 +115,7 @@ def choose(
         for grid, batch in _options(graph, slots, slots):
             if batch == places and _fits(graph, grid, batch, slots):
                 count.add(grid, batch)
+                count.add_apart(grid, batch)
         if replicas and count.grid is not None and places == count.places:
             count.replicate(count.grid)
     elif bounded:
@@ -165,6 +168,12 @@ class _Count:
             self.grid = grid
         return better
 
+    def add_apart(self, grid: Grid, batch: int) -> bool:
+        """Look at one with a few images in each block of its slots; whether it is the best so far."""
+        if batch < 2 * self.shared or _period(_orders(self.graph, grid)) * batch <= self.slots:
+            return False
+        return self.look(_laid_out(self.graph, grid, batch, self.slots, batch // self.shared))
+
     def replicate(self, grid: Grid) -> None:
         """Look at layouts that leave no slot free, on a grid where few images do."""
         orders = _orders(self.graph, grid)
@@ -200,6 +209,10 @@ def _search(count: _Count, places: int) -> None:
             if grid != of_grid or (grid, batch) in whole or vain > MOST_VAIN or not _fits(graph, grid, batch, slots):
                 continue
             vain = 0 if count.add(grid, batch) else vain + 1
+    for grid in _grids(graph):  # a channel a ciphertext
+        batch = slots // next_power_of_two(grid[0] * grid[1])
+        if batch <= MOST_EMPTY * places and _fits(graph, grid, batch, slots):
+            count.add_apart(grid, batch)
 
 
 def _options(graph: Graph, slots: int, places: int) -> Iterator[tuple[Grid, int]]:
@@ -229,9 +242,9 @@ def _options(graph: Graph, slots: int, places: int) -> Iterator[tuple[Grid, int]
 
 def build_regions(counted: Counted) -> dict[str, BuiltRegion]:
     """The transforms of the chosen layouts. Equal ones are one: their weights can be shared."""
-    made: dict[int, Transform] = {}
+    made: dict[int, Stages] = {}
 
-    def transform(name: str, terms: tuple[LinearTerm, ...], method: Method | None) -> Transform | None:
+    def stages(name: str, terms: tuple[LinearTerm, ...], method: Method | None) -> Stages | None:
         if method is None:
             return None
         if id(method) not in made:
@@ -242,10 +255,10 @@ def build_regions(counted: Counted) -> dict[str, BuiltRegion]:
     return {
         name: BuiltRegion(
             region.often,
-            transform(name, region.often, region.method),
+            stages(name, region.often, region.method),
             region.scalars,
             region.once,
-            transform(name, region.once, region.once_method),
+            stages(name, region.once, region.once_method),
             counted.layouts[name].cell > 1 and not region.scalars,
         )
         for name, region in counted.regions.items()
@@ -254,39 +267,83 @@ def build_regions(counted: Counted) -> dict[str, BuiltRegion]:
 
 def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
     """Cost counts what is done at every step; noise also comes from what is done once a request."""
-    diagonals = {term.source: 1 / slots for term in region.scalars}
+    numbers = {term.source: 1.0 for term in region.scalars}
+    diagonals: dict[str, float] = {}
     turns: dict[str, float] = {}
+    masked: dict[str, MaskedRounding] = {}
     giants = 0.0
-    for terms, found in ((region.often, region.transform), (region.once, region.once_transform)):
-        if found is None:
+    for terms, stages in ((region.often, region.stages), (region.once, region.once_stages)):
+        if stages is None:
             continue
+        found = stages.transform
         share = 2 ** len(found.folds) / len(found.outputs)
-        rounded = np.where(found.constant, 1 / slots, 1) * share
-        sums = np.bincount(found.weight_sources, rounded, len(terms))
-        for term, total in zip(terms, sums.tolist(), strict=True):
-            diagonals[term.source] = diagonals.get(term.source, 0) + total
-        for term, mean in zip(terms, _turns(found, len(terms)), strict=True):
+        if stages.masks is not None:
+            masked |= zip((term.source for term in terms), _masked_rounding(stages, len(terms)), strict=True)
+        for counts, which in ((diagonals, np.where(found.constant, 0.0, found.varied)), (numbers, found.constant)):
+            sums = np.bincount(found.weight_sources, which * share, len(terms))
+            for term, total in zip(terms, sums.tolist(), strict=True):
+                counts[term.source] = counts.get(term.source, 0.0) + total
+        for term, mean in zip(terms, _turns(stages, len(terms)), strict=True):
             turns[term.source] = max(turns.get(term.source, 0), mean)
         giants += share * sum(1 for groups in found.outputs for group in groups if group.giant)
-    found = region.transform
-    if found is None:
-        return Work(0, len(region.scalars), 1, diagonals, giants, turns=turns)
-    outputs, constants = len(found.outputs), int(np.count_nonzero(found.constant))
-    products = found.products + len(region.scalars) * outputs
-    constants += len(region.scalars) * outputs
-    rotations = len(found.rotations)
-    return Work(rotations, products, outputs, diagonals, giants, constants, encoded, found.scalar, turns, region.folds)
+    if region.stages is None:
+        return Work(0, len(region.scalars), 1, diagonals, giants, turns=turns, numbers=numbers)
+    found, masks = region.stages.transform, region.stages.masks
+    outputs = len(found.outputs)
+    scalars = len(region.scalars) * outputs
+    products, constants, rotations = found.products, int(np.count_nonzero(found.constant)), len(found.rotations)
+    matrix = products if masks is not None or found.scalar else 0
+    if masks is not None:
+        products, constants, rotations = masks.products, 0, rotations + len(masks.rotations)
+    elif matrix:
+        products = constants = 0
+    read_or_written = len(found.babies) + sum(map(len, found.outputs))
+    return Work(
+        rotations,
+        products + scalars,
+        outputs,
+        diagonals,
+        giants,
+        constants + scalars,
+        encoded,
+        matrix,
+        read_or_written if matrix else 0,
+        turns,
+        region.folds,
+        numbers,
+        masked,
+    )
 
 
-def _turns(found: Transform, sources: int) -> list[float]:
+def _masked_rounding(stages: Stages, sources: int) -> list[MaskedRounding]:
+    """That of each source of a transform that is masked before."""
+    found, masks = stages.transform, stages.masks
+    assert masks is not None
+    of_mask = np.array([groups[0].terms[0].weight for groups in masks.outputs])
+    rounded = np.where(masks.constant, 0.0, masks.varied)[of_mask]
+    terms = [term for groups in found.outputs for group in groups for term in group.terms]
+    of, weight = np.array([(found.weight_sources[t.weight], t.weight) for t in terms]).T
+    squares = found.weights[weight, 0] ** 2 * rounded[[term.source for term in terms]]
+    numbers, masked = np.bincount(of, minlength=sources), np.bincount(of, squares, sources)
+    share = 1 / len(found.outputs)
+    return [MaskedRounding(*both) for both in zip((numbers * share).tolist(), (masked * share).tolist(), strict=True)]
+
+
+def _turns(stages: Stages, sources: int) -> list[float]:
     """Of each source, rotations in sequence that an input goes through before it is multiplied, on average."""
+    found = stages.transform if stages.masks is None else stages.masks
     depth = [{0: 0} for _ in found.babies]
     for number, steps in enumerate(found.babies):
         for link in itertools.chain.from_iterable(found.turns(steps)):
             depth[number][link.step] = depth[number][link.before] + 1
     terms = [term for groups in found.outputs for group in groups for term in group.terms]
+    depths = [depth[term.source][term.baby] for term in terms]
+    if stages.masks is not None:  # each of these is an input of the other
+        found = stages.transform
+        terms = [term for groups in found.outputs for group in groups for term in group.terms]
+        depths = [depths[term.source] for term in terms]
     of = [found.weight_sources[term.weight] for term in terms]
-    sums = np.bincount(of, [depth[term.source][term.baby] for term in terms], sources)
+    sums = np.bincount(of, depths, sources)
     return [float(mean) for mean in sums / np.maximum(np.bincount(of, minlength=sources), 1)]
 
 
@@ -294,7 +351,8 @@ def _linear_cost(costs: Costs, primes: int = NOMINAL_PRIMES, uses: int = 1) -> L
     """Costs of operations on ciphertexts of so many primes, where a key serves so many uses."""
     switch, product = costs.key_switch(primes), costs.mul_plain(primes)
     constant = product + costs.encode_constant(primes)
-    return LinearCost(switch, product, switch / uses, constant, costs.mul_number(primes), costs.chained)
+    number, ciphertext = costs.matrix(1, 0, primes), costs.matrix(0, 1, primes)
+    return LinearCost(switch, product, switch / uses, constant, number, costs.chained, ciphertext)
 
 
 # -- counting ----------------------------------------------------------------------------------------------------------
@@ -314,17 +372,17 @@ def _count(
     size = 2 * slots * 8 * primes
     for name, region in regions.items():
         methods = [m for m in (region.method, region.once_method) if m is not None]
-        vectors = sum(method.vectors for method in methods)
+        vectors = sum(method.encodings for method in methods)
         kept = min(vectors, int(room // size))
         room -= kept * size
         encoded[name] = vectors - kept
         outputs = layouts[name].ciphertexts
-        each = sum(_evaluation(m, cost) for m in methods[: 1 if region.method else 0])
+        each = sum(m.evaluation(cost) for m in methods[: 1 if region.method else 0])
         each += len(region.scalars) * outputs * (product + costs.encode_constant(primes))
         each += (vectors - kept) * costs.encode(primes)
         node = graph.nodes[name]
         each += outputs * costs.encode(primes) if isinstance(node, Affine) and node.bias.any() else 0.0
-        before += sum(_evaluation(m, cost) for m in methods[1 if region.method else 0 :])
+        before += sum(m.evaluation(cost) for m in methods[1 if region.method else 0 :])
         before += kept * costs.encode(primes)
         step, before = (step, before + each) if name in once else (step + each, before)
     for name, node in graph.nodes.items():
@@ -340,11 +398,6 @@ def messages(graph: Graph, layouts: Mapping[str, Layout], costs: Costs, primes: 
     return sum(layouts[name].ciphertexts for name in ports) * costs.message(primes)
 
 
-def _evaluation(method: Method, cost: LinearCost) -> float:
-    products = cost.products(method.vectors, method.constants, scalar=method.scalar)
-    return cost.rotate * method.rotations + products
-
-
 def _regions(
     graph: Graph, layouts: Mapping[str, Layout], cost: LinearCost, known: frozenset[int]
 ) -> tuple[dict[str, Region], frozenset[int]]:
@@ -353,7 +406,7 @@ def _regions(
     made: dict[Hashable, Method] = {}
     once = once_nodes(graph)
     marks = {
-        name: (layout.positions.tobytes(), layout.batch, layout.period, layout.stride, layout.window)
+        name: (layout.positions.tobytes(), layout.batch, layout.period, layout.stride, layout.window, layout.blocks)
         for name, layout in layouts.items()
     }
 
@@ -412,8 +465,9 @@ def _fits(graph: Graph, grid: Grid, batch: int, slots: int) -> bool:
     return _bearable(graph, _laid_out(graph, grid, batch, slots), slots)
 
 
-def _laid_out(graph: Graph, grid: Grid, batch: int, slots: int) -> dict[str, Layout]:
-    return {name: periodic(order, batch, slots) for name, order in _orders(graph, grid).items()}
+def _laid_out(graph: Graph, grid: Grid, batch: int, slots: int, blocks: int = 1) -> dict[str, Layout]:
+    orders = _orders(graph, grid)
+    return {name: periodic(order, batch // blocks, slots, blocks) for name, order in orders.items()}
 
 
 # -- grids -------------------------------------------------------------------------------------------------------------

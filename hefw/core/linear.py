@@ -121,9 +121,26 @@ class Transform:
         return not self.rotations and bool(self.constant.all())
 
     @cached_property
+    def numeric(self) -> bool:
+        """Whether it is a matrix of numbers times ciphertexts, whose results are turned and added."""
+        return not self.folds and not any(map(any, self.babies)) and bool(self.constant.all())
+
+    @cached_property
     def constant(self) -> NDArray[np.bool_]:
         """Which weights are one number for all slots: (weights,)."""
         return np.asarray((self.weights == self.weights[:, :1]).all(axis=1))
+
+    @cached_property
+    def varied(self) -> NDArray[np.float64]:
+        """Which part of a weight's slots does not repeat, a power of a half: (weights,)."""
+        part, rows = np.ones(len(self.weights)), np.arange(len(self.weights))
+        width = self.weights.shape[1]
+        while len(rows) and width % 2 == 0:
+            width //= 2
+            some = self.weights[rows]
+            rows = rows[(some[:, :width] == some[:, width : 2 * width]).all(axis=1)]
+            part[rows] /= 2
+        return part
 
     def weight(self, index: int) -> NDArray[np.float64] | float:
         """Weight number `index` over all slots, or as one constant where all slots agree (cheaper and more precise)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hefw.core.backend import Backend, Bootstrapping, KeyManifest
 from hefw.core.combination import is_combination, lower_combination
+from hefw.core.diagonals import Stages
 from hefw.core.errors import LoweringError, ParameterError
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, sources
 from hefw.core.layout import Layout, next_power_of_two
@@ -366,7 +367,8 @@ def _emit(
             region = regions[name]
             late = choice.rescales if region.folds else 0
             addend = None
-            if region.once_transform is not None:
+            mask_scale = 2.0 ** planner.work[name].mask_bits(math.log2(before / scales[anchor]))
+            if region.once_stages is not None:
                 addend = _fresh(f"{name}.once", flat)
                 prelude.append(
                     _linear(
@@ -375,7 +377,8 @@ def _emit(
                         before,
                         late,
                         region.once,
-                        region.once_transform,
+                        region.once_stages,
+                        mask_scale,
                         (),
                         None,
                         None,
@@ -392,7 +395,8 @@ def _emit(
                     before,
                     choice.rescales,
                     region.often,
-                    region.transform,
+                    region.stages,
+                    mask_scale,
                     region.scalars,
                     addend,
                     bias,
@@ -421,7 +425,7 @@ def _emit(
         )
         for key, o in flat.outputs.items()
     }
-    batch = next(iter(layouts.values())).batch
+    batch = next(iter(layouts.values())).places
     keys = _keys((*prelude, *step))
     if refresh is not None:
         keys = _with_bootstrapping(keys, refresh[0], params)
@@ -464,7 +468,8 @@ def _linear(
     scale: float,
     rescales: int,
     terms: tuple[LinearTerm, ...],
-    found: Transform | None,
+    stages: Stages | None,
+    mask_scale: float,
     scalars: tuple[LinearTerm, ...],
     addend: str | None,
     bias: Array | None,
@@ -472,6 +477,8 @@ def _linear(
     scales: Mapping[str, float],
     early: _Unfolded | None,
 ) -> LinearOp:
+    found = None if stages is None else stages.transform
+    masks = None if stages is None else stages.masks
     folds = () if early is None or found is None else found.folds
     found = found if early is None or found is None else early.of(found)
     return LinearOp(
@@ -487,6 +494,8 @@ def _linear(
         bias,
         layout,
         folds,
+        masks,
+        1.0 if masks is None else mask_scale,
     )
 
 
@@ -519,8 +528,8 @@ def _factors(term: LinearTerm) -> Array:
 def _keys(ops: Sequence[Op]) -> KeyManifest:
     rotations: dict[int, int] = {}
     for op in ops:
-        if isinstance(op, LinearOp) and op.transform is not None:
-            for step in op.transform.rotations:
+        if isinstance(op, LinearOp):
+            for step in (step for stage in op.stages for step in stage.transform.rotations):
                 rotations[step] = max(rotations.get(step, 0), op.level)
             for step in op.folds:
                 rotations[step] = max(rotations.get(step, 0), op.level - op.rescales)

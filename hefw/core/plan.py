@@ -45,8 +45,9 @@ MANY_OPERATIONS = 12  # from here on every other scale is tried: tuning finds th
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
 
 
-#: Measured where residues are multiplied by float64: 0.012 with 512 features, 0.04 with 128 (ms a prime).
-MUL_NUMBER_LINEAR = 0.03
+#: Measured where residues are multiplied by float64 (ms a prime): a product, and a ciphertext read or written.
+MUL_NUMBER_LINEAR = 0.01
+NUMBER_CT_LINEAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,17 @@ class Costs:
     rescale_linear: float = 0.6
     #: In a matrix of numbers; None: as any product with a constant.
     mul_number_linear: float | None = None
+    #: Reading or writing a ciphertext there.
+    number_ct_linear: float = 0.0
     #: Rotations are made of each other: as many take fewer keys.
     chained: bool = False
 
     def on(self, capabilities: Capabilities) -> Costs:
         """Those of a library: one that hoists is faster with rotations that are not made of each other."""
-        number = MUL_NUMBER_LINEAR if capabilities.residues else self.mul_number_linear
-        return replace(self, mul_number_linear=number, chained=not capabilities.hoisted_rotations)
+        costs = replace(self, chained=not capabilities.hoisted_rotations)
+        if not capabilities.residues:
+            return costs
+        return replace(costs, mul_number_linear=MUL_NUMBER_LINEAR, number_ct_linear=NUMBER_CT_LINEAR)
 
     def key_switch(self, primes: int, special: int = 1) -> float:
         """A rotation or a relinearisation: with `special` primes P there are so many fewer digits."""
@@ -85,11 +90,11 @@ class Costs:
         """A product with an encoded plaintext, and its addition."""
         return self.mul_plain_linear * primes
 
-    def mul_number(self, primes: int) -> float:
-        """One of the products of a matrix of numbers with ciphertexts."""
+    def matrix(self, products: int, ciphertexts: int, primes: int) -> float:
+        """A matrix of numbers times ciphertexts, of so many products, that reads and writes so many ciphertexts."""
         if self.mul_number_linear is None:
-            return self.mul_plain(primes) + self.encode_constant(primes)
-        return self.mul_number_linear * primes
+            return products * (self.mul_plain(primes) + self.encode_constant(primes))
+        return (products * self.mul_number_linear + ciphertexts * self.number_ct_linear) * primes
 
     def square(self, primes: int, special: int = 1, *, pairs: bool = False) -> float:
         """A square, relinearised; of two images a slot two squares, a conjugation, and a product with i besides."""
@@ -393,6 +398,7 @@ class Planner:
                 self.layouts,
                 self.frame.noise,
                 self.capabilities.symmetric_encryption,
+                self.capabilities.fine_reals,
             )
         return self._forecasters[ring_dimension]
 
@@ -483,10 +489,8 @@ class Planner:
             before = work.rotations - work.folds
             cost = work.folds * costs.key_switch(primes - rescales, special)
             cost += before * costs.key_switch(primes, special) + work.encoded * costs.encode(primes)
-            if work.scalar:
-                cost += work.products * costs.mul_number(primes)
-            else:
-                cost += work.products * costs.mul_plain(primes) + work.constants * costs.encode_constant(primes)
+            cost += work.products * costs.mul_plain(primes) + work.constants * costs.encode_constant(primes)
+            cost += costs.matrix(work.matrix, work.matrix_cts, primes)
             rest = rescales * costs.rescale(primes) + (costs.encode(primes) if node.bias.any() else 0.0)
             cost += rest * work.output_ciphertexts
         else:

@@ -36,12 +36,30 @@ class Scalar:
 
 
 @dataclass(frozen=True, eq=False)
+class Stage:
+    """A transform and the scales of its weights, one a source."""
+
+    transform: Transform
+    scales: tuple[float, ...]
+
+    def scale(self, weight: int) -> float:
+        """Of one weight."""
+        return self.scales[self.transform.weight_sources[weight]]
+
+    @property
+    def vectors(self) -> list[int]:
+        """Weights that are not one number for all slots."""
+        return [int(k) for k in np.flatnonzero(~self.transform.constant)]
+
+
+@dataclass(frozen=True, eq=False)
 class LinearOp:
     """One affine region: linear transform of `sources`, plus scalar terms, plus `addend`, plus bias; then rescales.
 
     All sources are dropped to `level` first. `weight_scales` has one scale a source so that all products reach `scale`.
     With `folds` (in slots), which add up partial sums, the transform alone is rescaled, and then folded at fewer
-    primes; `addend` and bias join it there.
+    primes; `addend` and bias join it there. With `masks`, sources are multiplied by these first, at `mask_scale`, and
+    `transform` reads what comes out.
     """
 
     name: str
@@ -56,6 +74,18 @@ class LinearOp:
     bias: Array | None  # (1 or steps, features)
     layout: Layout
     folds: tuple[int, ...] = ()
+    masks: Transform | None = None
+    mask_scale: float = 1.0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Its transforms in order, each of what the one before gives."""
+        if self.transform is None:
+            return ()
+        if self.masks is None:
+            return (Stage(self.transform, self.weight_scales),)
+        numbers = tuple(scale / self.mask_scale for scale in self.weight_scales)
+        return Stage(self.masks, (self.mask_scale,)), Stage(self.transform, numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +248,7 @@ class Interface:
         ports = [*interface.inputs.values(), *interface.outputs.values()]
         if not interface.steps or not interface.inputs or not interface.outputs:
             raise ParameterError("the server's manifest has no steps, no inputs or no outputs")
-        if any(port.layout.batch != interface.batch for port in ports):
+        if any(port.layout.places != interface.batch for port in ports):
             raise ParameterError(f"the server's manifest has layouts of another batch than {interface.batch}")
         for name, port in interface.inputs.items():
             if port.previous is not None:
@@ -300,7 +330,7 @@ class Program:
 def _kept(op: Op) -> int:
     if isinstance(op, SquareOp):
         return 0 if op.shift is None else op.layout.ciphertexts
-    return int(np.count_nonzero(~op.transform.constant)) if op.transform else 0
+    return sum(len(stage.vectors) for stage in op.stages)
 
 
 def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
@@ -326,13 +356,14 @@ def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
             if levels[name][0] > op.level:
                 counts["drop_level"] += levels[name][1]
         parts = 0
-        if op.transform:
-            groups = sum(len(groups) for groups in op.transform.outputs)
-            counts["rotate"] += len(op.transform.rotations) + len(op.folds) * n
-            counts["mul_plain"] += op.transform.products
-            counts["encode"] += int(np.count_nonzero(op.transform.constant))
-            counts["add"] += op.transform.products - groups + (groups - n) + len(op.transform.folds + op.folds) * n
+        for found in (stage.transform for stage in op.stages):
+            outputs = len(found.outputs)
+            counts["rotate"] += len(found.rotations)
+            counts["mul_plain"] += found.products
+            counts["encode"] += int(np.count_nonzero(found.constant))
+            counts["add"] += found.products - outputs + len(found.folds) * outputs
             parts = 1
+        counts += Counter(rotate=len(op.folds) * n, add=len(op.folds) * n)
         counts["mul_plain"] += len(scalars) * n
         counts["encode"] += len(scalars) * n
         parts += len(scalars) + (op.addend is not None)
@@ -351,6 +382,7 @@ def _pack_port(port: Port) -> dict[str, Any]:
         "ciphertexts": port.layout.ciphertexts,
         "batch": port.layout.batch,
         "period": port.layout.period,
+        "blocks": port.layout.blocks,
         "level": port.level,
         "scale": port.scale,
         "shape": list(port.shape),
@@ -363,9 +395,12 @@ def _pack_port(port: Port) -> dict[str, Any]:
 
 def _unpack_port(data: dict[str, Any], params: Resolved, pairs: bool, alternating: bool) -> Port:
     batch, features, count = int(data["batch"]), int(data["features"]), int(data["ciphertexts"])
+    blocks = int(data["blocks"])
     positions = np.frombuffer(data["positions"], dtype="<i4").astype(np.int64).reshape(count, -1)
-    if positions.shape[1] * batch != params.slots or positions.min() < -1 or positions.max() != features - 1:
+    if min(batch, blocks) < 1 or positions.shape[1] * batch * blocks != params.slots:
         raise ValueError("a layout that does not fill the slots")
+    if positions.min() < -1 or positions.max() != features - 1:
+        raise ValueError("a layout of other features")
     if len(np.unique(positions[positions >= 0])) != features:
         raise ValueError("a layout that leaves features out")
     period = int(data["period"])
@@ -384,7 +419,7 @@ def _unpack_port(data: dict[str, Any], params: Resolved, pairs: bool, alternatin
     if not all(np.isfinite(factors)):
         raise ValueError("factors that are not finite")
     return Port(
-        Layout(features, positions, batch, period, pairs, alternating),
+        Layout(features, positions, batch, period, pairs, alternating, blocks=blocks),
         level,
         scale,
         shape,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Plaintext
@@ -19,7 +18,7 @@ from hefw.core.crew import Crew
 from hefw.core.errors import LevelError, ProtocolError, ScaleError
 from hefw.core.layout import Layout
 from hefw.core.memory import weights_budget
-from hefw.core.program import LinearOp, Op, Port, Program, SquareOp
+from hefw.core.program import LinearOp, Op, Port, Program, SquareOp, Stage
 from hefw.core.progress import Progress, ProgressCallback
 
 Ciphertexts = list[Ciphertext]
@@ -99,12 +98,16 @@ class Weights:
             _shift(evaluator, op, k) for k in range(self.program.op_weight_count(op))
         ]
 
-    def get(self, evaluator: Evaluator, op: LinearOp) -> Sequence[Plaintext]:
-        """What an operation multiplies with at every step, at its level and scales; some are encoded when read."""
-        assert op.transform is not None
+    def get(self, evaluator: Evaluator, op: LinearOp, number: int = 0) -> Sequence[Plaintext]:
+        """What a stage of an operation multiplies with at every step, at its level and scales; some are encoded when
+        read."""
+        stages = op.stages
         vectors = iter(self._vectors(evaluator, op) or self._above(evaluator, op))
-        ready = [None if constant else next(vectors, None) for constant in op.transform.constant]
-        return _AsRead(evaluator, op, ready)
+        for before in stages[:number]:
+            for _ in before.vectors:
+                next(vectors, None)
+        ready = [None if constant else next(vectors, None) for constant in stages[number].transform.constant]
+        return _AsRead(evaluator, op, stages[number], ready)
 
     def _vectors(self, evaluator: Evaluator, op: Op) -> Sequence[Plaintext]:
         """The vectors of an operation if they are kept, encoded at the latest now."""
@@ -137,17 +140,18 @@ def _shared(program: Program) -> dict[str, str]:
 
 
 def _same_scales(a: LinearOp, b: LinearOp) -> bool:
-    scales = zip(a.weight_scales, b.weight_scales, strict=True)
+    scales = zip((*a.weight_scales, a.mask_scale), (*b.weight_scales, b.mask_scale), strict=True)
     return all(abs(x - y) <= SCALE_TOLERANCE / 2 * max(x, y) for x, y in scales)
 
 
 class _AsRead(Sequence[Plaintext]):
-    """The weights of an operation. Those that are not ready are encoded when they are read, those that are at a higher
+    """The weights of a stage. Those that are not ready are encoded when they are read, those that are at a higher
     level taken to the operation's: neither is kept, so that one at a time takes memory."""
 
-    def __init__(self, evaluator: Evaluator, op: LinearOp, ready: Sequence[Plaintext | None]) -> None:
+    def __init__(self, evaluator: Evaluator, op: LinearOp, stage: Stage, ready: Sequence[Plaintext | None]) -> None:
         self._evaluator = evaluator
         self._op = op
+        self._stage = stage
         self._ready = ready
 
     def __len__(self) -> int:
@@ -164,7 +168,7 @@ class _AsRead(Sequence[Plaintext]):
             return [self[k] for k in range(*index.indices(len(self)))]
         ready = self._ready[index]
         if ready is None:
-            return _weight(self._evaluator, self._op, index)
+            return _weight(self._evaluator, self._op, self._stage, index)
         return ready if ready.level == self._op.level else self._evaluator.drop_plain_level(ready, self._op.level)
 
 
@@ -172,9 +176,7 @@ def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:
     """All vectors of an operation."""
     if isinstance(op, SquareOp):
         return [] if op.shift is None else [_shift(evaluator, op, k) for k in range(op.layout.ciphertexts)]
-    if op.transform is None:
-        return []
-    return [_weight(evaluator, op, k) for k in np.flatnonzero(~op.transform.constant).tolist()]
+    return [_weight(evaluator, op, stage, k) for stage in op.stages for k in stage.vectors]
 
 
 def _shift(evaluator: Evaluator, op: SquareOp, ciphertext: int) -> Plaintext:
@@ -182,13 +184,11 @@ def _shift(evaluator: Evaluator, op: SquareOp, ciphertext: int) -> Plaintext:
     return evaluator.encode(op.layout.broadcast(op.shift, ciphertext), op.level, op.scale)
 
 
-def _weight(evaluator: Evaluator, op: LinearOp, index: int) -> Plaintext:
-    assert op.transform is not None
-    scale = op.weight_scales[op.transform.weight_sources[index]]
-    weight = op.transform.weight(index)
+def _weight(evaluator: Evaluator, op: LinearOp, stage: Stage, index: int) -> Plaintext:
+    scale, weight = stage.scale(index), stage.transform.weight(index)
     if isinstance(weight, float) and abs(weight) * scale < 1:
         weight = math.copysign(1 / scale, weight)  # libraries refuse a product with zero, which hides nothing
-    return evaluator.encode(weight, op.level, scale)
+    return evaluator.encode(weight, op.level, scale, real=not op.layout.pairs)
 
 
 class Runner:
@@ -358,12 +358,14 @@ class Runner:
             return dropped[name]
 
         total: Ciphertexts | None = None
-        if op.transform is not None:
-            sources = [ct for name in op.sources for ct in at_level(name)]
-            if self._crew is not None and self._crew.takes(op):
-                total = self._crew.transform(op, sources)
+        if op.stages:
+            total = [ct for name in op.sources for ct in at_level(name)]
+        for number, stage in enumerate(op.stages):
+            assert total is not None
+            if self._crew is not None and self._crew.takes(op, number):
+                total = self._crew.transform(op, number, total)
             else:
-                total = evaluator.linear_transform(sources, op.transform, self.weights.get(evaluator, op))
+                total = evaluator.linear_transform(total, stage.transform, self.weights.get(evaluator, op, number))
         for scalar in op.scalars:
             factor = scalar.at(step)
             if factor and scalar.value in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -148,7 +149,7 @@ def test_a_library_that_fails_in_another_process_is_one_clear_error(engine, sent
 
 
 def test_a_build_that_hides_residues_goes_on_in_one_process(engine, sent, monkeypatch) -> None:
-    monkeypatch.setattr("hefw.backends.tenseal.residues._places", lambda ct: set())
+    monkeypatch.setattr("hefw.backends.tenseal.residues._offsets", lambda ct: set())
     together = engine(2)
     with pytest.warns(RuntimeWarning, match="goes on with the library's own calls"):
         found = answer(together, sent)
@@ -160,12 +161,12 @@ def test_a_place_that_is_wrong_is_not_used(engine, sent, monkeypatch) -> None:
     """Another pointer that happens to be there: what is written through it is not what the library goes on with."""
     copies = []
 
-    def elsewhere(residues, ct, place):
-        numbers = np.array([ct[k] for k in range(ct.size() * ct.coeff_modulus_size() * ct.poly_modulus_degree())])
-        copies.append(numbers.astype(np.uint64).reshape(ct.size(), ct.coeff_modulus_size(), -1))
+    def elsewhere(place, ct, shape):
+        numbers = np.array([ct[k] for k in range(math.prod(shape))])
+        copies.append(numbers.astype(np.uint64).reshape(shape))
         return copies[-1]
 
-    monkeypatch.setattr("hefw.backends.tenseal.residues.Residues._at", elsewhere)
+    monkeypatch.setattr("hefw.backends.tenseal.residues.Place.at", elsewhere)
     with pytest.warns(RuntimeWarning, match="goes on with the library's own calls"):
         answer(engine(2), sent)
     assert copies

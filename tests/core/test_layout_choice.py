@@ -13,6 +13,7 @@ from hefw.core import layouts
 from hefw.core.errors import LoweringError
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Node, Output, Polynomial
 from hefw.core.layouts import MESSAGE_BYTES, build_regions, choose
+from hefw.core.linear import Term, Transform
 from hefw.core.lower import Request, lower
 from hefw.core.normalise import centre_squares, normalise
 from hefw.core.plan import Costs
@@ -68,15 +69,22 @@ def test_what_is_counted_is_what_is_built() -> None:
         counted = choose(FLAT, SLOTS, Costs(), images)
         for name, built in build_regions(counted).items():
             for method, found in (
-                (counted.regions[name].method, built.transform),
-                (counted.regions[name].once_method, built.once_transform),
+                (counted.regions[name].method, built.stages),
+                (counted.regions[name].once_method, built.once_stages),
             ):
                 assert (method is None) == (found is None)
                 if method is not None and found is not None:
-                    assert method.rotations == len(found.rotations)
-                    assert set(found.rotations) <= method.steps
-                    assert method.constants == np.count_nonzero(found.constant)
-                    assert method.constants + method.vectors == found.products
+                    stages = [t for t in (found.masks, found.transform) if t is not None]
+                    rotations = [step for stage in stages for step in stage.rotations]
+                    assert method.rotations == len(rotations)
+                    assert set(rotations) <= method.steps
+                    varied = [not stage.constant[t.weight] for stage in stages for t in _terms(stage)]
+                    assert method.vectors == sum(varied)
+                    assert method.constants + method.vectors == len(varied)
+
+
+def _terms(transform: Transform) -> list[Term]:
+    return [term for groups in transform.outputs for group in groups for term in group.terms]
 
 
 def test_a_feature_a_ciphertext_takes_no_rotations_and_keeps_no_weights() -> None:

@@ -44,7 +44,7 @@ def filled(draw: st.DrawFn, slots: int = 512, batch: int = 2, cell: int = 4) -> 
 def check(matrices: list[tuple[SparseMatrix, Layout]], out: Layout, rng: np.random.Generator) -> None:
     """The sum of dense products wherever `out` holds a feature, with noise wherever an input holds none."""
     method = cheapest(matrices, out, COST)
-    found = build(matrices, out, method)
+    found = build(matrices, out, method).transform
     values = [rng.normal(size=(layout.batch, layout.features)) for _, layout in matrices]
     slots = []
     for (_, layout), value in zip(matrices, values, strict=True):

@@ -10,9 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import local
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
+
+loops: ModuleType | None
+try:
+    from hefw.backends.tenseal import halves as loops
+except ImportError:  # without numba numpy does it, in three times as long
+    loops = None
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -62,13 +70,11 @@ class Matrix:
 
     def times(self, low: Halves, high: Halves, prime: int) -> Words:
         """The product with (inputs, n) residues modulo `prime`, given by their halves in `order`."""
-        total = np.zeros((self.outputs, low.shape[1]), dtype=np.int64)
+        total = np.zeros((self.outputs, low.shape[1]), dtype=np.uint64)
         for piece in self.pieces:
             end = piece.first + piece.weights.shape[1]
-            lows = (piece.weights @ low[piece.first : end]).astype(np.int64)
-            highs = (piece.weights @ high[piece.first : end]).astype(np.int64)
-            total[piece.rows] += _joined(lows, highs, prime)
-        return _reduced(total, prime).view(np.uint64)
+            _join(piece.weights @ low[piece.first : end], piece.weights @ high[piece.first : end], prime, piece, total)
+        return total
 
 
 def _pieces(rows: NDArray[np.int64], weights: Integers) -> Iterator[Piece]:
@@ -99,24 +105,52 @@ def multiply(
     """Write the product of a matrix with ciphertexts, given and taken by their residues (parts, primes, N) each."""
     parts, _, size = inputs[0].shape
     ordered = [inputs[k] for k in matrix.order]
+    own = local()  # memory of each thread: new one for each block takes as long as the products
 
     def block(part: int, number: int, prime: int, start: int) -> None:
         some = slice(start, start + BLOCK)
-        words = np.stack([ct[part, number, some] for ct in ordered])
-        low = (words & np.uint64((1 << HALF_BITS) - 1)).astype(np.float64)
-        high = (words >> np.uint64(HALF_BITS)).astype(np.float64)
+        if not hasattr(own, "halves"):
+            own.halves = np.empty((2, len(ordered), min(BLOCK, size)))
+        low, high = own.halves
+        for k, ct in enumerate(ordered):
+            _split(ct[part, number, some], low[k], high[k])
         for ct, found in zip(outputs, matrix.times(low, high, prime), strict=True):
             ct[part, number, some] = found
 
-    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of Python's lock
-        done = [
-            pool.submit(block, part, number, prime, start)
-            for number, prime in enumerate(primes)
-            for part in range(parts)
-            for start in range(0, size, BLOCK)
-        ]
+    blocks = [
+        (part, number, prime, start)
+        for number, prime in enumerate(primes)
+        for part in range(parts)
+        for start in range(0, size, BLOCK)
+    ]
+    if threads == 1:
+        for one in blocks:
+            block(*one)
+        return
+    with ThreadPoolExecutor(threads) as pool:  # numpy and numba let go of Python's lock
+        done = [pool.submit(block, *one) for one in blocks]
     for future in done:
         future.result()
+
+
+def _split(words: Words, low: Halves, high: Halves) -> None:
+    """Write the halves of residues (n,)."""
+    if loops is not None:
+        loops.split(words, low, high)
+        return
+    low[:] = words & np.uint64((1 << HALF_BITS) - 1)
+    high[:] = words >> np.uint64(HALF_BITS)
+
+
+def _join(low: Halves, high: Halves, prime: int, piece: Piece, total: Words) -> None:
+    """Add low + high * 2^30 modulo a prime that `suits` to a piece's rows of residues."""
+    if loops is None:
+        found = total[piece.rows].view(np.int64) + _joined(low.astype(np.int64), high.astype(np.int64), prime)
+        total[piece.rows] = _reduced(found, prime).view(np.uint64)
+        return
+    shift, over = np.int64(prime.bit_length() - HALF_BITS), np.int64(_over(prime))
+    for k, row in enumerate(piece.rows):
+        loops.join(low[k], high[k], np.int64(prime), over, shift, 1.0 / prime, total[row])
 
 
 def _over(prime: int) -> int:

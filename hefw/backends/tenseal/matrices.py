@@ -1,0 +1,97 @@
+"""Matrices of numbers times ciphertexts by `wide`, and the giant steps of what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from hefw.backends.tenseal import wide
+from hefw.backends.tenseal.residues import Residues
+from hefw.core.backend import Ciphertext, Evaluator, Plaintext, check_scale
+from hefw.core.linear import Group, Transform
+
+#: Products from which on a matrix is multiplied with residues.
+MANY_PRODUCTS = 256
+
+
+class Matrices:
+    """Those that one evaluator was given, as integers."""
+
+    def __init__(self, evaluator: Evaluator, residues: Residues) -> None:
+        self._evaluator = evaluator
+        self._residues = residues
+        self._made: WeakKeyDictionary[Transform, tuple[Mapping[int, float], wide.Matrix | None]] = WeakKeyDictionary()
+
+    def transformed(
+        self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
+    ) -> list[Ciphertext] | None:
+        """`Evaluator.linear_transform`; None where it is no such matrix, or one that does not suit."""
+        if not transform.numeric or transform.products < MANY_PRODUCTS:
+            return None
+        level, primes = inputs[0].level, self._evaluator.params.primes[: inputs[0].level + 1]
+        if not all(map(wide.suits, primes)) or not self._evaluator.reaches_residues(inputs[0]):
+            return None
+        examples = {source: k for k, source in enumerate(transform.weight_sources)}
+        scales = {source: weights[k].scale for source, k in examples.items()}
+        matrix = self._matrix(transform, scales)
+        if matrix is None:
+            return None
+        first = transform.outputs[0][0].terms[0]
+        scale = inputs[first.source].scale * scales[transform.weight_sources[first.weight]]
+        check_scale(self._evaluator.params, level, scale)
+        sums = [self._residues.blank(level) for _ in range(matrix.outputs)]
+        for handle in sums:
+            handle.scale = scale
+        views = [self._residues.view(handle) for handle in sums]
+        given = [self._evaluator.residues(ct) for ct in inputs]
+        wide.multiply(matrix, given, views, primes, self._evaluator.threads)
+        self._evaluator.counts["encode"] += transform.products - len(scales)
+        self._evaluator.counts["mul_plain"] += transform.products
+        self._evaluator.counts["add"] += transform.products - len(sums)
+        rest = iter(sums)
+        return [
+            self._turned(transform, k, {group: Ciphertext(next(rest), level, scale) for group in groups})
+            for k, groups in enumerate(transform.outputs)
+        ]
+
+    def _turned(self, transform: Transform, output: int, sums: Mapping[Group, Ciphertext]) -> Ciphertext:
+        """The sums of one output's groups, turned and added."""
+        evaluator = self._evaluator
+        total: Ciphertext | None = None
+        for strand in transform.strands(output):
+            gone: Ciphertext | None = None
+            for group, by in reversed(strand):
+                gone = evaluator.rotate(sums[group] if gone is None else evaluator.add_into(gone, sums[group]), by)
+            if gone is not None:
+                total = gone if total is None else evaluator.add_into(total, gone)
+        assert total is not None  # each output has a group
+        return total
+
+    def _matrix(self, transform: Transform, scales: Mapping[int, float]) -> wide.Matrix | None:
+        """The integers, a row a group, at the scale of each source; None if they are too large."""
+        found = self._made.get(transform)
+        if found is None or found[0] != scales:
+            found = self._made[transform] = (scales, _integers(transform, scales))
+        return found[1]
+
+
+def _integers(transform: Transform, scales: Mapping[int, float]) -> wide.Matrix | None:
+    groups = [group for groups in transform.outputs for group in groups]
+    places = [(row, term.source, term.weight) for row, group in enumerate(groups) for term in group.terms]
+    row, column, weight = np.array(places).T
+    scale = np.array([scales[source] for source in transform.weight_sources])
+    values = transform.weights[weight, 0] * scale[weight]
+    if (np.abs(values) >= wide.MOST_WEIGHT).any():
+        return None
+    # Libraries refuse a product with zero, which hides nothing.
+    rounded = np.where(np.rint(values) == 0, np.copysign(1, values), np.rint(values)).astype(np.int64)
+    matrix = np.zeros((len(groups), len(transform.babies)), dtype=np.int64)
+    np.add.at(matrix, (row, column), rounded)
+    if not matrix.any(axis=1).all():
+        return None  # SEAL would refuse such a result
+    try:
+        return wide.Matrix(matrix)
+    except OverflowError:
+        return None
