@@ -73,6 +73,7 @@ class Capabilities:
     fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
     plaintext_bytes: bool = False  # `Evaluator.dump_plaintext`: a plaintext as bytes, read faster than it is encoded
     fine_reals: bool = False  # `encode(real=True)` rounds half as much: an encoder that rounds to the nearest integers
+    centred_digits: bool = False  # key switches take digits around 0: half of the noise, and none that depends on keys
     residues: bool = False  # `Evaluator.residues`: a ciphertext's numbers in memory, which forked processes can share
 
 

@@ -80,7 +80,8 @@ class Forecaster:
     """Forecasts for plans of one graph at one ring dimension.
 
     `feedback_noise` is the standard deviation that an output takes on before it is an input again: bootstrapping's.
-    `symmetric` says how fresh ciphertexts are encrypted, `fine` whether real weights are rounded half as much.
+    `symmetric` says how fresh ciphertexts are encrypted, `fine` whether real weights are rounded half as much, and
+    `centred` whether the digits of key switches are centred.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Forecaster:
         feedback_noise: float = 0.0,
         symmetric: bool = True,
         fine: bool = False,
+        centred: bool = False,
     ) -> None:
         self.graph = graph
         self.work = work
@@ -107,6 +109,8 @@ class Forecaster:
             if isinstance(node, Affine)
             for term in node.terms
         }
+        self._centred = centred
+        self._bias_share = 0.0 if centred else BIAS_SHARE
         self._profile = self.model.key_switch_bias()
         self._gains = self._measure()
 
@@ -121,8 +125,7 @@ class Forecaster:
     def _noise(self, params: CkksParams, choices: Mapping[str, Choice]) -> dict[Origin, float]:
         """Standard deviation of the noise of each origin under a plan, in units of the node's value."""
         chain = params.modulus_bits
-        special = len(params.special_bits)
-        ratio = 2.0 ** (special * (max(chain) - min(params.special_bits)))  # a digit has as many primes as P
+        switches = self._switches(params)
         scales = dict.fromkeys(self.graph.inputs, params.scale_bits)
         noise: dict[Origin, float] = {}
         for name, node in self.graph.nodes.items():
@@ -131,7 +134,7 @@ class Forecaster:
                 continue
             choice = choices[name]
             scales[name] = choice.scale_bits - sum(chain[choice.level + 1 - choice.rescales : choice.level + 1])
-            switch = self.model.key_switch(-(-(choice.level + 1) // special), ratio)
+            switch = switches[choice.level]
             variance = (switch / 2.0**choice.scale_bits) ** 2
             if isinstance(node, Affine):
                 work = self.work.get(name, NO_WORK)
@@ -152,16 +155,26 @@ class Forecaster:
                         )
             elif isinstance(node, Polynomial) and self._pairs:  # the conjugation adds noise at the source's scale
                 before = switch / 2.0 ** scales[node.source]
-                noise[name, "random", node.source] = before * math.sqrt(1 - BIAS_SHARE)
-                noise[name, "bias", node.source] = before * math.sqrt(BIAS_SHARE)
+                noise[name, "random", node.source] = before * math.sqrt(1 - self._bias_share)
+                noise[name, "bias", node.source] = before * math.sqrt(self._bias_share)
             rescaling = choice.rescales * (self.model.rescale / 2.0 ** scales[name]) ** 2
             folds = self.work.get(name, NO_WORK).folds if choice.rescales else 0
             if folds:  # each sum of two is the next one's part
                 rescaling *= 2.0**folds
                 variance += (2.0**folds - 1) * (switch / 2.0 ** scales[name]) ** 2
-            noise[name, "random", ""] = math.sqrt(rescaling + variance * (1 - BIAS_SHARE))
-            noise[name, "bias", ""] = math.sqrt(variance * BIAS_SHARE)
+            noise[name, "random", ""] = math.sqrt(rescaling + variance * (1 - self._bias_share))
+            noise[name, "bias", ""] = math.sqrt(variance * self._bias_share)
         return noise
+
+    def _switches(self, params: CkksParams) -> list[float]:
+        """The noise of a key switch at each level: a digit has as many primes as P."""
+        chain, together, special = params.modulus_bits, len(params.special_bits), sum(params.special_bits)
+        found = []
+        for level in range(len(chain)):
+            groups = [chain[k : min(k + together, level + 1)] for k in range(0, level + 1, together)]
+            squares = sum(4.0 ** (sum(group) - special) for group in groups)
+            found.append(self.model.key_switch(squares, centred=self._centred))
+        return found
 
     def _bias(self, name: str, images: int) -> Array:
         """The profile of a key switch's bias at the slots of a node's value: (images, features)."""
@@ -173,14 +186,13 @@ class Forecaster:
     def _measure(self) -> dict[Origin, tuple[float, float]]:
         """(root mean square, largest) error of the final outputs for a unit of noise of each origin."""
         origins: list[Origin] = []
+        kinds = ("random",) if self._centred else ("random", "bias")
         for name, node in self.graph.nodes.items():
-            origins.append((name, "random", ""))
-            if not isinstance(node, Input):
-                origins.append((name, "bias", ""))
+            origins += [(name, kind, "") for kind in (("random",) if isinstance(node, Input) else kinds)]
             if isinstance(node, Affine):
                 origins += [(name, "rounding", term.source) for term in node.terms]
             elif isinstance(node, Polynomial) and self._pairs:
-                origins += [(name, kind, node.source) for kind in ("random", "bias")]
+                origins += [(name, kind, node.source) for kind in kinds]
         rng = np.random.default_rng(0)
         images = min([IMAGES, *(len(array) for array in self.graph.calibration.values())])
         rows = {origin: slice(images * (k + 1), images * (k + 2)) for k, origin in enumerate(origins)}

@@ -72,20 +72,22 @@ class NoiseModel:
         """Rounding of a ciphertext after a rescale."""
         return self._rounding * self._slot
 
-    def key_switch(self, primes: int, largest_over_special: float = 1.0) -> float:
-        """One rotation, conjugation or relinearisation of `primes` digits; the ratio is largest digit / P.
+    def key_switch(self, primes: float, over_special: float = 1.0, *, centred: bool = False) -> float:
+        """One rotation, conjugation or relinearisation of `primes` digits; the ratio is that of a digit to P.
 
-        Digits are taken in [0, q), not centred: their mean square is q^2 / 3.
+        Of digits of several sizes, `primes` is the sum of the squares of their ratios, and the ratio 1. Digits are
+        taken in [0, q), with a mean square of q^2 / 3, or `centred` in [-q / 2, q / 2], with a quarter of that.
         """
-        digits = math.sqrt(primes * self.ring_dimension / 3) * ERROR_STD * largest_over_special
+        digits = math.sqrt(primes * self.ring_dimension / (12 if centred else 3)) * ERROR_STD * over_special
         return math.hypot(digits, self._rounding) * self._slot
 
     def key_switch_bias(self) -> NDArray[np.float64]:
         """How the part of a key switch's noise that is the same for every ciphertext spreads over the slots: (N / 2,).
 
-        Three quarters of the mean square (BIAS_SHARE) come from the digits' mean q / 2: a constant polynomial times the
-        key's own errors. It depends on the key alone, so that it adds up over steps, and it is large in the few slots j
-        whose root of unity, zeta^(3^j), is close to 1. The root mean square of the profile is 1.
+        There is none where digits are centred. Three quarters of the mean square (BIAS_SHARE) come from the digits'
+        mean q / 2: a constant polynomial times the key's own errors. It depends on the key alone, so that it adds up
+        over steps, and it is large in the few slots j whose root of unity, zeta^(3^j), is close to 1. The root mean
+        square of the profile is 1.
         """
         n = self.ring_dimension
         exponents = np.array([pow(3, j, 2 * n) for j in range(n // 2)])

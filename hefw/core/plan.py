@@ -35,8 +35,10 @@ WEIGHTS = range(14, 32, 2)
 FRESH_ABOVE = (0, 8)  # bits by which fresh ciphertexts exceed the least scale: it costs nothing but room
 MINIMUM_CHAIN_BITS = 25
 FRESH = ""  # stands for fresh ciphertexts where scales are tuned by node
-TUNING_GAIN_DB = 12.0  # more is not gained by tuning scales
+TUNING_GAIN_DB = 30.0  # more is not gained by tuning scales
 SMALLEST_GAIN_DB = 0.05
+SMALLEST_MOVE_DB = 0.005
+MOST_TOGETHER = 6  # scales that move at once
 SMALLER_PRIMES = (0, 2, 4)  # bits below the special prime: each halves noise, and some libraries insist on four
 LEAST_TUNED = 10  # bits of a tuned scale
 MOST_PRIMES = 39
@@ -301,48 +303,65 @@ class Planner:
         return None, miss or max(found, key=lambda p: p.forecast_db, default=None)
 
     def _tune(self, plan: Plan) -> Plan:
-        """The same levels and rescales, scales moved bit by bit between fresh ciphertexts and weights to the best."""
-        bits = {node.name: self._weight_bits(node, plan) for node in self.order if isinstance(node, Affine)}
+        """The same levels and rescales, scales of fresh ciphertexts and products moved bit by bit to the best.
+
+        A scale moves alone, so that what comes after it stays, or with those of operations that read it: a square
+        doubles it.
+        """
+        scales = {node.name: plan.choices[node.name].scale_bits for node in self.order if isinstance(node, Affine)}
         if self.frame.fresh is None:
-            bits[FRESH] = plan.params.scale_bits
+            scales[FRESH] = plan.params.scale_bits
+        moves = [move for name in reversed(scales) for move in self._moves(name)]
         best = plan
-        single = [{name: by} for name in bits for by in (1, -1)]
-        double = [{a: 1, b: -by} for a in bits for b in bits if a != b for by in (1, 2)]
         while True:
-            moved = [{name: value + move.get(name, 0) for name, value in bits.items()} for move in (*single, *double)]
-            tried = [(self._with_bits(plan, candidate), candidate) for candidate in moved]
-            better, candidate = max(tried, key=lambda item: item[0].forecast_db if item[0] else -math.inf)
-            if better is None or better.forecast_db < best.forecast_db + SMALLEST_GAIN_DB:
+            before = best.forecast_db
+            for move, by in itertools.product(moves, (1.0, -1.0)):
+                while True:
+                    moved = scales | {name: scales[name] + by * factor for name, factor in move.items()}
+                    found = self._with_scales(plan, moved)
+                    if found is None or found.forecast_db < best.forecast_db + SMALLEST_MOVE_DB:
+                        break
+                    best, scales = found, moved
+            if best.forecast_db < before + SMALLEST_GAIN_DB:
                 return best
-            best, bits = better, candidate
 
-    def _weight_bits(self, node: Affine, plan: Plan) -> float:
-        """Scale of the weights on the source of largest scale, in bits."""
-        scales = plan.scale_bits_after()
-        return plan.choices[node.name].scale_bits - max(
-            scales.get(source, plan.params.scale_bits) for source in self.reads[node.name]
-        )
+    def _moves(self, name: str) -> list[dict[str, float]]:
+        """Scales that move together, in bits, by names of affine regions or FRESH: one's, and of more and more that
+        read it, whose weights then keep their scales."""
+        grown = dict.fromkeys(self.graph.inputs, 1.0) if name == FRESH else {name: 1.0}
+        found = [{name: 1.0}]
+        for node in self.order:
+            most = max((grown.get(source, 0.0) for source in self.reads[node.name]), default=0.0)
+            if node.name == name or not most:
+                continue
+            grown[node.name] = most if isinstance(node, Affine) else 2.0 * most
+            if isinstance(node, Affine):
+                found.append(found[-1] | {node.name: most})
+                if len(found) == MOST_TOGETHER:
+                    break
+        return found
 
-    def _with_bits(self, plan: Plan, bits: Mapping[str, float]) -> Plan | None:
-        """The plan with other scales, or None if one of them does not fit its level."""
-        if min(bits.values()) < LEAST_TUNED:
-            return None
+    def _with_scales(self, plan: Plan, moved: Mapping[str, float]) -> Plan | None:
+        """The plan with other scales of products and fresh ciphertexts, or None if one does not fit its level."""
         chain = plan.params.modulus_bits
         capacity = list(itertools.accumulate(chain))
-        fresh = bits.get(FRESH, plan.params.scale_bits)
+        fresh = moved.get(FRESH, plan.params.scale_bits)
+        if fresh < LEAST_TUNED:
+            return None
         scales = dict.fromkeys(self.graph.inputs, fresh)
         choices = {}
         for node in self.order:
             old = plan.choices[node.name]
             after = old.level - old.rescales
             if isinstance(node, Affine):
-                scale = max(scales[source] for source in self.reads[node.name]) + bits[node.name]
+                scale = moved[node.name]
+                if scale - max(scales[source] for source in self.reads[node.name]) < LEAST_TUNED:
+                    return None
             else:
                 scale = self._squared(scales[self.reads[node.name][0]])
-            scales[node.name] = scale - (capacity[old.level] - capacity[after])
-            if scales[node.name] < LEAST_TUNED or not self._has_room(node.name, scale, capacity[old.level]):
-                return None
-            if not self._has_room(node.name, scales[node.name], capacity[after]):
+            rest = scales[node.name] = scale - (capacity[old.level] - capacity[after])
+            fits = self._has_room(node.name, scale, capacity[old.level])
+            if rest < LEAST_TUNED or not fits or not self._has_room(node.name, rest, capacity[after]):
                 return None
             choices[node.name] = Choice(old.level, scale, old.rescales)
         if any(scales[name] > self.frame.end_scale for name in self.ends):
@@ -399,6 +418,7 @@ class Planner:
                 self.frame.noise,
                 self.capabilities.symmetric_encryption,
                 self.capabilities.fine_reals,
+                self.capabilities.centred_digits,
             )
         return self._forecasters[ring_dimension]
 

@@ -254,7 +254,11 @@ def _forecast(session: _Session, capabilities: Capabilities) -> _Values | None:
     entry = registry().entry("backend", "simulator")
     simulator = imported("backend", entry)(entry.options())
     simulator.capabilities = replace(
-        simulator.capabilities, alternating_imaginary=capabilities.alternating_imaginary, residues=False
+        simulator.capabilities,
+        alternating_imaginary=capabilities.alternating_imaginary,
+        fine_reals=capabilities.fine_reals,
+        centred_digits=capabilities.centred_digits,
+        residues=False,
     )
     interface = session.program.interface
     try:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import BACKENDS, SMALL, Session, plain, psnr
 
+from hefw.core.graph import Affine
 from hefw.core.lower import Request, lower
-from hefw.core.normalise import normalise
-from hefw.core.plan import HEADROOM_BITS, Costs, Planner
+from hefw.core.normalise import centre_squares, normalise
+from hefw.core.plan import FRESH, HEADROOM_BITS, SMALLEST_GAIN_DB, Costs, Planner
 from hefw.core.program import LinearOp, Program
 
 SIMULATOR = BACKENDS["simulator"]
@@ -68,6 +69,25 @@ def test_the_forecast_is_near_what_is_measured_on_any_chain(seed, activations, b
     found = Session(program, BACKENDS["simulator"]).trajectory(graph.calibration)[-1]["latent"]
     measured = psnr(found, plain(graph, graph.calibration)[-1]["latent"])
     assert -12 < measured - program.interface.forecast_db < 20
+
+
+def test_a_tuned_plan_is_where_no_scale_alone_makes_it_more_precise() -> None:
+    flat = centre_squares(normalise(denoiser(activations=3)))
+    planner = Planner(flat, Costs(), replace(SIMULATOR.capabilities, centred_digits=True))
+    found = list(planner._plans(2048, (60,) * 5, (60,), True))
+    coarse = max(found, key=lambda plan: plan.forecast_db)
+    tuned = planner._tune(coarse)
+    assert tuned.forecast_db > coarse.forecast_db
+    assert [(c.level, c.rescales) for c in tuned.choices.values()] == [
+        (c.level, c.rescales) for c in coarse.choices.values()
+    ]
+    scales = {node.name: tuned.choices[node.name].scale_bits for node in planner.order if isinstance(node, Affine)}
+    scales[FRESH] = tuned.params.scale_bits
+    for name in scales:
+        for by in (1, -1):
+            moved = planner._with_scales(tuned, scales | {name: scales[name] + by})
+            assert moved is None or moved.forecast_db < tuned.forecast_db + SMALLEST_GAIN_DB
+    assert planner._tune(tuned).forecast_db < tuned.forecast_db + SMALLEST_GAIN_DB
 
 
 def test_fixed_parameters_are_kept_but_for_the_scale() -> None:

@@ -93,7 +93,10 @@ class SimulatorEvaluator(Evaluator):
         return self._switched(np.conj(a.handle), a, "conjugation")
 
     def _switched(self, slots: Slots, a: Ciphertext, key: str) -> Slots:
-        std = self._noise.key_switch(a.level + 1, self._ratio) / a.scale
+        centred = self.capabilities.centred_digits
+        std = self._noise.key_switch(a.level + 1, self._ratio, centred=centred) / a.scale
+        if centred:
+            return self._noisy(slots, std)
         if key not in self._biases:
             self._biases[key] = self._noisy(np.zeros(len(slots), np.complex128), 1.0) * self._profile
         bias = self._biases[key] * (std * math.sqrt(BIAS_SHARE))

@@ -20,6 +20,7 @@ class TensealBackend(Backend):
         plaintext_levels=True,
         alternating_imaginary=True,
         fine_reals=True,
+        centred_digits=True,
         plaintext_bytes=True,
         residues=True,
     )

@@ -16,9 +16,10 @@ from hefw.backends.tenseal.residues import Place, Residues, places
 if TYPE_CHECKING:
     from hefw.backends.tenseal.switching import Key, Switching
 
-MISSING = "numba cannot be imported ({}): hefw goes on with SEAL's own calls, which are slower; pip install numba"
+WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
+MISSING = f"numba cannot be imported ({{}}): {WORSE}; pip install numba"
 EXAMPLE_SCALE = 2.0**10  # fits every modulus
-WRONG = "compiled loops do not give what SEAL gives: hefw goes on with SEAL's own calls, which are slower"
+WRONG = f"compiled loops do not give what SEAL gives: {WORSE}"
 
 
 class Native:
@@ -41,13 +42,15 @@ class Native:
         self._keys[name] = self._switching.key([digit[:, rows] for digit in digits], 1 if relinearises else element)
         if example.coeff_modulus_size() > level + 1:
             example = self._dropped(example, level)
-        if relinearises:
-            return self._relinearises(key, example)
         kind = name.partition("/")[0]
-        if kind not in self._tried:
-            self._tried.add(kind)
-            return self._turns(name, key, element, example)
-        return True
+        if kind in self._tried:
+            return True
+        self._tried.add(kind)
+        self._switching.centred = False
+        try:
+            return self._relinearises(key, example) if relinearises else self._turns(name, key, element, example)
+        finally:
+            self._switching.centred = True
 
     def has(self, name: str) -> bool:
         """Whether a key was taken."""

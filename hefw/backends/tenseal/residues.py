@@ -95,8 +95,10 @@ class Residues:
         return ct
 
     def _copy(self, ct: Any, level: int) -> Any:
-        out = seal.Ciphertext()
+        out, scale = seal.Ciphertext(), ct.scale
+        ct.scale = 1.0  # its own may not fit the level
         self._evaluator.mod_switch_to(ct, self._context.level_ids[level], out)
+        ct.scale = scale
         return out
 
     def _find(self) -> Place | None:

@@ -49,6 +49,7 @@ class Switching:
         self._tables = tables(primes, self._size)
         self._constants = self._tables[0]
         self._special = len(primes) - 1
+        self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         self._inverses = [inverses(q, primes[: self._special if q == primes[-1] else k]) for k, q in enumerate(primes)]
 
     def key(self, parts: Sequence[Words], element: int) -> Key:
@@ -69,7 +70,7 @@ class Switching:
         part = residues[1] if polynomial is None else polynomial
         rows = np.append(np.arange(len(part)), self._special)
         digits = np.empty((len(part), len(rows), self._size), np.uint64)
-        words.decompose(part, self._tables, rows, np.empty(self._size, np.uint64), digits)
+        words.decompose(part, self._tables, rows, self.centred, np.empty(self._size, np.uint64), digits)
         return Decomposed(residues, digits, rows)
 
     def rotate(self, of: Decomposed, key: Key, out: Words) -> None:

@@ -193,27 +193,33 @@ def backward(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-de
 
 
 @compiled
-def decompose(part, tables, rows, room, out):  # type: ignore[no-untyped-def]
+def decompose(part, tables, rows, centred, room, out):  # type: ignore[no-untyped-def]
     """One polynomial (level + 1, N) into digits (level + 1, len(rows), N): each modulo the primes of `rows`.
 
     `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and ends); the last of `rows` is the
-    special prime.
+    special prime. Digits are taken between minus and plus half of their prime if `centred`, else from 0 on, as SEAL
+    does: they are then twice as large in the mean square's root, and have a mean.
     """
     constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
     for j in range(part.shape[0]):
         room[:] = part[j]
         backward(room, inverse[j], inverse_[j], ends_[j], constants[j])
+        p, half = constants[j, PRIME], constants[j, HALF] if centred else ZERO
+        for n in range(room.shape[0]):
+            room[n] = below(room[n] + half, p)
         for k in range(rows.shape[0]):
             row = rows[k]
             if row == j:
                 out[j, k] = part[j]
                 continue
             q, digit = constants[row, PRIME], out[j, k]
-            if constants[j, PRIME] > q << TWO:
+            less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
+            if p > q + (q << np.uint64(1)):
                 for n in range(room.shape[0]):
-                    digit[n] = times(room[n], np.uint64(1), constants[row, ONE], q)
+                    digit[n] = below(times(room[n], np.uint64(1), constants[row, ONE], q), q << np.uint64(1)) + less
             else:
-                digit[:] = room
+                for n in range(room.shape[0]):
+                    digit[n] = room[n] + less
             forward(digit, roots[row], quotient[row], ends[row], q)
 
 

@@ -28,7 +28,8 @@ class Accuracy:
     def test_noise_is_that_of_the_model(self, parties: Parties) -> None:
         ev, x, top, scale = parties.evaluator, parties.x, parties.top, parties.scale
         noise = NoiseModel(parties.params.params.ring_dimension)
-        fresh = noise.fresh if parties.backend.capabilities.symmetric_encryption else noise.fresh_public
+        able = parties.backend.capabilities
+        fresh = noise.fresh if able.symmetric_encryption else noise.fresh_public
         ratio = max(parties.params.primes) / min(parties.params.special_primes)
         high = scale**2  # so that a key switch's noise is seen beside that of the fresh encryption
         found: dict[str, tuple[Ciphertext, np.ndarray, float]] = {
@@ -46,7 +47,7 @@ class Accuracy:
             "rotation": (
                 ev.rotate(parties.encrypt(x), 1),
                 np.roll(x, -1),
-                math.hypot(fresh, noise.key_switch(top + 1, ratio)),
+                math.hypot(fresh, noise.key_switch(top + 1, ratio, centred=able.centred_digits)),
             ),
         }
         for name, (ct, expected, std) in found.items():
