@@ -36,9 +36,10 @@ from hefw.core.errors import (
     ScaleError,
 )
 from hefw.core.files import write_atomically
-from hefw.core.linear import Link, Strand, Transform
+from hefw.core.linear import Strand, Transform
 from hefw.core.params import CkksParams, Resolved
 from hefw.core.rounding import RealRounding
+from hefw.core.turning import Link, folded_at_once, together
 
 if TYPE_CHECKING:
     from hefw.core.engine import Engine
@@ -73,6 +74,8 @@ class Capabilities:
     fork: bool = True  # a child made by os.fork after use can go on; if not, it is refused by name there
     plaintext_bytes: bool = False  # `Evaluator.dump_plaintext`: a plaintext as bytes, read faster than it is encoded
     fine_reals: bool = False  # `encode(real=True)` rounds half as much: an encoder that rounds to the nearest integers
+    joined_rotations: bool = False  # those that are added up share a division: keys of their own are worth it
+    costs: tuple[tuple[str, float], ...] = ()  # measured times that differ from the defaults of `core.plan.Costs`
     centred_digits: bool = False  # key switches take digits around 0: half of the noise, and none that depends on keys
     residues: bool = False  # `Evaluator.residues`: a ciphertext's numbers in memory, which forked processes can share
 
@@ -608,8 +611,9 @@ class Evaluator(ABC):
     def turn(self, ct: Ciphertext, strands: Iterable[Sequence[Link]]) -> dict[int, Ciphertext]:
         """A ciphertext by all these steps, some made of others, and by 0."""
         found = {0: ct}
-        for link in itertools.chain.from_iterable(strands):
-            found[link.step] = self.rotate(found[link.before], link.by)
+        for before, links in together(itertools.chain.from_iterable(strands)):
+            turned = self.rotate_many(found[before], [link.by for link in links])
+            found |= zip((link.step for link in links), turned, strict=True)
         return found
 
     def sum_of_strands(
@@ -632,9 +636,17 @@ class Evaluator(ABC):
         return total
 
     def fold(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
-        """Partial sums added up: the ciphertext and its rotation, for one step after the other; the level stays."""
-        for step in folds:
-            total = self.add_into(self.rotate(total, step), total)
+        """Partial sums added up, by one group of steps after the other (`turning.folded_at_once`); the level stays."""
+        for steps in folded_at_once(folds):
+            total = self.add_rotations(total, steps)
+        return total
+
+    def add_rotations(self, a: Ciphertext, steps: Sequence[int]) -> Ciphertext:
+        """A ciphertext plus its rotations by some steps; the level stays."""
+        first, *others = self.rotate_many(a, steps)
+        total = self.add_into(first, a)
+        for other in others:
+            total = self.add_into(total, other)
         return total
 
     # -- residues: what processes that were forked from one engine hand to each other -------------------------------

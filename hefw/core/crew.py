@@ -23,10 +23,11 @@ import numpy as np
 
 from hefw.core.backend import Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import ProtocolError, line
-from hefw.core.linear import Link, Strand, Transform
+from hefw.core.linear import Strand, Transform
 from hefw.core.memory import private_bytes
 from hefw.core.process import end_with
 from hefw.core.program import LinearOp
+from hefw.core.turning import Link, together
 
 #: Rotations and products that a transform must have for dealing it out to be worth the messages.
 WORTHWHILE = 16
@@ -222,9 +223,15 @@ class _Hand:
     def turn(self, task: _Task, inputs: Sequence[Ciphertext]) -> dict[tuple[int, int], Ciphertext]:
         """Its baby steps, which the others find in shared memory."""
         done = {(source, 0): ct for source, ct in enumerate(inputs)}
+        links: dict[int, list[Link]] = {}
         for source, link in task.dealt.babies[self.rank]:
-            ct = done[source, link.step] = self.evaluator.rotate(done[source, link.before], link.by)
-            self.shared.write(task.slot_of[source, link.step], ct)
+            links.setdefault(source, []).append(link)
+        for source, some in links.items():
+            for before, steps in together(some):
+                turned = self.evaluator.rotate_many(done[source, before], [link.by for link in steps])
+                for link, ct in zip(steps, turned, strict=True):
+                    done[source, link.step] = ct
+                    self.shared.write(task.slot_of[source, link.step], ct)
         return done
 
     def add_up(

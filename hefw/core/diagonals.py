@@ -18,15 +18,16 @@ from hefw.core import replicas
 from hefw.core.errors import LoweringError
 from hefw.core.factors import Factors, factored
 from hefw.core.layout import Layout
-from hefw.core.linear import Group, Term, Transform, chain
+from hefw.core.linear import Group, Term, Transform
 from hefw.core.sparse import SparseMatrix
+from hefw.core.turning import chain, folded_at_once, nearest, paired
 
 
 @dataclass(frozen=True)
 class LinearCost:
     """Relative costs at the level of a transform: a rotation, a product with a vector, a new key, a product with a
     constant, one in a matrix of numbers (None: as with a vector), and a ciphertext that such a matrix reads or writes.
-    If `chained`, rotations are made of each other.
+    If `chained`, rotations are made of each other; others of the same ciphertext do not take the `shared` part of one.
     """
 
     rotate: float
@@ -36,6 +37,7 @@ class LinearCost:
     mul_number: float | None = None
     chained: bool = False
     number_ct: float = 0.0
+    shared: float = 0.0
 
     def products(self, vectors: int, constants: int) -> float:
         """Of so many products."""
@@ -97,7 +99,8 @@ class Method:
     slots).
 
     With `factors`, inputs are masked after their baby steps, which are those of `factors.shifts`, and a matrix of
-    numbers is left to multiply; it writes so many `sums`."""
+    numbers is left to multiply; it writes so many `sums`. `shared` rotations are of ciphertexts that are taken apart
+    for others, too."""
 
     products: Products
     folds: tuple[int, ...]
@@ -108,6 +111,8 @@ class Method:
     chained: bool = False
     factors: Factors | None = None
     sums: int = 0
+    radix: int | None = None
+    shared: int = 0
 
     @property
     def scalar(self) -> bool:
@@ -133,7 +138,7 @@ class Method:
 
     def evaluation(self, cost: LinearCost) -> float:
         """What an evaluation costs."""
-        turned = cost.rotate * self.rotations
+        turned = cost.rotate * self.rotations - cost.shared * self.shared
         if self.factors is not None:
             masked = len(self.factors.of)
             return turned + _factors_cost(self.factors, cost) + cost.matrix(0, masked + self.sums)
@@ -315,10 +320,11 @@ def _best_split(
 ) -> Method:
     """The cheapest split of the shifts into baby and giant steps."""
     width = out.cycle
-    turns = tuple((out.stride or out.period) << k for k in range(folds))
+    doubled = tuple((out.stride or out.period) << k for k in range(folds))
+    turns = paired(doubled) if cost.chained and cost.shared else doubled
     constants = int(np.count_nonzero(found.constant))
     scalar = constants == len(found.shifts) and not folds and not found.shifts.any()
-    fixed = cost.rotate * folds * out.ciphertexts
+    fixed = (cost.rotate * len(turns) - cost.shared * (len(turns) - len(folded_at_once(turns)))) * out.ciphertexts
     if factors is not None:
         fixed += _factors_cost(factors, cost) + cost.matrix(0, len(factors.of))
     elif scalar:
@@ -330,30 +336,56 @@ def _best_split(
     read_by, read_shift = read // width, read % width
     made = np.unique(found.outputs * width + found.shifts)
     made_by, made_shift = made // width, made % width
-    best: tuple[float, int, frozenset[int], Split, int] | None = None
+    best: tuple[float, int, frozenset[int], Split, int, int | None, int] | None = None
+    folded = (len(turns) - len(folded_at_once(turns))) * out.ciphertexts
     for split in _splits(found.shifts, width, out):
         baby = split.baby(read_shift)
         giant = made_shift - split.baby(made_shift)
         babies = np.unique((read_by * width + baby % width)[baby != 0])
         giants = np.unique((made_by * width + giant % width)[giant % width != 0])
-        if cost.chained:
-            taken = _links(babies, width) | _links(giants, width)
-        else:
-            taken = {*(babies % width).tolist(), *(giants % width).tolist()}
-        steps = np.array(sorted(taken.union(turns)), dtype=np.int64)
-        new = len(steps) - int(np.isin(steps, known).sum())
-        total = fixed + cost.rotate * (len(babies) + len(giants)) + cost.new_key * new
-        sums = 0
-        if factors is not None:
-            sums = len(np.unique(made_by * width + giant % width))
-            total += cost.matrix(0, sums)
-        if best is None or total < best[0]:
-            rotations = len(babies) + len(giants) + folds * out.ciphertexts
-            best = (total, rotations, frozenset((steps * out.batch).tolist()), split, sums)
+        giant_steps = _links(giants, width) if cost.chained else set((giants % width).tolist())
+        sums = 0 if factors is None else len(np.unique(made_by * width + giant % width))
+        rest = fixed + cost.rotate * len(giants) + (cost.matrix(0, sums) if sums else 0.0)
+        for radix in _radices(babies, width, cost):
+            turned, apart, baby_steps = _turned_by(babies, width, radix, cost)
+            steps = np.array(sorted(baby_steps | giant_steps | set(turns)), dtype=np.int64)
+            new = len(steps) - int(np.isin(steps, known).sum())
+            total = rest + cost.rotate * turned - cost.shared * (turned - apart) + cost.new_key * new
+            if best is None or total < best[0]:
+                rotations = turned + len(giants) + len(turns) * out.ciphertexts
+                slots = frozenset((steps * out.batch).tolist())
+                best = (total, rotations, slots, split, sums, radix, turned - apart + folded)
     assert best is not None  # there is a product for each output
-    total, rotations, slots, split, sums = best
-    shifts = found.shifts if factors is None else factors.shifts
-    return Method(found, turns, split.baby(shifts), total, rotations, slots, cost.chained, factors, sums)
+    total, rotations, slots, split, sums, radix, shared = best
+    baby = split.baby(found.shifts if factors is None else factors.shifts)
+    radix = None if radix is None else radix * out.batch
+    return Method(found, turns, baby, total, rotations, slots, cost.chained, factors, sums, radix, shared)
+
+
+def _radices(babies: Indices, width: int, cost: LinearCost) -> Iterator[int | None]:
+    """Ways to make baby steps of each other that are worth counting: `Transform.radix`, in positions."""
+    yield None
+    if cost.chained and cost.shared and len(babies):
+        steps = babies % width
+        largest = int(np.minimum(steps, width - steps).max())
+        yield from (0, *(2 << k for k in range(largest.bit_length())))
+
+
+def _turned_by(babies: Indices, width: int, radix: int | None, cost: LinearCost) -> tuple[int, int, set[int]]:
+    """Rotations of inputs, ciphertexts that are taken apart for them, and the steps whose keys that takes.
+
+    `babies` are number * width + step each.
+    """
+    if radix is None:
+        return len(babies), len(babies), _links(babies, width) if cost.chained else set((babies % width).tolist())
+    steps = babies % width
+    near = nearest(steps, radix, width) if radix else np.zeros_like(steps)
+    by = (steps - near) % width
+    made = np.unique((babies - steps + near)[near != 0])  # of the input itself
+    apart = np.unique((babies - steps + near)[by != 0])
+    whole = np.unique(babies - steps)
+    count = len(made) + int(np.count_nonzero(by))
+    return count, len(np.union1d(whole, apart)), {*(made % width).tolist(), *by[by != 0].tolist()}
 
 
 def _links(turned: Indices, width: int) -> set[int]:
@@ -432,6 +464,7 @@ def build(matrices: Matrices, out: Layout, method: Method) -> Stages:
             weight_sources=tuple(sources),
             batch=out.batch,
             chained=method.chained,
+            radix=method.radix,
         )
     )
 
@@ -475,6 +508,7 @@ def _masked(matrices: Matrices, out: Layout, method: Method, factors: Factors) -
         weight_sources=(0,) * len(patterns),
         batch=out.batch,
         chained=method.chained,
+        radix=method.radix,
     )
     groups: list[dict[int, list[Term]]] = [{} for _ in range(out.ciphertexts)]
     for index, (ct, read) in enumerate(zip(factors.outputs.tolist(), factors.reads.tolist(), strict=True)):

@@ -42,7 +42,8 @@ class Work:
     ciphertexts; where it reads masked ones, `masked` tells, per source, how weights round. `numbers` are, per source,
     products with such numbers that reach one entry, `diagonals` those with a vector; one that repeats counts as the
     part that does not: it has so many coefficients to round. `turns` are, per source, rotations in sequence that an
-    input goes through before it is multiplied. Of the rotations, `folds` come after rescales.
+    input goes through before it is multiplied. Of the rotations, `folds` come after rescales, and add up
+    `partial_sums`; `shared` and `shared_folds` are of a ciphertext that was taken apart for others before.
     """
 
     rotations: int
@@ -58,6 +59,9 @@ class Work:
     folds: int = 0
     numbers: Mapping[str, float] = field(default_factory=dict)
     masked: Mapping[str, MaskedRounding] = field(default_factory=dict)
+    partial_sums: int = 1
+    shared: int = 0
+    shared_folds: int = 0
 
     def mask_bits(self, weight_bits: float) -> int:
         """The masks' share of the bits of the weights' scale on the source of largest scale; 0 without masks."""
@@ -158,10 +162,10 @@ class Forecaster:
                 noise[name, "random", node.source] = before * math.sqrt(1 - self._bias_share)
                 noise[name, "bias", node.source] = before * math.sqrt(self._bias_share)
             rescaling = choice.rescales * (self.model.rescale / 2.0 ** scales[name]) ** 2
-            folds = self.work.get(name, NO_WORK).folds if choice.rescales else 0
-            if folds:  # each sum of two is the next one's part
-                rescaling *= 2.0**folds
-                variance += (2.0**folds - 1) * (switch / 2.0 ** scales[name]) ** 2
+            sums = self.work.get(name, NO_WORK).partial_sums if choice.rescales else 1
+            if sums > 1:  # each sum is the next one's part
+                rescaling *= sums
+                variance += (sums - 1) * (switch / 2.0 ** scales[name]) ** 2
             noise[name, "random", ""] = math.sqrt(rescaling + variance * (1 - self._bias_share))
             noise[name, "bias", ""] = math.sqrt(variance * self._bias_share)
         return noise

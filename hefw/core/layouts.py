@@ -23,9 +23,11 @@ from hefw.core.factors import MaskedRounding
 from hefw.core.forecast import Work
 from hefw.core.graph import Affine, Graph, Input, LinearTerm, Polynomial, features, sources
 from hefw.core.layout import Layout, grid_order, next_power_of_two, periodic
+from hefw.core.linear import Transform
 from hefw.core.memory import ciphertexts_budget, weights_budget
 from hefw.core.once import once_nodes, once_terms
 from hefw.core.plan import Costs
+from hefw.core.turning import Link, folded_at_once, partial_sums, together
 
 Grid = tuple[int, int]
 
@@ -276,7 +278,7 @@ def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
         if stages is None:
             continue
         found = stages.transform
-        share = 2 ** len(found.folds) / len(found.outputs)
+        share = partial_sums(found.folds) / len(found.outputs)
         if stages.masks is not None:
             masked |= zip((term.source for term in terms), _masked_rounding(stages, len(terms)), strict=True)
         for counts, which in ((diagonals, np.where(found.constant, 0.0, found.varied)), (numbers, found.constant)):
@@ -298,6 +300,10 @@ def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
     elif matrix:
         products = constants = 0
     read_or_written = len(found.babies) + sum(map(len, found.outputs))
+    turned = found if masks is None else masks
+    shared = sum(len(links) - 1 for steps in turned.babies for links in _made_of_one(turned, steps))
+    shared_folds = sum(len(steps) - 1 for steps in folded_at_once(found.folds)) * outputs
+    shared += 0 if region.late else shared_folds
     return Work(
         rotations,
         products + scalars,
@@ -312,6 +318,9 @@ def work_of(region: BuiltRegion, encoded: int, slots: int) -> Work:
         region.folds,
         numbers,
         masked,
+        partial_sums(found.folds) if region.late else 1,
+        shared,
+        shared_folds if region.late else 0,
     )
 
 
@@ -327,6 +336,11 @@ def _masked_rounding(stages: Stages, sources: int) -> list[MaskedRounding]:
     numbers, masked = np.bincount(of, minlength=sources), np.bincount(of, squares, sources)
     share = 1 / len(found.outputs)
     return [MaskedRounding(*both) for both in zip((numbers * share).tolist(), (masked * share).tolist(), strict=True)]
+
+
+def _made_of_one(found: Transform, steps: tuple[int, ...]) -> list[list[Link]]:
+    """The rotations of an input, by the ciphertext that they are made of."""
+    return [links for _, links in together(itertools.chain.from_iterable(found.turns(steps)))]
 
 
 def _turns(stages: Stages, sources: int) -> list[float]:
@@ -352,7 +366,8 @@ def _linear_cost(costs: Costs, primes: int = NOMINAL_PRIMES, uses: int = 1) -> L
     switch, product = costs.key_switch(primes), costs.mul_plain(primes)
     constant = product + costs.encode_constant(primes)
     number, ciphertext = costs.matrix(1, 0, primes), costs.matrix(0, 1, primes)
-    return LinearCost(switch, product, switch / uses, constant, number, costs.chained, ciphertext)
+    chained, shared = costs.chained, costs.shared(primes)
+    return LinearCost(switch, product, switch / uses, constant, number, chained, ciphertext, shared)
 
 
 # -- counting ----------------------------------------------------------------------------------------------------------

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: A strand of so many links, with more than this share of all, is cut in two.
-SHORTEST_CUT, EVEN = 4, 2 / 3
+from hefw.core.turning import Links, chain, direct, tree
 
 
 @dataclass(frozen=True)
@@ -30,50 +29,17 @@ class Group:
     terms: tuple[Term, ...]
 
 
-@dataclass(frozen=True)
-class Link:
-    """A rotation to `step` slots that is made of the one to `before`, by a rotation `by` what is between."""
-
-    step: int
-    before: int
-    by: int
-
-
 #: Groups from 0 outwards: the farthest is turned by its number of slots and added to the one before, and so on.
 Strand = tuple[tuple[Group, int], ...]
-
-
-def chain(steps: Iterable[int], slots: int) -> tuple[tuple[Link, ...], ...]:
-    """Rotations made of each other, in strands that begin at 0 and do not need each other: (strands, links).
-
-    Steps at even distances take the key of the distance alone, to each side. Where nearly all are on one side, that is
-    cut in two, so that two processes have as much to do. All are modulo `slots`, and 0 is left out.
-    """
-    near = {step % slots for step in steps} - {0}
-    strands = [
-        sorted(step for step in near if step <= slots // 2),
-        sorted((step - slots for step in near if step > slots // 2), reverse=True),
-    ]
-    longest = max(strands, key=len)
-    if len(longest) >= SHORTEST_CUT and len(longest) > EVEN * len(near):
-        strands.remove(longest)
-        strands += [longest[: len(near) // 2], longest[len(near) // 2 :]]
-    return tuple(_links(strand, slots) for strand in strands if strand)
-
-
-def _links(outwards: Sequence[int], slots: int) -> tuple[Link, ...]:
-    return tuple(
-        Link(step % slots, before % slots, (step - before) % slots)
-        for before, step in zip([0, *outwards], outwards, strict=False)
-    )
 
 
 @dataclass(frozen=True, eq=False)
 class Transform:
     """A linear map in slot space: `babies[i]` are the rotations of input i; `folds` are added to each output.
 
-    If it is `chained`, rotations are made of each other (`chain`): as many, by fewer keys, with more noise in the
-    baby steps. Libraries that hoist are faster without.
+    If it is `chained`, rotations are made of each other (`turning`): as many, by fewer keys, with more noise in the
+    baby steps. These are made by way of multiples of `radix` slots, if it is not None. `folds` by steps that are added
+    at once are in groups (`turning.folded_at_once`).
     """
 
     babies: tuple[tuple[int, ...], ...]
@@ -83,24 +49,28 @@ class Transform:
     weight_sources: tuple[int, ...]  # the source matrix (not ciphertext) each weight came from
     batch: int
     chained: bool = False
+    radix: int | None = None
 
     @property
     def slots(self) -> int:
         """Of a ciphertext."""
         return int(self.weights.shape[1]) * self.batch
 
-    def turns(self, steps: Iterable[int]) -> tuple[tuple[Link, ...], ...]:
-        """How a ciphertext is rotated by all these steps: strands that do not need each other."""
-        if self.chained:
-            return chain(steps, self.slots)
-        return tuple((Link(step, 0, step),) for step in steps if step)
+    def turns(self, steps: Iterable[int]) -> tuple[Links, ...]:
+        """How an input is rotated by all these baby steps: strands that do not need each other."""
+        if self.chained and self.radix is not None:
+            return tree(steps, self.slots, self.radix)
+        return self._giant_turns(steps)
+
+    def _giant_turns(self, steps: Iterable[int]) -> tuple[Links, ...]:
+        return chain(steps, self.slots) if self.chained else direct(steps)
 
     def strands(self, output: int) -> tuple[Strand, ...]:
         """How the groups of an output are turned and added."""
         by_giant = {group.giant: group for group in self.outputs[output]}
         still = (((by_giant[0], 0),),) if 0 in by_giant else ()
         return still + tuple(
-            tuple((by_giant[link.step], link.by) for link in strand) for strand in self.turns(by_giant)
+            tuple((by_giant[link.step], link.by) for link in strand) for strand in self._giant_turns(by_giant)
         )
 
     @property

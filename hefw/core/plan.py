@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,8 @@ INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this r
 
 
 #: Measured where residues are multiplied by float64 (ms a prime): a product, and a ciphertext read or written.
-MUL_NUMBER_LINEAR = 0.01
-NUMBER_CT_LINEAR = 0.5
+MUL_NUMBER_LINEAR = 0.0015
+NUMBER_CT_LINEAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,14 @@ class Costs:
     number_ct_linear: float = 0.0
     #: Rotations are made of each other: as many take fewer keys.
     chained: bool = False
+    #: What of a key switch several rotations of one ciphertext have in common.
+    shared_square: float = 0.0
+    shared_linear: float = 0.0
 
     def on(self, capabilities: Capabilities) -> Costs:
-        """Those of a library: one that hoists is faster with rotations that are not made of each other."""
-        costs = replace(self, chained=not capabilities.hoisted_rotations)
+        """Those of a library: its own, and one that joins rotations is faster if they are not made of each other."""
+        own: dict[str, Any] = dict(capabilities.costs)
+        costs = replace(self, chained=not capabilities.joined_rotations, **own)
         if not capabilities.residues:
             return costs
         return replace(costs, mul_number_linear=MUL_NUMBER_LINEAR, number_ct_linear=NUMBER_CT_LINEAR)
@@ -87,6 +92,10 @@ class Costs:
         """A rotation or a relinearisation: with `special` primes P there are so many fewer digits."""
         digits = -(-primes // special)
         return self.key_switch_square * digits * (primes + special) + self.key_switch_linear * primes
+
+    def shared(self, primes: int) -> float:
+        """The part of a rotation that others of the same ciphertext do not take again."""
+        return self.shared_square * primes * (primes + 1) + self.shared_linear * primes
 
     def mul_plain(self, primes: int) -> float:
         """A product with an encoded plaintext, and its addition."""
@@ -508,6 +517,7 @@ class Planner:
             work = self.work.get(node.name, NO_WORK)
             before = work.rotations - work.folds
             cost = work.folds * costs.key_switch(primes - rescales, special)
+            cost -= work.shared_folds * costs.shared(primes - rescales) + work.shared * costs.shared(primes)
             cost += before * costs.key_switch(primes, special) + work.encoded * costs.encode(primes)
             cost += work.products * costs.mul_plain(primes) + work.constants * costs.encode_constant(primes)
             cost += costs.matrix(work.matrix, work.matrix_cts, primes)

@@ -26,6 +26,7 @@ class OpenfheBackend(Backend):
     capabilities = Capabilities(
         ring_dimensions=RING_DIMENSIONS,
         hoisted_rotations=True,
+        joined_rotations=True,
         largest_prime_bits=59,
         special_primes=32,
         plaintext_levels=True,

@@ -10,12 +10,25 @@ from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyMa
 from hefw.core.params import CkksParams, Resolved
 
 
+#: Of compiled loops (benchmarks/test_primitives.py), by fields of `core.plan.Costs`.
+COSTS = (
+    ("key_switch_square", 0.14),
+    ("key_switch_linear", 0.24),
+    ("shared_square", 0.08),
+    ("shared_linear", 0.08),
+    ("mul_plain_linear", 0.025),
+    ("rescale_linear", 0.28),
+)
+
+
 class TensealBackend(Backend):
     """SEAL 4 with uniform ternary secrets. Rotation keys and fresh ciphertexts are sent as seeds."""
 
     name = "tenseal"
     capabilities = Capabilities(
         ring_dimensions=RING_DIMENSIONS,
+        hoisted_rotations=True,
+        costs=COSTS,
         seeded_bytes=True,
         plaintext_levels=True,
         alternating_imaginary=True,

@@ -175,6 +175,18 @@ class TensealEvaluator(Evaluator):
         turned = iter(native.rotate_many(a.handle, names))
         return [Ciphertext(next(turned), a.level, a.scale) if step else a for step in wanted]
 
+    def add_rotations(self, a: Ciphertext, steps: Sequence[int]) -> Ciphertext:
+        """A ciphertext plus its rotations, hoisted and divided together."""
+        names = [f"rotation/{step % self.params.slots}" for step in steps]
+        native = self._faster(a, *names)
+        if native is None:
+            return super().add_rotations(a, steps)
+        self._two_parts("rotate", a)
+        self.require_keys(names, a.level)
+        self.counts["rotate"] += len(names)
+        self.counts["add"] += len(names)
+        return Ciphertext(native.rotations_added(a.handle, names), a.level, a.scale)
+
     def _conjugate(self, a: Ciphertext) -> Any:
         return self._turned(a, "conjugation")
 

@@ -40,8 +40,7 @@ class Native:
         digits = [self._residues.view(digit.data()) for digit in key.key(element)[: level + 1]]
         rows = [*range(level + 1), digits[0].shape[1] - 1]
         self._keys[name] = self._switching.key([digit[:, rows] for digit in digits], 1 if relinearises else element)
-        if example.coeff_modulus_size() > level + 1:
-            example = self._dropped(example, level)
+        example = self._tame(example, min(level, int(example.coeff_modulus_size()) - 1))
         kind = name.partition("/")[0]
         if kind in self._tried:
             return True
@@ -75,6 +74,7 @@ class Native:
     def agrees(self, example: Any) -> bool:
         """Whether SEAL's sums of products and rescales are found of a ciphertext."""
         evaluator, level = seal.Evaluator(self._context.seal), int(example.coeff_modulus_size()) - 1
+        example = self._tame(example, level)
         slots = self._context.params.slots
         weights = [self._context.encode(np.arange(slots) / slots - k, level, EXAMPLE_SCALE) for k in range(3)]
         wanted = []
@@ -91,9 +91,11 @@ class Native:
             return self._same(self.rescale(found), wanted[1])
         return True
 
-    def _dropped(self, a: Any, level: int) -> Any:
+    def _tame(self, a: Any, level: int) -> Any:
+        """A copy at a scale that leaves room for products."""
         out = seal.Ciphertext()
         seal.Evaluator(self._context.seal).mod_switch_to(a, self._context.level_ids[level], out)
+        out.scale = 1.0
         return out
 
     def _same(self, a: Any, b: Any) -> bool:
@@ -164,12 +166,9 @@ def native(context: Context, residues: Residues, example: Any) -> Native | None:
         return None
     if not residues.usable(example) or not switching.suits(context.params):
         return None
-    given = seal.Ciphertext()  # at a scale that leaves room for products
-    seal.Evaluator(context.seal).mod_switch_to(example, example.parms_id(), given)
-    given.scale = 1.0
     for place in _plaintext_places(context, int(example.coeff_modulus_size()) - 1):
         found = Native(context, residues, switching.Switching(context.params), place)
-        if found.agrees(given):
+        if found.agrees(example):
             return found
     warnings.warn(WRONG, RuntimeWarning, stacklevel=2)
     return None
