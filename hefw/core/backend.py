@@ -36,7 +36,7 @@ from hefw.core.errors import (
     ScaleError,
 )
 from hefw.core.files import write_atomically
-from hefw.core.linear import Strand, Transform
+from hefw.core.linear import Group, Strand, Transform
 from hefw.core.params import CkksParams, Resolved
 from hefw.core.rounding import RealRounding
 from hefw.core.turning import Link, folded_at_once, together
@@ -156,6 +156,9 @@ class Plaintext:
     handle: Any
     level: int
     scale: float
+
+
+Products = Sequence[tuple[Ciphertext, Plaintext]]
 
 
 def provenance(library: str, version: str) -> Provenance:
@@ -471,8 +474,13 @@ class Evaluator(ABC):
         """a times a constant that is encoded at `scale`; the level stays."""
         return self.mul_plain(a, self.encode(value, a.level, scale))
 
-    def multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
+    def multiply_accumulate(self, pairs: Products) -> Ciphertext:
         """The sum of products with plaintexts, in one call; all products must have one level and scale."""
+        scale = self._sum_scale(pairs)
+        return Ciphertext(self._multiply_accumulate(pairs), pairs[0][0].level, scale, pairs[0][0].size)
+
+    def _sum_scale(self, pairs: Products) -> float:
+        """The scale of a sum of products, which is checked and counted."""
         if not pairs:
             raise EncodingError("multiply_accumulate: at least one pair is needed")
         first, weight = pairs[0]
@@ -484,7 +492,7 @@ class Evaluator(ABC):
                 raise ScaleError(f"multiply_accumulate: scale {a.scale * b.scale:g} differs from {scale:g}")
         self.counts["mul_plain"] += len(pairs)
         self.counts["add"] += len(pairs) - 1
-        return Ciphertext(self._multiply_accumulate(pairs), first.level, scale, first.size)
+        return scale
 
     def sum_of_products(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:
         """`multiply_accumulate` of many pairs, few of them in memory at once: plaintexts may be made on the way."""
@@ -626,14 +634,22 @@ class Evaluator(ABC):
         total: Ciphertext | None = None
         for strand in strands:
             gone: Ciphertext | None = None
-            for group, by in reversed(strand):
-                inner = self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
+            inward = strand[::-1]
+            inners = self.sums_of_groups(rotated, [group for group, _ in inward], weights)
+            for (_, by), inner in zip(inward, inners, strict=True):
                 gone = self.rotate(inner if gone is None else self.add_into(gone, inner), by)
             if gone is not None:
                 total = gone if total is None else self.add_into(total, gone)
         if total is None:
             raise EncodingError("a linear transform without a single weight has no ciphertext result")
         return total
+
+    def sums_of_groups(
+        self, rotated: Sequence[Mapping[int, Ciphertext]], groups: Sequence[Group], weights: Sequence[Plaintext]
+    ) -> Iterator[Ciphertext]:
+        """The sum of products of each group, as they are asked for: plaintexts may be made on the way."""
+        for group in groups:
+            yield self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
 
     def fold(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
         """Partial sums added up, by one group of steps after the other (`turning.folded_at_once`); the level stays."""
@@ -757,7 +773,7 @@ class Evaluator(ABC):
             self._units[a.level] = Plaintext(self._encode(unit, a.level, 1.0), a.level, 1.0)
         return self._mul_plain(a, self._units[a.level])
 
-    def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
+    def _multiply_accumulate(self, pairs: Products) -> Any:
         first, weight = pairs[0]
         scale = first.scale * weight.scale
         total = Ciphertext(self._mul_plain(first, weight), first.level, scale, first.size)

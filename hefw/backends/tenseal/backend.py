@@ -9,7 +9,6 @@ from hefw.backends.seal import RING_DIMENSIONS
 from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import CkksParams, Resolved
 
-
 #: Of compiled loops (benchmarks/test_primitives.py), by fields of `core.plan.Costs`.
 COSTS = (
     ("key_switch_square", 0.14),

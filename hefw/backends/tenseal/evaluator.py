@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
@@ -16,9 +16,9 @@ from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_leng
 from hefw.backends.tenseal.matrices import Matrices
 from hefw.backends.tenseal.native import WRONG, Native, native
 from hefw.backends.tenseal.residues import Residues
-from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.backend import MOST_PRODUCTS, Capabilities, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import EnvelopeError
-from hefw.core.linear import Transform
+from hefw.core.linear import Group, Transform
 from hefw.core.params import Resolved
 
 
@@ -129,9 +129,34 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _square(self, a: Ciphertext) -> Any:
+        native = self._faster(a)
+        if native is not None:
+            return native.square(a.handle)
         out = seal.Ciphertext()
         self._evaluator.square(a.handle, out)
         return out
+
+    def sums_of_groups(
+        self, rotated: Sequence[Mapping[int, Ciphertext]], groups: Sequence[Group], weights: Sequence[Plaintext]
+    ) -> Iterator[Ciphertext]:
+        """As the default; several groups in one pass over the ciphertexts that they read."""
+        waiting = list(groups)
+        while waiting:
+            count, products = 1, len(waiting[0].terms)
+            while count < len(waiting) and products + len(waiting[count].terms) <= MOST_PRODUCTS:
+                products += len(waiting[count].terms)
+                count += 1
+            some, waiting = waiting[:count], waiting[count:]
+            term = some[0].terms[0]
+            native = self._faster(rotated[term.source][term.baby]) if products <= MOST_PRODUCTS else None
+            if native is None:
+                yield from super().sums_of_groups(rotated, some, weights)
+                continue
+            read = [[(rotated[t.source][t.baby], weights[t.weight]) for t in group.terms] for group in some]
+            scales = [self._sum_scale(pairs) for pairs in read]
+            sums = native.sums([[(a.handle, b.handle) for a, b in pairs] for pairs in read])
+            for handle, scale, pairs in zip(sums, scales, read, strict=True):
+                yield Ciphertext(handle, pairs[0][0].level, scale)
 
     def _relinearise(self, a: Ciphertext) -> Any:
         native = self._faster(a, "relinearisation")

@@ -84,7 +84,8 @@ class Native:
         for product in wanted[1:]:
             evaluator.add_inplace(wanted[0], product)
         (found,) = self.sums([[(example, weight) for weight in weights]])
-        if not self._same(found, wanted[0]):
+        evaluator.square(example, wanted[2])
+        if not self._same(found, wanted[0]) or not self._same(self.square(example), wanted[2]):
             return False
         if level:
             evaluator.rescale_to_next(wanted[0], wanted[1])
@@ -122,6 +123,13 @@ class Native:
         """Two parts of three."""
         out = self._blank(a)
         self._switching.relinearise(self._residues.view(a), self._keys["relinearisation"], self._residues.view(out))
+        return out
+
+    def square(self, a: Any) -> Any:
+        """Three parts of two."""
+        out = self._residues.blank(int(a.coeff_modulus_size()) - 1, 3)
+        out.scale = a.scale * a.scale
+        self._switching.square(self._residues.view(a), self._residues.view(out))
         return out
 
     def rescale(self, a: Any) -> Any:

@@ -88,10 +88,10 @@ class Residues:
         assert self._place is not None
         return self._place.address(ct)
 
-    def blank(self, level: int) -> Any:
-        """A ciphertext of two parts at a level, whose residues the caller writes."""
+    def blank(self, level: int, parts: int = 2) -> Any:
+        """A ciphertext at a level, whose residues the caller writes."""
         ct = self._copy(self._example, 0)
-        ct.resize(self._context.seal, self._context.level_ids[level], 2)
+        ct.resize(self._context.seal, self._context.level_ids[level], parts)
         return ct
 
     def _copy(self, ct: Any, level: int) -> Any:

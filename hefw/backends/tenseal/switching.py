@@ -25,7 +25,10 @@ Tables = tuple[Words, Words, Words, Words, Words, Words, Words]
 
 @dataclass(frozen=True, eq=False)
 class Key:
-    """A key to switch by: (digits, 2, primes, N), turned back by `order`; None where it turns nothing."""
+    """A key to switch by, turned back by `order`; None where it turns nothing.
+
+    Residues are (primes, N / block, digits, 2, block): in the order in which they are read.
+    """
 
     residues: Words
     order: Order | None
@@ -54,15 +57,16 @@ class Switching:
 
     def key(self, parts: Sequence[Words], element: int) -> Key:
         """A key from SEAL's residues (2, primes, N) of each digit, for a Galois element; 1: it turns nothing."""
-        held = np.stack(parts)
-        if element == 1:
-            return Key(held, None)
-        order = turned(element, self._size)
-        back = np.empty_like(order)
-        back[order] = np.arange(self._size)
-        for digit in held:
-            for part in digit:
-                part[...] = part[:, back]
+        block = min(words.BLOCK, self._size)
+        primes = parts[0].shape[1]
+        held = np.empty((primes, self._size // block, len(parts), 2, block), np.uint64)
+        order = None if element == 1 else turned(element, self._size)
+        back = np.arange(self._size)
+        if order is not None:
+            back[order] = np.arange(self._size)
+        for number, digit in enumerate(parts):
+            for part in range(2):
+                held[:, :, number, part] = digit[part][:, back].reshape(primes, -1, block)
         return Key(held, order)
 
     def decompose(self, residues: Words, polynomial: Words | None = None) -> Decomposed:
@@ -92,6 +96,7 @@ class Switching:
             for part in range(2):
                 words.add_permuted(total[part], product[part], key.order, of.rows, self._constants)
             words.add_permuted(out[0], of.residues[0], key.order, rows, self._constants)
+        words.reduce(out[0], rows, self._constants)
         halves = self._divided(total, of.rows)
         for part in range(2):
             words.add(out[part], halves[part], rows, self._constants)
@@ -103,6 +108,10 @@ class Switching:
         out[...] = residues[:2]
         for part in range(2):
             words.add(out[part], halves[part], of.rows[:-1], self._constants)
+
+    def square(self, residues: Words, out: Words) -> None:
+        """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
+        words.square(residues, self._constants, out)
 
     def rescale(self, residues: Words, out: Words) -> None:
         """Divide each part of a ciphertext (parts, level + 1, N) by its last prime: out (parts, level, N)."""
@@ -154,7 +163,7 @@ def tables(primes: Sequence[int], size: int) -> Tables:
         constants[k, words.PRIME] = q
         constants[k, words.ONE] = 2**64 // q
         constants[k, words.HALF] = q // 2
-        for column, value in ((words.WORD, 2**64 % q), (words.SIZE, pow(size, -1, q))):
+        for column, value in ((words.WORD, 2**60 % q), (words.SIZE, pow(size, -1, q))):
             constants[k, column], constants[k, column + 1] = value, (value << 64) // q
         root = least_root(q, size)
         straight.fill(k, q, root, constants[k])

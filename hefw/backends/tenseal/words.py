@@ -16,19 +16,19 @@ from numba.extending import intrinsic
 
 #: Largest size of a prime: values up to 16 times the prime are 64-bit numbers.
 MOST_BITS = 60
-#: Products that are summed before they are put into 128 bits, and in all.
-AT_ONCE, MOST_TERMS = 8, 255
+#: Products by halves that are added before the sum is reduced.
+AT_ONCE = 8
 #: Residues of one polynomial that are worked on at a time.
 BLOCK = 512
 #: Fours of residues that the last layers of a transform work on at a time.
 ENDS = 64
 #: Columns of a table of one prime's constants: the prime, its half, 2^64 // prime, then numbers modulo it with their
-#: quotients (`times`): 2^64 and 1 / N.
+#: quotients (`times`): 2^60 and 1 / N.
 PRIME, HALF, ONE, WORD, WORD_, SIZE, SIZE_, COLUMNS = range(8)
 
 LOW = np.uint64(0xFFFFFFFF)
 THIRTY = np.uint64((1 << 30) - 1)
-U30, U32, U34, U4, U60, ZERO, TWO = (np.uint64(k) for k in (30, 32, 34, 4, 60, 0, 2))
+U30, U32, ZERO, TWO, THREE = (np.uint64(k) for k in (30, 32, 0, 2, 3))
 compiled = njit(cache=True, boundscheck=False, error_model="numpy")
 inlined = njit(inline="always")
 
@@ -161,7 +161,7 @@ def forward(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
 
 @compiled
 def backward(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
-    """The inverse of `forward`, with the inverses of its roots; a (N,) below one prime, before and after."""
+    """The inverse of `forward`, with the inverses of its roots; a (N,) below 4 primes, then below one."""
     q = constants[PRIME]
     q4 = q << TWO
     m = a.shape[0] >> 2
@@ -255,74 +255,52 @@ def _product(x, y, z, held):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _gather(held):  # type: ignore[no-untyped-def]
-    """Put sums of products of halves into 128 bits, in the last four rows: numbers and multiples of 2^64."""
+def _reduce(held, constants):  # type: ignore[no-untyped-def]
+    """What was added so far, as one number below 8 primes: there is room for as many products again."""
+    q, word, word_, one = constants[PRIME], constants[WORD], constants[WORD_], constants[ONE]
     for part in range(2):
         low, middle, high = held[3 * part], held[3 * part + 1], held[3 * part + 2]
-        numbers, more = held[6 + 2 * part], held[7 + 2 * part]
         for n in range(low.shape[0]):
-            a, b, c = low[n], middle[n], high[n]
-            before = numbers[n]
-            first = before + a
-            second = first + (b << U30)
-            third = second + (c << U60)
-            carry = np.uint64(first < before) + np.uint64(second < first) + np.uint64(third < second)
-            numbers[n] = third
-            more[n] += (b >> U34) + (c >> U4) + carry
-            low[n] = middle[n] = high[n] = ZERO
-
-
-@inlined
-def _modulo(held, part, constants, out):  # type: ignore[no-untyped-def]
-    """The 128-bit numbers of a part modulo a prime."""
-    q, word, word_, one = constants[PRIME], constants[WORD], constants[WORD_], constants[ONE]
-    numbers, more = held[6 + 2 * part], held[7 + 2 * part]
-    for n in range(out.shape[0]):
-        out[n] = whole(times(more[n], word, word_, q) + times(numbers[n], np.uint64(1), one, q), q)
+            b = middle[n]
+            top = times(high[n] + (b >> U30), word, word_, q)
+            low[n] = top + times(low[n] + ((b & THIRTY) << U30), np.uint64(1), one, q)
+            middle[n] = high[n] = ZERO
 
 
 @compiled
 def switch(digits, key, rows, constants, out):  # type: ignore[no-untyped-def]
-    """Digits (digits, rows, N) times a key (digits or more, 2, rows or more, N), summed: (2, rows, N).
+    """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
 
-    `rows` are their primes; the last one is that of the key's last row.
+    Sums are below 8 primes. `rows` are their primes; the last one is that of the key's last row.
     """
-    count, size = digits.shape[0], digits.shape[2]
-    block = min(BLOCK, size)
-    held = np.zeros((10, block), np.uint64)
+    count, block = digits.shape[0], key.shape[4]
+    held = np.zeros((6, block), np.uint64)
     for k in range(rows.shape[0]):
-        at = k if k < rows.shape[0] - 1 else key.shape[2] - 1
-        for start in range(0, size, block):
-            end = start + block
+        at = k if k < rows.shape[0] - 1 else key.shape[0] - 1
+        for number in range(key.shape[1]):
+            start, end = number * block, (number + 1) * block
+            some = key[at, number]
             held[:] = ZERO
             for j in range(0, count - 1, 2):
-                _products(
-                    digits[j, k, start:end],
-                    key[j, 0, at, start:end],
-                    key[j, 1, at, start:end],
-                    digits[j + 1, k, start:end],
-                    key[j + 1, 0, at, start:end],
-                    key[j + 1, 1, at, start:end],
-                    held,
-                )
+                x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
+                _products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held)
                 if (j + 2) % AT_ONCE == 0:
-                    _gather(held)
+                    _reduce(held, constants[rows[k]])
             if count % 2:
-                j = count - 1
-                _product(digits[j, k, start:end], key[j, 0, at, start:end], key[j, 1, at, start:end], held)
-            _gather(held)
+                _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held)
+            _reduce(held, constants[rows[k]])
             for part in range(2):
-                _modulo(held, part, constants[rows[k]], out[part, k, start:end])
+                out[part, k, start:end] = held[3 * part]
 
 
 @compiled
 def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants):  # type: ignore[no-untyped-def]
     """Sums of products of ciphertexts of two parts with plaintexts, all given by the addresses of their residues.
 
-    Output k is that of the products `starts[k]` to `starts[k + 1]`, at most MOST_TERMS.
+    Output k is that of the products `starts[k]` to `starts[k + 1]`.
     """
     block = min(BLOCK, size)
-    held = np.zeros((10, block), np.uint64)
+    held = np.zeros((6, block), np.uint64)
     length = primes * size
     for start in range(0, length, block):
         end = start + block
@@ -337,20 +315,24 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants):  # typ
                 v = carray(_pointer(ciphertexts[t + 1]), (2, length))
                 _products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held)
                 if (t + 2 - first) % AT_ONCE == 0:
-                    _gather(held)
+                    _reduce(held, row)
             if (last - first) % 2:
                 x = carray(_pointer(plaintexts[last - 1]), (length,))[start:end]
                 y = carray(_pointer(ciphertexts[last - 1]), (2, length))
                 _product(x, y[0, start:end], y[1, start:end], held)
-            _gather(held)
-            out = carray(_pointer(outs[k]), (2, length))
+            _reduce(held, row)
+            out, q = carray(_pointer(outs[k]), (2, length)), row[PRIME]
             for part in range(2):
-                _modulo(held, part, row, out[part, start:end])
+                total, found = held[3 * part], out[part, start:end]
+                for n in range(block):
+                    found[n] = whole(total[n], q)
 
 
 @compiled
 def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def]
-    """Divide a polynomial (rows, N) by the last row's prime, rounded: out (rows - 1, N); `a` is overwritten.
+    """Divide a polynomial (rows, N), below 8 primes, by the last row's prime, rounded: out (rows - 1, N).
+
+    `a` is overwritten.
 
     `inverses` has that prime's inverse modulo the others, and its quotient: (rows - 1, 2).
     """
@@ -358,6 +340,8 @@ def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def
     last = rows[rows.shape[0] - 1]
     top = a[rows.shape[0] - 1]
     p, half = constants[last, PRIME], constants[last, HALF]
+    for n in range(top.shape[0]):
+        top[n] = below(top[n], p << TWO)
     backward(top, inverse[last], inverse_[last], ends_[last], constants[last])
     for n in range(top.shape[0]):
         top[n] = below(top[n] + half, p)
@@ -394,8 +378,43 @@ def add(a, b, rows, constants):  # type: ignore[no-untyped-def]
 
 @compiled
 def add_permuted(a, b, order, rows, constants):  # type: ignore[no-untyped-def]
-    """a[..., n] += b[..., order[n]], rows of residues modulo the primes of `rows`."""
+    """a[..., n] += b[..., order[n]], rows of residues below 8 primes of `rows`."""
     for k in range(a.shape[0]):
         x, y, q = a[k], b[k], constants[rows[k], PRIME]
         for n in range(x.shape[0]):
-            x[n] = below(x[n] + y[order[n]], q)
+            x[n] = below(x[n] + y[order[n]], q << THREE)
+
+
+@compiled
+def reduce(a, rows, constants):  # type: ignore[no-untyped-def]
+    """Rows of residues below 8 primes to below one."""
+    for k in range(a.shape[0]):
+        x, q = a[k], constants[rows[k], PRIME]
+        for n in range(x.shape[0]):
+            x[n] = whole(x[n], q)
+
+
+@compiled
+def square(a, constants, out):  # type: ignore[no-untyped-def]
+    """A ciphertext (2, rows, N) times itself: (3, rows, N)."""
+    block = min(BLOCK, a.shape[2])
+    held = np.zeros((6, block), np.uint64)
+    for k in range(a.shape[1]):
+        row = constants[k]
+        q = row[PRIME]
+        for start in range(0, a.shape[2], block):
+            end = start + block
+            x, y = a[0, k, start:end], a[1, k, start:end]
+            held[:] = ZERO
+            _product(x, x, y, held)
+            _reduce(held, row)
+            first, second = out[0, k, start:end], out[1, k, start:end]
+            for n in range(block):
+                first[n] = whole(held[0, n], q)
+                second[n] = below(whole(held[3, n], q) << np.uint64(1), q)
+            held[:] = ZERO
+            _product(y, y, y, held)
+            _reduce(held, row)
+            third = out[2, k, start:end]
+            for n in range(block):
+                third[n] = whole(held[0, n], q)
