@@ -20,7 +20,7 @@ from hefw.core.factors import Factors, factored
 from hefw.core.layout import Layout
 from hefw.core.linear import Group, Term, Transform
 from hefw.core.sparse import SparseMatrix
-from hefw.core.turning import chain, folded_at_once, nearest, paired
+from hefw.core.turning import chain_keys, folded_at_once, nearest, paired
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class LinearCost:
 #: Baby-step counts tried: all up to the first number, then multiples of the second.
 FINE_SPLITS = 40
 COARSE_SPLIT = 8
+#: Relative difference up to which two costs may be one, added up in another order.
+TIE = 1e-9
 #: Channels, and no more, that baby steps go through besides a picture's columns.
 MOST_TIMES = 9
 
@@ -338,22 +340,27 @@ def _best_split(
     made_by, made_shift = made // width, made % width
     best: tuple[float, int, frozenset[int], Split, int, int | None, int] | None = None
     folded = (len(turns) - len(folded_at_once(turns))) * out.ciphertexts
+    existing = set(known.tolist())
     for split in _splits(found.shifts, width, out):
         baby = split.baby(read_shift)
         giant = made_shift - split.baby(made_shift)
         babies = np.unique((read_by * width + baby % width)[baby != 0])
         giants = np.unique((made_by * width + giant % width)[giant % width != 0])
-        giant_steps = _links(giants, width) if cost.chained else set((giants % width).tolist())
         sums = 0 if factors is None else len(np.unique(made_by * width + giant % width))
         rest = fixed + cost.rotate * len(giants) + (cost.matrix(0, sums) if sums else 0.0)
+        # Most splits cannot win, whatever keys they take: each input that is turned is taken apart at least once.
+        least = (cost.rotate - cost.shared) * len(babies) + cost.shared * len(np.unique(babies // width))
+        if best is not None and rest + least > best[0] * (1 + TIE):
+            continue
+        giant_steps = _links(giants, width) if cost.chained else set((giants % width).tolist())
         for radix in _radices(babies, width, cost):
             turned, apart, baby_steps = _turned_by(babies, width, radix, cost)
-            steps = np.array(sorted(baby_steps | giant_steps | set(turns)), dtype=np.int64)
-            new = len(steps) - int(np.isin(steps, known).sum())
+            steps = baby_steps | giant_steps | set(turns)
+            new = len(steps - existing)
             total = rest + cost.rotate * turned - cost.shared * (turned - apart) + cost.new_key * new
             if best is None or total < best[0]:
                 rotations = turned + len(giants) + len(turns) * out.ciphertexts
-                slots = frozenset((steps * out.batch).tolist())
+                slots = frozenset(step * out.batch for step in steps)
                 best = (total, rotations, slots, split, sums, radix, turned - apart + folded)
     assert best is not None  # there is a product for each output
     total, rotations, slots, split, sums, radix, shared = best
@@ -392,7 +399,7 @@ def _links(turned: Indices, width: int) -> set[int]:
     """Rotations that are made of each other: of so many inputs or outputs, `turned` are number * width + step each."""
     numbers = np.flatnonzero(np.diff(turned // width, prepend=-1))
     kinds = {tuple(some.tolist()) for some in np.split(turned % width, numbers[1:])} if len(turned) else set()
-    return {link.by for steps in kinds for strand in chain(steps, width) for link in strand}
+    return {by for steps in kinds for by in chain_keys(steps, width)}
 
 
 @dataclass(frozen=True)

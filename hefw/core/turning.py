@@ -36,6 +36,19 @@ def chain(steps: Iterable[int], slots: int) -> tuple[Links, ...]:
     Steps at even distances take the key of the distance alone, to each side. Where nearly all are on one side, that is
     cut in two, so that two processes have as much to do. All are modulo `slots`, and 0 is left out.
     """
+    return tuple(_outwards(strand, slots) for strand in _strands(steps, slots))
+
+
+def chain_keys(steps: Iterable[int], slots: int) -> set[int]:
+    """The rotations that a `chain` is made by, counted many times over: no link is made."""
+    return {
+        (step - before) % slots
+        for strand in _strands(steps, slots)
+        for before, step in zip([0, *strand], strand, strict=False)
+    }
+
+
+def _strands(steps: Iterable[int], slots: int) -> list[list[int]]:
     near = {step % slots for step in steps} - {0}
     strands = [
         sorted(step for step in near if step <= slots // 2),
@@ -45,7 +58,7 @@ def chain(steps: Iterable[int], slots: int) -> tuple[Links, ...]:
     if len(longest) >= SHORTEST_CUT and len(longest) > EVEN * len(near):
         strands.remove(longest)
         strands += [longest[: len(near) // 2], longest[len(near) // 2 :]]
-    return tuple(_outwards(strand, slots) for strand in strands if strand)
+    return [strand for strand in strands if strand]
 
 
 def _outwards(strand: Sequence[int], slots: int) -> Links:
