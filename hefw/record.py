@@ -51,7 +51,10 @@ class SecondsRecord(_Part):
     encode_weights: float = Field(ge=0)
     select: float = Field(ge=0, description="the strategy's selection, by the key holder")
     encrypt: float = Field(ge=0)
-    evaluate: float = Field(ge=0)
+    evaluate: float = Field(ge=0, description="the server's work on messages of requests, by its own clock")
+    transfer: float | None = Field(
+        None, ge=0, description="sending keys, and the way of messages and answers; null where there are no two parties"
+    )
     decrypt: float = Field(ge=0, description="merging with entries in plaintext included")
     model: float = Field(
         ge=0, description="the network in plaintext at the key holder; 0 where the server evaluates it"

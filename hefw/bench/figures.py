@@ -137,6 +137,7 @@ def _figures(runs: Sequence[Measurement]) -> Figures:
     records = [item.record for item in found]
     first = records[0]
     stages = [name for name in type(first.seconds).model_fields if name not in OUTSIDE]
+    stages = [name for name in stages if all(getattr(record.seconds, name) is not None for record in records)]
     known = [record.psnr_db for record in records if record.psnr_db is not None]
     sizes = {
         name: round(statistics.median(getattr(record.bytes, name) for record in records))

@@ -69,7 +69,8 @@ def _row(cell: CellRecord, record: ComparisonRecord, stages: list[str], counts: 
     for name in SHARES:
         share = getattr(figures, name, None)
         row[name] = None if share is None else share.value
-    row |= {f"seconds_{name}": figures.stages[name].median if figures else None for name in stages}
+    times = figures.stages if figures else {}
+    row |= {f"seconds_{name}": times[name].median if name in times else None for name in stages}
     sizes = ("evaluation_keys", "upload_per_step", "download_per_step", "encoded_weights")
     row |= {f"bytes_{name}": getattr(figures.bytes, name) if figures else None for name in sizes}
     row |= {f"count_{name}": figures.counts.get(name, 0) if figures else None for name in counts}

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,12 +52,15 @@ class Transport(Protocol):
     def receive(self) -> bytes: ...
 
 
-STAGES = ("plan", "keygen", "encode_weights", "select", "encrypt", "evaluate", "decrypt")
+STAGES = ("plan", "keygen", "encode_weights", "select", "encrypt", "evaluate", "transfer", "decrypt")
 
 
 @dataclass
 class Figures:
-    """Wall times in seconds and sizes in bytes, over the whole session."""
+    """Wall times in seconds and sizes in bytes, over the whole session.
+
+    `evaluate` is the server's own time by its own clock, `transfer` what the way between the parties took besides.
+    """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     evaluation_keys: int = 0
@@ -154,7 +158,8 @@ class Client:
         interface = self.interface
         images = self._check_inputs(inputs)
         once = {name: port for name, port in interface.inputs.items() if port.once}
-        self._ask("begin", "done", inputs=self._encrypt(once, inputs, None, images))
+        asked = self._encrypt(once, inputs, None, images)
+        self._round_trip(lambda: wire.encode("begin", inputs=asked), "done")
         # variance-exploding schedulers begin with latents of some thousands, which then shrink
         self._largest = max(LARGEST_LATENT, 2 * max(float(np.abs(values).max()) for values in inputs.values()))
         often = {name: port for name, port in interface.inputs.items() if not port.once}
@@ -166,12 +171,10 @@ class Client:
             encrypted = self._encrypt(often, current, message, images, shown)
             self._tell(message, {name: part.contents(name) for name, part in shown.items()})
             parts = {name: part.pack() for name, part in shown.items()}
-            frame = wire.encode("step", step=message, inputs=encrypted, images=images, shown=parts)
-            self.figures.upload_per_step = len(frame)
-            started = time.perf_counter()
-            self.transport.send(frame)
-            answer = self._answer("result", self._step_progress(message, units))
-            self.figures.seconds["evaluate"] += time.perf_counter() - started
+            encode = partial(wire.encode, "step", step=message, inputs=encrypted, images=images, shown=parts)
+            answer, self.figures.upload_per_step = self._round_trip(
+                encode, "result", self._step_progress(message, units)
+            )
             outputs = self._decrypt(answer, message, images)
             if watch is not None:
                 outputs = {**outputs, **(watch(message, outputs) or {})}
@@ -247,14 +250,14 @@ class Client:
         """Make the keys and send the evaluation keys one by one: all of them may be more than memory holds.
 
         The server encodes its weights while the first are made here, and loads a key while the next one is made: two
-        processes, two cores.
+        processes, two cores. What sending a key takes here is transfer; the rest of its way takes no time of its own.
         """
         self.transport.send(wire.encode("prepare", again=self._source.kept))
         started = time.perf_counter()
         self._keys = self._source.holder(interface)
         total = len(interface.keys.names())
         waiting: list[tuple[str, bytes]] = []
-        preparing = True
+        preparing, sending = True, 0.0
         for made, (name, blob) in enumerate(self._source.evaluation_keys(interface, self._keys), 1):
             self.progress(Progress(self._source.stage, made, total, name))
             waiting.append((name, blob))
@@ -266,12 +269,15 @@ class Client:
                 self._answer("done")  # to what was sent before: the weights, or a key
                 if preparing:
                     preparing, started = False, time.perf_counter()
+                ready = time.perf_counter()
                 self.transport.send(wire.encode("key", name=sent, blob=key))
+                sending += time.perf_counter() - ready
                 self.ledger.add("server", None, f"evaluation key {sent}", "public", 0, len(key))
                 self.figures.evaluation_keys += len(key)
             waiting.clear()
         self._answer("done")
-        self.figures.seconds["keygen"] += time.perf_counter() - started
+        self.figures.seconds["keygen"] += time.perf_counter() - started - sending
+        self.figures.seconds["transfer"] += sending
 
     def _show(self, latents: Array, select: Select, message: int) -> dict[str, Part]:
         """The plaintext part of latents that come from a decryption: rounded, counted, and refused beyond a limit."""
@@ -361,6 +367,27 @@ class Client:
     def _ask(self, kind: str, answer: str, **fields: Any) -> Message:
         self.transport.send(wire.encode(kind, **fields))
         return self._answer(answer)
+
+    def _round_trip(
+        self, encode: Callable[[], bytes], answer: str, progress: ProgressCallback | None = None
+    ) -> tuple[Message, int]:
+        """Send a message of a request; its answer, and the message's size in bytes.
+
+        The server tells how long it worked. The rest of the round trip is transfer: framing, checksums, and the way of
+        both messages, without clocks that agree.
+        """
+        started = time.perf_counter()
+        frame = encode()
+        self.transport.send(frame)
+        message = self._answer(answer, progress)
+        took = time.perf_counter() - started
+        worked = wire.field(message, "seconds", float)
+        if not 0 <= worked < math.inf:
+            raise ProtocolError(f"the server says that it worked {worked} s on a message")
+        worked = min(worked, took)  # clocks of two machines do not run alike
+        self.figures.seconds["evaluate"] += worked
+        self.figures.seconds["transfer"] += took - worked
+        return message, len(frame)
 
     def _answer(self, kind: str, progress: ProgressCallback | None = None) -> Message:
         """The answer to the last message; progress on the way is passed on, an error of the server raised."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,11 @@ class Server:
         if message.kind == "key":
             return self._key(message)
         if message.kind == "begin":
-            engine = self._engine
-            engine.begin(self._inputs(message, None), progress)
-            return wire.encode("done")
+            return self._timed("done", lambda: self._begin(message, progress))
         if message.kind == "step":
-            return self._step(message, progress)
+            return self._timed("result", lambda: self._step(message, progress))
         if message.kind == "update":
-            return self._update(message, progress)
+            return self._timed("updated", lambda: self._update(message, progress))
         return self._close()
 
     @property
@@ -112,9 +111,12 @@ class Server:
         self.received = []
         self._request = request
         self._interface = program.interface
-        self._opened = self.backend.engine(program, weights, self.processes)
+        self._opened = self._make_engine(program, weights)
         self._updates = Updates(self.graph, program.interface) if program.interface.elementwise else None
         return wire.encode("manifest", interface=program.interface.pack())
+
+    def _make_engine(self, program: Program, weights: Weights) -> Engine:
+        return self.backend.engine(program, weights, self.processes)
 
     def _prepare(self, message: Message, progress: ProgressCallback) -> bytes:
         # Weights are kept for key holders that come again: one that makes its keys first is not waiting for them.
@@ -136,20 +138,30 @@ class Server:
         engine.load_keys({name: blob})
         return wire.encode("done")
 
-    def _step(self, message: Message, progress: ProgressCallback) -> bytes:
+    def _timed(self, answer: str, work: Callable[[], Mapping[str, Any]]) -> bytes:
+        """The answer to a message of a request, with how long it was worked on: its way is not in it."""
+        started = time.perf_counter()
+        fields = work()
+        return wire.encode(answer, **fields, seconds=time.perf_counter() - started)
+
+    def _begin(self, message: Message, progress: ProgressCallback) -> Mapping[str, Any]:
+        self._engine.begin(self._inputs(message, None), progress)
+        return {}
+
+    def _step(self, message: Message, progress: ProgressCallback) -> Mapping[str, Any]:
         engine = self._engine
         step = wire.field(message, "step", int)
         inputs, shown = self._inputs(message, step), self._shown(message, step)
-        return wire.encode("result", outputs=engine.run(step, inputs, progress, shown))
+        return {"outputs": engine.run(step, inputs, progress, shown)}
 
-    def _update(self, message: Message, progress: ProgressCallback) -> bytes:
+    def _update(self, message: Message, progress: ProgressCallback) -> Mapping[str, Any]:
         engine = self._engine
         if self._updates is None:
             raise ProtocolError("this program evaluates a network: send 'step' messages, not 'update'")
         update = Update.unpack(message, self._interface)
         self.received += [(item, update.step, size) for item, _, _, size in update.contents()]
         ciphertexts, values = self._updates.run(update, engine, progress)
-        return wire.encode("updated", ciphertexts=ciphertexts, values=values.astype("<f8").tobytes())
+        return {"ciphertexts": ciphertexts, "values": values.astype("<f8").tobytes()}
 
     def _shown(self, message: Message, step: int) -> dict[str, NDArray[np.float64]]:
         """Plaintext parts of inputs, (images, features) each."""

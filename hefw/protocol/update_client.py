@@ -93,13 +93,9 @@ class UpdateClient(Client):
 
     def _exchange(self, update: Update, hidden: Mask) -> Array:
         """Send an update, and put its result together: the entries `hidden` come in ciphertexts."""
-        frame = update.pack()
-        self.figures.upload_per_step = len(frame)
-        started = time.perf_counter()
-        self.transport.send(frame)
-        answer = self._answer("updated", self._step_progress(update.step, (0, 1)))
+        progress = self._step_progress(update.step, (0, 1))
+        answer, self.figures.upload_per_step = self._round_trip(update.pack, "updated", progress)
         decrypting = time.perf_counter()
-        self.figures.seconds["evaluate"] += decrypting - started
         ((name, port),) = self.interface.outputs.items()
         items = answer.fields.get("ciphertexts")
         told = wire.field(answer, "values", bytes)

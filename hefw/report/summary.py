@@ -11,7 +11,7 @@ from hefw.report.sight import SERVER, shares
 from hefw.report.words import counted, duration, listed, share, size
 
 #: What the encrypted part of a run consists of. Weights are encoded while keys are made, or not at all.
-ENCRYPTED_PART = ("plan", "keygen", "select", "encrypt", "evaluate", "decrypt")
+ENCRYPTED_PART = ("plan", "keygen", "select", "encrypt", "evaluate", "transfer", "decrypt")
 
 
 def summary(record: RunRecord) -> list[str]:
@@ -133,7 +133,7 @@ def a_message(record: RunRecord) -> str:
 
 def encrypted_part(seconds: SecondsRecord) -> float:
     """Everything but the network: what a run would not need without encryption."""
-    return float(sum(getattr(seconds, stage) for stage in ENCRYPTED_PART))
+    return float(sum(getattr(seconds, stage) or 0.0 for stage in ENCRYPTED_PART))
 
 
 def plugin(record: RunRecord, kind: str) -> str:

@@ -200,6 +200,7 @@ def fake_record(config: Config | None = None, *, batches: int = 1, **changes: An
             "select": 0.0625,
             "encrypt": 0.5,
             "evaluate": 83.0,
+            "transfer": 0.5,
             "decrypt": 0.125,
             "model": 30.0 if alone else 0.0,
             "twin": 31.0,

@@ -76,7 +76,7 @@ def test_keys_are_those_promised() -> None:
     assert set(record["params"]) >= {"ring_dimension", "log_qp", "security_bits", "depth", "scale_bits", "secret"}
     assert set(record["model"]) == {"name", "digest", "scheduler"}
     assert list(record["seconds"]) == [
-        *("plan", "keygen", "encode_weights", "select", "encrypt", "evaluate", "decrypt"),
+        *("plan", "keygen", "encode_weights", "select", "encrypt", "evaluate", "transfer", "decrypt"),
         *("model", "twin", "total"),
     ]
     assert set(record["bytes"]) == {"evaluation_keys", "upload_per_step", "download_per_step", "encoded_weights"}

@@ -105,7 +105,7 @@ def test_page_says_what_the_record_holds() -> None:
         "The latents none 0 of 1,024",
         "Selecting what to encrypt 62.5 ms",
         "Encoding the weights, meanwhile 4.25 s",
-        "the encrypted part 87.9 s",
+        "the encrypted part 88.4 s",
         "The same in plaintext, to compare 31 s",
         "The server, an image and step 520 ms",
         "PSNR 61.2 dB",
@@ -242,7 +242,7 @@ def test_page_of_update_only() -> None:
         "The noise predictions all 640 of 640",
         "From them alone it can rebuild the picture or much of it",
         "The network, in plaintext at the key holder 30 s",
-        "All else: building and decoding 3.06 s",
+        "All else: building and decoding 2.56 s",
         "The server latent x_t in plaintext in 3 messages 199 57 to 82, mean 66.3 796 B",
         "depends on private numbers without being them",
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import msgpack
@@ -23,6 +24,9 @@ from hefw.protocol import client as client_module
 from hefw.protocol import wire
 from hefw.protocol.client import Client
 from hefw.protocol.server import Server
+
+#: A message's way takes so long at least, in seconds.
+DELAY = 0.01
 
 
 def changing(kind: str, change: Callable[[dict], dict]) -> Callable[[bytes], bytes]:
@@ -203,7 +207,7 @@ def test_any_bytes_for_a_manifest(data) -> None:
 
 
 def results(change: Callable[[list[bytes]], object]) -> Callable[[bytes], bytes]:
-    return changing("result", lambda fields: {"outputs": {"latent": change(fields["outputs"]["latent"])}})
+    return changing("result", lambda fields: {**fields, "outputs": {"latent": change(fields["outputs"]["latent"])}})
 
 
 def repacked(**fields: object) -> Callable[[bytes], bytes]:
@@ -219,8 +223,13 @@ def repacked(**fields: object) -> Callable[[bytes], bytes]:
         (results(lambda items: [3]), EnvelopeError, "'outputs' of a 'result' message"),
         (results(lambda items: [items[0][:-1]]), EnvelopeError, "truncated"),
         (results(lambda items: [b"NaN" * 1000]), EnvelopeError, "not a hefw envelope"),
-        (changing("result", lambda fields: {"outputs": {}}), ProtocolError, "has 0 ciphertexts"),
-        (changing("result", lambda fields: {}), EnvelopeError, "field 'outputs'"),
+        (changing("result", lambda fields: {**fields, "outputs": {}}), ProtocolError, "has 0 ciphertexts"),
+        (changing("result", lambda fields: {"seconds": 1.0}), EnvelopeError, "field 'outputs'"),
+        (changing("result", lambda fields: {}), EnvelopeError, "field 'seconds'"),
+        (changing("result", lambda f: {**f, "seconds": 1}), EnvelopeError, "field 'seconds' .* must be float"),
+        (changing("result", lambda f: {**f, "seconds": -1.0}), ProtocolError, "that it worked -1.0 s on a message"),
+        (changing("result", lambda f: {**f, "seconds": float("nan")}), ProtocolError, "that it worked nan s"),
+        (changing("result", lambda f: {**f, "seconds": float("inf")}), ProtocolError, "that it worked inf s"),
         (repacked(key_id=b"x" * 16), EnvelopeError, "made with another key"),
         (repacked(params_digest=b"x" * 16), EnvelopeError, "made for other parameters"),
         (repacked(backend="simulator"), EnvelopeError, "made by backend 'simulator'"),
@@ -305,9 +314,49 @@ def test_figures_that_are_none(loop, backend, fields) -> None:
 
 
 def test_a_server_that_received_something_else(loop, backend) -> None:
-    loop.change = changing("done", lambda told: {**told, "received": told["received"][:-1]} if told else told)
+    loop.change = changing(
+        "done", lambda told: {**told, "received": told["received"][:-1]} if "counts" in told else told
+    )
     with pytest.raises(ProtocolError, match="the server's list of what it received differs"):
         whole(loop, backend)
+
+
+@pytest.mark.parametrize(("told", "evaluates", "transfers"), [(0.0, False, True), (1e6, True, False)])
+def test_a_round_trip_is_evaluation_and_transfer(loop, graph, backend, told, evaluates, transfers) -> None:
+    """Evaluation is what the server says, and the rest is transfer; none is left where its clock runs fast."""
+
+    def changed(frame: bytes) -> bytes:
+        message = wire.decode(frame)
+        fields = {**message.fields, "seconds": told}
+        return wire.encode(message.kind, **fields) if "seconds" in message.fields else frame
+
+    loop.change = changed
+    client = Client(loop, backend)
+    client.open(graph.digest, toy_model.REQUEST)
+    before = dict(client.figures.seconds)
+    client.generate(toy_model.inputs(2))
+    after = client.figures.seconds
+    assert (after["evaluate"] > before["evaluate"]) is evaluates
+    assert (after["transfer"] > before["transfer"]) is transfers
+
+
+def test_what_a_slow_way_takes_is_transfer(loop, graph, backend) -> None:
+    """Every frame to the server is held up."""
+
+    class Slow(Loop):
+        def send(self, frame: bytes) -> None:
+            time.sleep(DELAY)
+            super().send(frame)
+
+    client = Client(Slow(loop.server), backend)
+    interface = client.open(graph.digest, toy_model.REQUEST)
+    before = client.figures.seconds["transfer"]
+    assert before >= DELAY * len(interface.keys.names())
+    client.generate(toy_model.inputs(2))
+    messages = 1 + interface.messages  # one of them with what is sent once
+    assert client.figures.seconds["transfer"] - before >= DELAY * messages
+    client.close()
+    assert client.figures.seconds["evaluate"] >= sum(item.seconds for item in client.figures.trace) > 0
 
 
 def test_what_a_server_tells_reaches_no_terminal_as_control(loop, backend) -> None:

@@ -98,10 +98,13 @@ def envelopes(value: object) -> Iterator[bytes]:
 def masked(frame: bytes) -> bytes:
     """A frame without what must differ: its checksum; in its envelopes the random key id, the payload, the digest.
 
-    `close` is answered with figures of time, memory and process, which have nothing of the key holder's in them.
+    `close` is answered with figures of time, memory and process, which have nothing of the key holder's in them, and
+    messages of requests with the time that the server worked.
     """
     message = wire.decode(frame)
-    if message.kind == "done" and message.fields:
+    if "seconds" in message.fields:
+        frame = wire.encode(message.kind, **{**message.fields, "seconds": 0.0})
+    if "counts" in message.fields:
         fields = {**message.fields, "encode_seconds": 0.0, "peak_rss_bytes": 0}
         fields["trace"] = [item[:-1] for item in fields["trace"]]  # without seconds
         fields["provenance"] = {**fields["provenance"], "process": 0}

@@ -358,7 +358,8 @@ def plaintext(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], b
         (plaintext(lambda values: values * np.inf), EnvelopeError, "are not those that were shown"),
         (changing(lambda f: {**f, "values": f["values"][:-1]}), EnvelopeError, "are not those that were shown"),
         (changing(lambda f: {**f, "values": None}), EnvelopeError, "field 'values'"),
-        (changing(lambda f: {}), EnvelopeError, "field 'values'|others came"),
+        (changing(lambda f: {"seconds": 1.0}), EnvelopeError, "field 'values'|others came"),
+        (changing(lambda f: {}), EnvelopeError, "field 'seconds'"),
     ],
 )
 def test_a_servers_answer_that_is_none(change, error, words) -> None:
