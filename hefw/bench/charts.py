@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ STAGES = {
     "select": "select",
     "encrypt": "encrypt",
     "evaluate": "evaluate",
+    "transfer": "transfer",
     "decrypt": "decrypt",
     "model": "network in plaintext",
 }
@@ -45,7 +47,9 @@ MOST_OPERATIONS = 10  # by name
 #: Runs while keys are made, in the server's process.
 MEANWHILE = "encode_weights"
 LEAST_SHARE = 1 / 300  # of the longest bar: less is not seen
-LONGEST_NAME = 48  # characters beside a bar
+LONGEST_LINE = 54  # characters above a bar
+LEGEND_LETTERS = 50  # in a line of two labels
+FRONT = "front"  # a legend's word for the line
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,10 @@ def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: C
     colour_values = list(dict.fromkeys(cell.settings[by_colour] for cell in cells))
     marker_values = list(dict.fromkeys(cell.settings[by_marker] for cell in cells)) if by_marker else []
     chosen = _front_of(x, y, cells)
-    lines = len(colour_values) + len(marker_values) + 1
+    told = [_told(by_colour, text) for text in colour_values] + [_told(by_marker, text) for text in marker_values]
+    columns = _columns([*told, FRONT])
     with matplotlib.rc_context(style(colours)):
-        figure = Figure((WIDTH, HEIGHT + LEGEND * ((lines + 1) // 2)), layout="constrained")
+        figure = Figure((WIDTH, HEIGHT + LEGEND * -(-(len(told) + 1) // columns)), layout="constrained")
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
         axes.grid()
@@ -217,8 +222,8 @@ def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: C
             )
             for place, text in enumerate(marker_values)
         ]
-        handles.append(Line2D([], [], linestyle=(0, (3, 2)), color=colours.faint, label="front"))
-        figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+        handles.append(Line2D([], [], linestyle=(0, (3, 2)), color=colours.faint, label=FRONT))
+        figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
         return svg(figure)
 
 
@@ -234,6 +239,23 @@ def _told_by(cells: Sequence[CellRecord]) -> tuple[str, str | None]:
     keys = list(cells[0].settings)
     vary = [key for key in keys if len({cell.settings[key] for cell in cells}) > 1]
     return (vary[0] if vary else keys[0]), (vary[1] if len(vary) > 1 else None)
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """Of a legend: two, where none of these labels is then cut off."""
+    half = -(-len(labels) // 2)
+    width = max(map(len, labels[:half])) + max(map(len, labels[half:]), default=0)
+    return 2 if width <= LEGEND_LETTERS else 1
+
+
+def _apart(cells: Sequence[CellRecord]) -> list[str]:
+    """Cells by the settings that tell them apart, in at most two lines each."""
+    keys = tuple(key for key in cells[0].settings if len({cell.settings[key] for cell in cells}) > 1)
+    found = []
+    for cell in cells:
+        lines = textwrap.wrap(f"{cell.number}  {label(cell.settings, keys) if keys else cell.name}", LONGEST_LINE)
+        found.append("\n".join(lines[:2]) + ("…" if len(lines) > 2 else ""))
+    return found
 
 
 def _told(key: str | None, text: str) -> str:
@@ -274,11 +296,10 @@ def _bars(
                 label=name,
             )
             left = [a + b for a, b in zip(left, widths, strict=True)]
-        for place, cell in zip(places, cells, strict=True):
-            name = cell.name if len(cell.name) <= LONGEST_NAME else cell.name[: LONGEST_NAME - 1] + "…"
-            axes.text(0, place - 0.32, f"{cell.number}  {name}", va="center", fontsize=9)
+        for place, text in zip(places, _apart(cells), strict=True):
+            axes.text(0, place - 0.24, text, va="bottom", fontsize=9, linespacing=1.1)
         axes.set_yticks([])
-        axes.set_ylim(len(cells) - 0.5, -0.6)
+        axes.set_ylim(len(cells) - 0.5, -0.7)
         axes.set_xlabel("seconds")
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
         return svg(figure)
