@@ -252,14 +252,21 @@ class Run(ABC):
         )
 
 
+def stored(name: str, backend: Backend, passphrase: str | None, renew: str) -> KeySource:
+    """A stored key set. `renew` is what an error advises, to make one that serves."""
+    from hefw.keys import store  # most runs make new keys
+
+    given = os.environ.get(PASSPHRASE) if passphrase is None else passphrase
+    return store.find(name).source(backend, given, renew)
+
+
 def _stored(config: Config, backend: Backend, passphrase: str | None) -> KeySource:
     """The key set that a configuration names."""
-    from hefw.keys import store  # most runs make new keys
+    from hefw.keys import store
 
     assert config.keys is not None
     renew = config.model_copy(update={"keys": None}).command("keys", "new", store.free_name(config.keys))
-    given = os.environ.get(PASSPHRASE) if passphrase is None else passphrase
-    return store.find(config.keys).source(backend, given, renew)
+    return stored(config.keys, backend, passphrase, renew)
 
 
 def steps_of(config: Config, model: object) -> int:

@@ -7,12 +7,13 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import diffusers
 
 from hefw.backends.choose import make
 from hefw.config import Choice, Config, Params, resolve
+from hefw.core.backend import Backend
 from hefw.core.errors import ConfigError, HefwError
 from hefw.core.ledger import Ledger
 from hefw.core.progress import ProgressCallback
@@ -20,8 +21,13 @@ from hefw.models.encrypted import encrypted
 from hefw.models.schedules import converted
 from hefw.plugins import registry
 from hefw.protocol.client import Figures
+from hefw.protocol.keysource import KeySource
 from hefw.request import request
+from hefw.running import stored
 from hefw.updating import NoisePrediction, Updating
+
+if TYPE_CHECKING:
+    from hefw.keys.store import KeySet
 
 Plugin = str | Mapping[str, Any] | Choice
 
@@ -35,6 +41,8 @@ def wrap(
     params: Params | Mapping[str, Any] | None = None,
     allow_insecure: bool = False,
     progress: ProgressCallback | None = None,
+    keys: str | None = None,
+    passphrase: str | None = None,
 ) -> Any:
     """A pipeline that is called as `pipe` is, with every update of its scheduler computed on ciphertext.
 
@@ -51,6 +59,8 @@ def wrap(
     scheduler : another one than the pipeline's: a name or a mapping as above, which is made from the pipeline's own, or
         a diffusers scheduler. One that is assigned to the result later, as diffusers' users do, is encrypted too.
     params, allow_insecure, progress : as in `hefw.generate`.
+    keys : the name of a stored key set, which `Session.make_keys` makes; new keys for each server process without it.
+    passphrase : of that key set; without it the environment variable HEFW_PASSPHRASE is.
 
     Returns
     -------
@@ -58,23 +68,30 @@ def wrap(
 
     Raises
     ------
-    HefwError : one line; for a scheduler that is not linear when the pipeline is called.
+    HefwError : one line; for a scheduler that is not linear, or a key set that does not serve its updates, when the
+        pipeline is called.
     """
     _check(pipe)
     if noise_prediction not in get_args(NoisePrediction):
         allowed = " or ".join(get_args(NoisePrediction))
         raise ConfigError(f"noise_prediction {noise_prediction!r} is not allowed; allowed: {allowed}")
     config = Config(
-        backend=backend, strategy=strategy, params={} if params is None else params, allow_insecure=allow_insecure
+        backend=backend,
+        strategy=strategy,
+        params={} if params is None else params,
+        allow_insecure=allow_insecure,
+        keys=keys,
     )
     library, selection = resolve("backend", config.backend), resolve("strategy", config.strategy)
+    evaluated = make(library.entry, library.options)
     updating = Updating(
-        make(library.entry, library.options),
+        evaluated,
         library.options.model_dump(mode="json"),
         registry().load("strategy", selection.entry.name)(selection.options),
         noise_prediction,
         request(config.params, allow_insecure),
         progress,
+        None if keys is None else _stored(keys, evaluated, passphrase),
     )
     base: Any = type(pipe)
     made = object.__new__(_wrapped_class(base))
@@ -107,6 +124,26 @@ class Session:
         """Between latents that were decrypted and the key holder's own plaintext arithmetic, over all steps."""
         return self._updating.largest_difference
 
+    def make_keys(self, name: str, passphrase: str | None = None) -> KeySet:
+        """Make keys for the updates of the last call and keep them as the key set `name`, for `hefw.wrap(keys=name)`.
+
+        Calls of the same schedule and size can use them, and others whose updates get the same parameters. The secret
+        key is kept under a passphrase if one is given.
+
+        Raises
+        ------
+        HefwError : one line; no call was made, or there is such a set already.
+        """
+        from hefw.keys import store  # most pipelines make new keys
+
+        updating, client = self._updating, self._updating.client
+        if client is None:
+            raise ConfigError("keys are made for the updates of a call; call the pipeline once, then make_keys")
+        store.check_new(name)
+        return store.create(
+            name, updating.backend, client.interface, "a wrapped pipeline, update-only", passphrase, updating.progress
+        )
+
     def close(self) -> None:
         """End the server process. Ledger and figures stay; the pipeline starts another one when it is called again."""
         self._updating.close()
@@ -124,6 +161,14 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _stored(name: str, backend: Backend, passphrase: str | None) -> KeySource:
+    """A stored key set; what no command line can make is made by a pipeline."""
+    from hefw.keys import store
+
+    renew = f"call the pipeline that was wrapped without keys, then its hefw.make_keys({store.free_name(name)!r})"
+    return stored(name, backend, passphrase, renew)
 
 
 def _end(updating: Updating) -> None:

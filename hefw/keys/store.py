@@ -33,7 +33,7 @@ class KeySet:
     bytes: int  # of all its files
 
     def source(self, backend: Backend, passphrase: str | None = None, renew: str = "hefw keys new") -> StoredKeys:
-        """Its keys for a session; `renew` is the command that an error advises."""
+        """Its keys for a session; `renew` is what an error advises."""
         return StoredKeys(self.name, self.folder, self.record, backend, passphrase, renew)
 
 

@@ -40,7 +40,7 @@ class StoredKeys(KeySource):
         passphrase: str | None = None,
         renew: str = "hefw keys new",
     ) -> None:
-        """`renew` is the command that makes a key set which serves.
+        """`renew` says how a key set which serves is made: a command, mostly.
 
         KeyStoreError if the set is damaged, or its secret key cannot be opened.
         """
