@@ -36,13 +36,12 @@ class UpdateOnly(Run):
         """Draw, compare, record."""
         config = self.config
         options = self.chosen["backend"].options.model_dump(mode="json")
-        wanted = request(config.params, config.allow_insecure)
-        how = config.noise_prediction
+        how, wanted = config.noise_prediction, self.wanted()
         updating = Updating(self.backend, options, self.strategy, how, wanted, self.progress, self.keys)
         scheduler = encrypted(self.scheduler(), updating)
         started = time.perf_counter()
         try:
-            latents = self._draw(scheduler, "network", updating)
+            latents = self.draw(scheduler, "network", updating)
         finally:
             updating.close()
         drawing = time.perf_counter() - started
@@ -64,20 +63,24 @@ class UpdateOnly(Run):
             time.perf_counter() - self.clock,
         )
         twinned = time.perf_counter()
-        plain = self.decode(self._draw(self.scheduler(), "twin", updating)) if config.twin else None
+        plain = self.decode(self.draw(self.scheduler(), "twin", updating)) if config.twin else None
         return self.result(drawn, plain, time.perf_counter() - twinned)
 
     def asking(self) -> tuple[Graph, Request]:
         """Known once the network gave its first prediction."""
         reader = _FirstStep()
         with suppress(_Enough):
-            self._draw(encrypted(self.scheduler(), reader), "network", reader)
+            self.draw(encrypted(self.scheduler(), reader), "network", reader)
         assert reader.sample is not None  # the schedule has steps
         sample = reader.sample
         graph = graph_of(reader.updates, sample.size, magnitude(sample), self.backend)
-        return graph, request(self.config.params, self.config.allow_insecure)
+        return graph, self.wanted()
 
-    def _draw(self, scheduler: object, stage: str, updating: Updating | _FirstStep) -> Array:
+    def wanted(self) -> Request:
+        """How updates are to be lowered."""
+        return request(self.config.params, self.config.allow_insecure)
+
+    def draw(self, scheduler: object, stage: str, updating: Updating | _FirstStep) -> Array:
         """Final latents by the model with a scheduler; random noise in its steps is fixed by the seed."""
         config, model = self.config, self.model
 

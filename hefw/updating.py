@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from hefw.core.lower import Request
 from hefw.core.progress import ProgressCallback
 from hefw.models.schedules import LinearUpdate
 from hefw.models.update_graph import LATENT, NOISE, PREDICTION, update_graph
+from hefw.protocol.client import Transport
 from hefw.protocol.keysource import KeySource
 from hefw.protocol.packing import Packing
 from hefw.protocol.process import ServerProcess
@@ -36,6 +38,21 @@ NoisePrediction = Literal["encrypted", "plaintext"]
 LEAST_MAGNITUDE = 8.0
 #: What the graph tells of them, in the ledger's words.
 BOUND = "bound of latents, a power of two"
+
+
+class Connection(Transport, Protocol):
+    """A server that can be reached, until the context ends."""
+
+    @property
+    def pid(self) -> int:
+        """Of the server's process."""
+        ...
+
+    def __enter__(self) -> Connection: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class Updating:
@@ -161,13 +178,21 @@ class Updating:
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="hefw-") as folder:
             path = Path(folder) / "update.hefw"
             graph.save(path)
-            process = stack.enter_context(ServerProcess(path, self.backend.name, self.options))
-            client = UpdateClient(process, self.backend, self.progress, self.keys)
+            process = stack.enter_context(self._server(path, graph))
+            client = self._client_of(process)
             client.open(graph.digest, self.request)
             client.ledger.add("server", None, BOUND, "derived", 1, 0)
             self._session = stack.pop_all()
         self._graph, self._shares = graph, shares(graph)
         self.server, self._client = process.pid, client
+
+    def _server(self, path: Path, graph: Graph) -> Connection:
+        """A server for a graph, which is in a file, too."""
+        return ServerProcess(path, self.backend.name, self.options)
+
+    def _client_of(self, connection: Connection) -> UpdateClient:
+        """The key holder's party."""
+        return UpdateClient(connection, self.backend, self.progress, self.keys)
 
 
 def magnitude(sample: Array) -> float:

@@ -14,8 +14,8 @@ import pytest
 import toy_model
 
 from hefw import cli
-from hefw.config import Config
-from hefw.core.errors import ConfigError
+from hefw.config import Choice, Config
+from hefw.core.errors import ProtocolError
 from hefw.core.lower import lower
 from hefw.profiling import timing
 from hefw.profiling.record import Profile
@@ -23,6 +23,7 @@ from hefw.profiling.run import profile
 from hefw.profiling.trace import to_trace
 
 CONFIG = Config(**toy_model.CONFIG)
+UPDATE = Config(model="digits-shallow", protocol="update-only", backend="tenseal", steps=4, labels="0-2")
 REQUEST = replace(toy_model.REQUEST, images=3)
 
 
@@ -109,9 +110,100 @@ def test_a_hosted_backend_is_profiled_operation_by_operation(toys) -> None:
     assert {"linear_transform", "square"} <= {row.name for row in found.operations}
 
 
-def test_update_only_has_no_regions(toys) -> None:
-    with pytest.raises(ConfigError, match="hefw profile is for protocol: end-to-end; in update-only the server"):
-        profile(Config(**{**toy_model.CONFIG, "protocol": "update-only"}))
+# -- update-only -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def update() -> Profile:
+    return profile(UPDATE, messages=2)
+
+
+def test_an_update_is_one_region(update) -> None:
+    (row,) = update.regions
+    assert row.kind == "update"
+    assert row.seconds > 0
+    assert row.operations["mul_scalar"][0] > 0 or row.operations["multiply_accumulate"][0] > 0
+    assert (update.images, update.messages, update.of_messages) == (3, 2, 4)
+    inside = [event for event in update.events if event.region]
+    assert {event.step for event in inside} == {0, 1}
+    assert sum(event.own for event in inside) == pytest.approx(sum(e.seconds for e in inside if e.name == "region"))
+    assert row.level == min(event.level for event in inside if event.level is not None)
+
+
+def test_what_the_parties_do_in_an_update_is_timed(update) -> None:
+    """Two steps: the latent is encrypted once where it stays with the server, the prediction twice."""
+    counts = Counter(span.name for span in update.spans)
+    assert counts["network"] == counts["server"] == counts["decrypt"] == 2
+    assert counts["select"] == 2 * 3
+    assert counts["encrypt"] >= 3
+    assert counts["make keys"] == 1
+    assert set(update.seconds) == set(counts)
+    assert all(seconds > 0 for seconds in update.seconds.values())
+    assert all(span.start >= 0 for span in update.spans)
+    servers = [span for span in update.spans if span.name == "server"]
+    for event in update.events:
+        if event.region:
+            assert any(s.start <= event.start and event.start + event.seconds <= s.start + s.seconds for s in servers)
+
+
+def test_noise_of_an_update_is_measured_and_forecast(update) -> None:
+    (row,) = update.regions
+    assert 0 < row.noise.rms <= row.noise.largest < 1e-3
+    assert 0.05 < row.noise.rms / row.forecast.rms < 20
+    assert row.largest > 0.01
+    assert update.psnr_db > 50
+
+
+def test_a_wrong_update_is_refused(monkeypatch) -> None:
+    from hefw.backends.tenseal.evaluator import TensealEvaluator
+
+    original = TensealEvaluator._add_into
+    monkeypatch.setattr(TensealEvaluator, "_add_into", lambda self, a, b: self._negate(original(self, a, b)))
+    with pytest.raises(ProtocolError, match="the server's result is off by"):
+        profile(UPDATE)
+
+
+def test_what_a_strategy_shows_is_added_in_plaintext() -> None:
+    """The server then works on fewer ciphertexts, or none: a region without an operation has nothing to tell."""
+    found = profile(
+        UPDATE.model_copy(update={"strategy": Choice("random", {"fraction": 0.5}), "noise_prediction": "plaintext"})
+    )
+    (row,) = found.regions
+    assert row.noise.rms < 1e-3
+    assert found.messages == 1
+
+
+def test_every_update_of_a_run_and_no_more() -> None:
+    found = profile(UPDATE, messages=99)
+    assert found.messages == found.of_messages == 4
+
+
+@pytest.mark.parametrize("backend", ["simulator", {"name": "tenseal", "hosted": True}])
+def test_updates_of_other_backends(backend) -> None:
+    found = profile(Config(**{**UPDATE.to_dict(), "backend": backend}))
+    assert found.psnr_db > 50
+    assert found.simulated is (backend == "simulator")
+    assert found.operations
+
+
+def test_the_trace_of_updates(update) -> None:
+    trace = json.loads(to_trace(update))
+    names = {e["pid"]: e["args"]["name"] for e in trace["traceEvents"] if e["ph"] == "M"}
+    where = {e["name"]: names[e["pid"]] for e in trace["traceEvents"] if e["ph"] == "X"}
+    assert {where[name] for name in ("network", "select", "encrypt", "decrypt")} == {"key holder"}
+    assert {where["server"], where[update.regions[0].name]} == {"server"}
+
+
+def test_the_command_profiles_updates(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", "digits-shallow", "--steps", "3", "--labels", "0-2", "--protocol", "update-only"]
+    assert cli.run(["profile", *options, "--messages", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert "wrote hefw-profile/profile.json" in err
+    assert "3 of 3 messages" in out
+    for name in ("network", "select", "encrypt", "server", "decrypt"):
+        assert f"{name} 0." in out
+    assert "…" not in out
 
 
 # -- timing ------------------------------------------------------------------------------------------------------------

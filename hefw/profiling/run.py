@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,34 +14,43 @@ from numpy.typing import NDArray
 from hefw import cache
 from hefw.config import Config
 from hefw.core.backend import Capabilities, Evaluator, KeyHolder
-from hefw.core.errors import ConfigError, HefwError
+from hefw.core.errors import HefwError
 from hefw.core.graph import Graph, advance
 from hefw.core.normalise import centre_squares, normalise
 from hefw.core.program import Op, Port, Program, SquareOp
 from hefw.core.progress import Progress, ProgressCallback
-from hefw.core.runner import Ciphertexts, Runner, Weights
+from hefw.core.runner import Ciphertexts, Weights
 from hefw.core.unroll import unroll
 from hefw.planned import program_of
-from hefw.plugins import imported, registry
-from hefw.profiling.record import Error, OperationRow, Profile, RegionRow
+from hefw.profiling.noting import (
+    REGION,
+    Noting,
+    error_of,
+    facts,
+    operation_rows,
+    psnr_db,
+    seconds_of,
+    simulator_like,
+    span,
+)
+from hefw.profiling.record import Error, Profile, RegionRow
 from hefw.profiling.timing import Event, Recorder, overhead, timed
 from hefw.run import EndToEnd, prepared
 
 Array = NDArray[np.float64]
-DATA_RANGE = 2.0
-#: The event of a whole region, and what of it is in no operation: the framework's own work.
-REGION, REST = "region", "(framework)"
 
 
 def profile(config: Config, *, messages: int = 1, progress: ProgressCallback | None = None) -> Profile:
     """Profile the first messages of a configuration's run, with new keys, one process and one request.
 
-    ConfigError for the protocol update-only, whose server adds and multiplies only; HefwErrors as `hefw.generate`.
+    HefwErrors as `hefw.generate`.
     """
     told = progress or (lambda _: None)
     run = prepared(config.model_copy(update={"keys": None, "twin": False}), told)
     if not isinstance(run, EndToEnd):
-        raise ConfigError("hefw profile is for protocol: end-to-end; in update-only the server evaluates no regions")
+        from hefw.profiling.update import profile_update  # needs torch, as the network of update-only does
+
+        return profile_update(run, messages, told)
     graph, wanted = run.asking()
     told(Progress("plan", 0, 1, "levels, scales and layouts"))
     program = program_of(graph, run.backend, wanted, cache.default())
@@ -61,26 +69,16 @@ def profile(config: Config, *, messages: int = 1, progress: ProgressCallback | N
     timed(evaluator, recorder)
     measured = session.go(evaluator, keys)
     simulated = None if interface.keys.bootstrap else _forecast(session, run.backend.capabilities)
-    provenance = run.backend.provenance()
-    params = program.params.params
     return Profile(
-        model=run.model.name,
-        backend=run.backend.name,
-        library=f"{provenance.library} {provenance.version}",
-        simulated=run.backend.capabilities.simulated,
-        insecure=params.insecure,
-        ring_dimension=params.ring_dimension,
-        log_qp=params.log_qp,
+        **facts(run, program.params.params),
         images=images,
         messages=wanted_messages,
         of_messages=interface.messages,
         forecast_db=interface.forecast_db,
         psnr_db=measured.psnr_db,
-        seconds={
-            name: sum(s.seconds for s in spans if s.name == name) for name in dict.fromkeys(s.name for s in spans)
-        },
+        seconds=seconds_of(spans),
         regions=tuple(_rows(program, measured, simulated, recorder, wanted_messages)),
-        operations=tuple(_operations(recorder)),
+        operations=tuple(operation_rows(recorder)),
         overhead=overhead() * len(recorder.events),
         events=tuple(recorder.events),
         spans=tuple(spans),
@@ -97,25 +95,7 @@ class _Values:
     psnr_db: float | None = None
 
     def error(self, name: str) -> Error | None:
-        if name not in self.errors:
-            return None
-        off = np.concatenate([array.ravel() for array in self.errors[name]])
-        return Error(float(np.sqrt(np.mean(off**2))), float(np.abs(off).max()))
-
-
-class _Noting(Runner):
-    """A runner that tells the recorder which region its operations are of."""
-
-    recorder: Recorder
-
-    def _operation(self, op: Op, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
-        recorder = self.recorder
-        recorder.region, recorder.step = op.name, step
-        try:
-            result: Ciphertexts = recorder.call(REGION, lambda: super(_Noting, self)._operation(op, step, values))
-            return result
-        finally:
-            recorder.region = ""
+        return error_of(self.errors[name]) if name in self.errors else None
 
 
 class _Exact:
@@ -160,15 +140,12 @@ class _Session:
 
     def span(self, name: str, function: Callable[[], Any]) -> Any:
         """The result of a function, noted as one span of time."""
-        local = Recorder(clock=self.recorder.clock)
-        result = local.call(name, function)
-        self.spans.append(replace(local.events[-1], step=self.recorder.step, level=None, scale_bits=None))
-        return result
+        return span(self.recorder, self.spans, name, function)
 
     def go(self, evaluator: Evaluator, keys: KeyHolder) -> _Values:
         """Run all messages and decrypt every region."""
         interface = self.program.interface
-        runner = _Noting(self.program, evaluator, Weights(self.program))
+        runner = Noting(self.program, evaluator, Weights(self.program))
         runner.recorder = self.recorder
         self._keys(evaluator, keys)
         self.span("encode weights", lambda: runner.weights.encode_all(evaluator, self.told))
@@ -191,8 +168,7 @@ class _Session:
                 squares.append(float(np.mean((found - wanted) ** 2)))
             fed = {port.feedback: plain[name] for name, port in interface.outputs.items() if port.feedback}
             current = advance(current, {name: port.previous for name, port in ports.items()}, fed)
-        worst = max(squares)
-        values.psnr_db = 20 * math.log10(DATA_RANGE / math.sqrt(worst)) if worst else None
+        values.psnr_db = psnr_db(squares)
         return values
 
     def _keys(self, evaluator: Evaluator, keys: KeyHolder) -> None:
@@ -251,15 +227,7 @@ class _Session:
 
 def _forecast(session: _Session, capabilities: Capabilities) -> _Values | None:
     """The same by the simulator, under the very parameters: its noise is the planner's model of the library's."""
-    entry = registry().entry("backend", "simulator")
-    simulator = imported("backend", entry)(entry.options())
-    simulator.capabilities = replace(
-        simulator.capabilities,
-        alternating_imaginary=capabilities.alternating_imaginary,
-        fine_reals=capabilities.fine_reals,
-        centred_digits=capabilities.centred_digits,
-        residues=False,
-    )
+    simulator = simulator_like(capabilities)
     interface = session.program.interface
     try:
         keys = simulator.keygen(interface.params, interface.keys)
@@ -303,15 +271,3 @@ def _rows(
 def _kind(op: Op, once: bool) -> str:
     kind = "square" if isinstance(op, SquareOp) else "affine"
     return f"{kind}, once" if once else kind
-
-
-def _operations(recorder: Recorder) -> list[OperationRow]:
-    """By the time they took themselves, the longest first."""
-    calls: Counter[str] = Counter()
-    own: dict[str, float] = defaultdict(float)
-    for event in recorder.events:
-        name = REST if event.name == REGION else event.name
-        calls[name] += 1
-        own[name] += event.own
-    longest = sorted(own.items(), key=lambda item: -item[1])
-    return [OperationRow(name, calls[name], seconds) for name, seconds in longest]

@@ -9,7 +9,7 @@ from hefw.profiling.record import Profile
 from hefw.profiling.timing import Event
 
 KEY_HOLDER, SERVER = 1, 2
-OF_KEY_HOLDER = ("make keys", "encrypt", "decrypt")
+OF_KEY_HOLDER = ("make keys", "network", "select", "encrypt", "decrypt")
 MICROSECONDS = 1e6
 
 
