@@ -333,7 +333,9 @@ def _masked_rounding(stages: Stages, sources: int) -> list[MaskedRounding]:
     terms = [term for groups in found.outputs for group in groups for term in group.terms]
     of, weight = np.array([(found.weight_sources[t.weight], t.weight) for t in terms]).T
     squares = found.weights[weight, 0] ** 2 * rounded[[term.source for term in terms]]
-    numbers, masked = np.bincount(of, minlength=sources), np.bincount(of, squares, sources)
+    # A number reaches the entries where its mask is one, an error of the mask all of them.
+    met = masks.weights.mean(axis=1)[of_mask][[term.source for term in terms]]
+    numbers, masked = np.bincount(of, met, sources), np.bincount(of, squares, sources)
     share = 1 / len(found.outputs)
     return [MaskedRounding(*both) for both in zip((numbers * share).tolist(), (masked * share).tolist(), strict=True)]
 

@@ -49,8 +49,12 @@ class SimulatorEvaluator(Evaluator):
         return self._rounded(values, self._noise.encode_real / scale, self._noise.encode_real_imaginary / scale)
 
     def _rounded(self, values: NDArray[Any], real: float, imaginary: float) -> Slots:
-        noise = self._random.normal(size=(2, len(values)))
-        return np.asarray(values + real * noise[0] + 1j * imaginary * noise[1])
+        period = len(values)  # of a vector that repeats fewer coefficients are rounded, and the noise repeats with it
+        while period % 2 == 0 and np.array_equal(values[: period // 2], values[period // 2 : period]):
+            period //= 2
+        noise = np.sqrt(period / len(values)) * self._random.normal(size=(2, period))
+        repeated = np.tile(real * noise[0] + 1j * imaginary * noise[1], len(values) // period)
+        return np.asarray(values + repeated)
 
     def _add(self, a: Ciphertext, b: Ciphertext) -> Slots:
         return self._fits(a.handle + b.handle, a.level, a.scale)
