@@ -136,22 +136,22 @@ def test_products_modulo_a_prime_are_exact(prime, outputs, inputs, seed, bits) -
     rng = np.random.default_rng(seed)
     assert wide.suits(prime)
     weights = rng.integers(-(2**bits), 2**bits, (outputs, inputs)) * (rng.random((outputs, inputs)) < 0.6)
-    residues = rng.integers(0, prime, (inputs, 16), dtype=np.int64)
-    residues[:, 0], residues[:, 1] = prime - 1, 0
-    matrix = wide.Matrix(weights)
-    ordered = residues[matrix.order].astype(np.uint64)
-    low = (ordered & np.uint64((1 << wide.HALF_BITS) - 1)).astype(np.float64)
-    high = (ordered >> np.uint64(wide.HALF_BITS)).astype(np.float64)
-    found = matrix.times(low, high, prime)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wide, "loops", None)
-        assert np.array_equal(matrix.times(low, high, prime), found)
-    assert found.astype(object).tolist() == (weights.astype(object) @ residues.astype(object) % prime).tolist()
+    weights[:, 0] = 1  # every row reads something
+    residues = rng.integers(0, prime, (inputs, 2, 1, 16), dtype=np.int64)
+    residues[:, 0, 0, 0], residues[:, 0, 0, 1] = prime - 1, 0
+    given = list(residues.astype(np.uint64))
+    expected = np.tensordot(weights.astype(object), residues.astype(object), 1) % prime
+    for loops in (wide.loops, None):
+        found = [np.full((2, 1, 16), 7, np.uint64) for _ in range(outputs)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wide, "loops", loops)
+            wide.multiply(wide.Matrix(weights), given, found, [prime], 1)
+        assert np.stack(found).astype(object).tolist() == expected.tolist()
 
 
 def test_heavy_rows_are_cut_and_too_heavy_ones_refused() -> None:
     heavy = np.full((2, 8), wide.MOST_WEIGHT * 2 // 5)
-    assert len(wide.Matrix(heavy).pieces) == 4
+    assert [piece.more for piece in wide.Matrix(heavy).pieces] == [False, True, True, True]
     with pytest.raises(OverflowError):
         wide.Matrix(np.full((2, 9), wide.MOST_WEIGHT * 2 // 5))
 

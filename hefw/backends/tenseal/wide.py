@@ -39,11 +39,15 @@ NEAR_BITS = 38
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of the outputs that read a range of the inputs, in their order of `Matrix.order`."""
+    """Rows of the outputs that read a range of the inputs, in their order of `Matrix.order`.
+
+    With `more` it is what an earlier piece of these rows has left to read.
+    """
 
     rows: NDArray[np.int64]
     first: int
     weights: Halves  # (rows, inputs), integers
+    more: bool
 
 
 class Matrix:
@@ -68,13 +72,11 @@ class Matrix:
             piece for number in range(len(patterns)) for piece in _pieces(np.flatnonzero(kind == number), ordered)
         ]
 
-    def times(self, low: Halves, high: Halves, prime: int) -> Words:
-        """The product with (inputs, n) residues modulo `prime`, given by their halves in `order`."""
-        total = np.zeros((self.outputs, low.shape[1]), dtype=np.uint64)
+    def products(self, low: Halves, high: Halves) -> Iterator[tuple[Piece, Halves, Halves]]:
+        """Each piece times the halves (inputs, n) of residues in `order`."""
         for piece in self.pieces:
             end = piece.first + piece.weights.shape[1]
-            _join(piece.weights @ low[piece.first : end], piece.weights @ high[piece.first : end], prime, piece, total)
-        return total
+            yield piece, piece.weights @ low[piece.first : end], piece.weights @ high[piece.first : end]
 
 
 def _pieces(rows: NDArray[np.int64], weights: Integers) -> Iterator[Piece]:
@@ -86,7 +88,8 @@ def _pieces(rows: NDArray[np.int64], weights: Integers) -> Iterator[Piece]:
     for _ in range(MOST_PIECES):
         heavy = np.abs(weights[rows, start:stop]).cumsum(axis=1).max(axis=0) >= MOST_WEIGHT
         end = start + (int(heavy.argmax()) if heavy.any() else stop - start)
-        yield Piece(rows, start, np.ascontiguousarray(weights[rows, start:end], dtype=np.float64))
+        part = np.ascontiguousarray(weights[rows, start:end], dtype=np.float64)
+        yield Piece(rows, start, part, start > read[0])
         start = end
         if start == stop:
             return
@@ -102,20 +105,27 @@ def suits(prime: int) -> bool:
 def multiply(
     matrix: Matrix, inputs: Sequence[Words], outputs: Sequence[Words], primes: Iterable[int], threads: int
 ) -> None:
-    """Write the product of a matrix with ciphertexts, given and taken by their residues (parts, primes, N) each."""
-    parts, _, size = inputs[0].shape
+    """Write the product of a matrix with ciphertexts, given and taken by their residues (parts, primes, N) each.
+
+    Every row of the matrix reads something.
+    """
+    parts, count, size = inputs[0].shape
     ordered = [inputs[k] for k in matrix.order]
+    read, written = _addresses(ordered), _addresses(outputs)
     own = local()  # memory of each thread: new one for each block takes as long as the products
 
     def block(part: int, number: int, prime: int, start: int) -> None:
-        some = slice(start, start + BLOCK)
         if not hasattr(own, "halves"):
             own.halves = np.empty((2, len(ordered), min(BLOCK, size)))
         low, high = own.halves
-        for k, ct in enumerate(ordered):
-            _split(ct[part, number, some], low[k], high[k])
-        for ct, found in zip(outputs, matrix.times(low, high, prime), strict=True):
-            ct[part, number, some] = found
+        if loops is None:
+            _with_numpy(matrix, ordered, outputs, (part, number, slice(start, start + BLOCK)), prime, low, high)
+            return
+        at = (part * count + number) * size + start
+        shift, over = np.int64(prime.bit_length() - HALF_BITS), np.int64(_over(prime))
+        loops.split(read, at, low, high)
+        for piece, lows, highs in matrix.products(low, high):
+            loops.join(lows, highs, np.int64(prime), over, shift, written[piece.rows], at, piece.more)
 
     blocks = [
         (part, number, prime, start)
@@ -133,24 +143,32 @@ def multiply(
         future.result()
 
 
-def _split(words: Words, low: Halves, high: Halves) -> None:
-    """Write the halves of residues (n,)."""
-    if loops is not None:
-        loops.split(words, low, high)
-        return
-    low[:] = words & np.uint64((1 << HALF_BITS) - 1)
-    high[:] = words >> np.uint64(HALF_BITS)
+def _addresses(ciphertexts: Sequence[Words]) -> Words:
+    """Where the residues of each begin in memory, in which they follow each other."""
+    assert all(ct.flags.c_contiguous for ct in ciphertexts)
+    return np.array([ct.ctypes.data for ct in ciphertexts], dtype=np.uint64)
 
 
-def _join(low: Halves, high: Halves, prime: int, piece: Piece, total: Words) -> None:
-    """Add low + high * 2^30 modulo a prime that `suits` to a piece's rows of residues."""
-    if loops is None:
-        found = total[piece.rows].view(np.int64) + _joined(low.astype(np.int64), high.astype(np.int64), prime)
-        total[piece.rows] = _reduced(found, prime).view(np.uint64)
-        return
-    shift, over = np.int64(prime.bit_length() - HALF_BITS), np.int64(_over(prime))
-    for k, row in enumerate(piece.rows):
-        loops.join(low[k], high[k], np.int64(prime), over, shift, 1.0 / prime, total[row])
+def _with_numpy(
+    matrix: Matrix,
+    inputs: Sequence[Words],
+    outputs: Sequence[Words],
+    some: tuple[int, int, slice],
+    prime: int,
+    low: Halves,
+    high: Halves,
+) -> None:
+    """What the compiled loops do with a block of residues."""
+    for k, ct in enumerate(inputs):
+        low[k] = ct[some] & np.uint64((1 << HALF_BITS) - 1)
+        high[k] = ct[some] >> np.uint64(HALF_BITS)
+    for piece, lows, highs in matrix.products(low, high):
+        found = _joined(lows.astype(np.int64), highs.astype(np.int64), prime)
+        for row, residues in zip(piece.rows.tolist(), found, strict=True):
+            taken = outputs[row][some]
+            if piece.more:
+                residues = _reduced(residues + taken.view(np.int64), prime)
+            taken[...] = residues.view(np.uint64)
 
 
 def _over(prime: int) -> int:
