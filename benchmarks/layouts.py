@@ -42,7 +42,7 @@ IMAGES = (1, 2, 4, 16, 32, 512, 1024, 8192)
 STEPS = 10
 RING = 16384
 #: Places for images in a ciphertext, and whether two images share each.
-LAYOUTS = ((16, False), (16, True), (32, False), (32, True), (512, False), (8192, False))
+LAYOUTS = ((16, False), (16, True), (32, False), (32, True), (512, False), (512, True), (8192, False))
 WHOLE = 64  # places up to which a step is run whole
 ROUNDS = 3  # times that it is
 SAMPLE = 24  # operations of a kind that are measured where it is not
@@ -72,7 +72,7 @@ def measure() -> dict[str, Any]:
     for (places, pairs), program in sorted(programs.items()):
         if places <= WHOLE:
             row = _whole(program, graph, model, backend, ROUNDS)
-        elif _scalar(program):
+        elif _numeric(program):
             row = _whole(program, graph, model, backend, 1)
         else:
             row = _in_part(program, backend)
@@ -98,10 +98,11 @@ def measure() -> dict[str, Any]:
     }
 
 
-def _scalar(program: Program) -> bool:
-    """Whether each matrix is one of numbers: products of residues, not of each ciphertext with each weight."""
-    found = [op.transform for op in program.step if isinstance(op, LinearOp) and op.transform is not None]
-    return all(transform.scalar for transform in found)
+def _numeric(program: Program) -> bool:
+    """Whether most products are of matrices of numbers: of residues, not of each ciphertext with each weight."""
+    found = [stage.transform for op in program.step if isinstance(op, LinearOp) for stage in op.stages]
+    numbers = sum(transform.products for transform in found if transform.numeric)
+    return 2 * numbers > sum(transform.products for transform in found)
 
 
 def _whole(program: Program, graph: Graph, model: Digits, backend: TensealBackend, rounds: int) -> dict[str, Any]:
@@ -162,12 +163,12 @@ def _in_part(program: Program, backend: TensealBackend) -> dict[str, Any]:
         elif isinstance(op, LinearOp):
             seconds += len(op.scalars) * ciphertexts * unit["constant"]
             seconds += 0 if op.bias is None else ciphertexts * (unit["add_plain"] + unit["encode"])
-            if op.transform is not None:
-                constants = int(np.count_nonzero(op.transform.constant))
-                vectors = op.transform.products - constants
-                seconds += constants * unit["constant"] + vectors * unit["vector"]
-                seconds += 0 if weights.keeps(op) else vectors * unit["encode"]
-                seconds += len(op.transform.rotations) * unit.get("rotate", 0.0)
+            for stage in op.stages:
+                terms = [t for groups in stage.transform.outputs for group in groups for t in group.terms]
+                constants = int(np.count_nonzero(stage.transform.constant[[t.weight for t in terms]]))
+                seconds += constants * unit["constant"] + (len(terms) - constants) * unit["vector"]
+                seconds += 0 if weights.keeps(op) else len(stage.vectors) * unit["encode"]
+                seconds += len(stage.transform.rotations) * unit.get("rotate", 0.0)
     return {"measured": f"extrapolated from {SAMPLE} operations of each kind and level", "seconds": seconds}
 
 
