@@ -108,7 +108,7 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
-        native = self._faster(pairs[0][0])
+        native = self._faster(pairs[0][0]) if len(pairs) > 1 else None  # SEAL's own call is faster for one product
         if native is not None:
             return native.sums([[(a.handle, b.handle) for a, b in pairs]])[0]
         evaluator = self._evaluator
