@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.core.factors import MaskedRounding
-from hefw.core.graph import Affine, Graph, Input, Polynomial
+from hefw.core.graph import Affine, Graph, Input, Node, Polynomial, features
 from hefw.core.layout import Layout
 from hefw.core.noise import BIAS_SHARE, NoiseModel
 from hefw.core.params import CkksParams
 
 Array = NDArray[np.float64]
+Small = NDArray[np.float32]  # errors: of a unit of noise, not beside the values, so that few digits are enough
 
 DATA_RANGE = 2.0  # of images in -1..1
 PEAK_OVER_RMS = 5.0  # the largest error tolerated, in root mean square errors of the precision wanted
-UNIT = 1e-5  # noise that is added to measure its effect: small enough to be linear, far above rounding
 IMAGES = 8
 
 #: A source of noise: (node, kind, source). Kinds: 'random' is new at every step, 'bias' depends on keys alone, and
@@ -188,56 +188,102 @@ class Forecaster:
         return self._profile[layout.slot(places, np.minimum(place, layout.places - 1)[:, None])]
 
     def _measure(self) -> dict[Origin, tuple[float, float]]:
-        """(root mean square, largest) error of the final outputs for a unit of noise of each origin."""
-        origins: list[Origin] = []
+        """(root mean square, largest) error of the final outputs for a unit of noise of each origin.
+
+        Of small noise only what is linear counts: derivatives are carried along the steps, of all origins side by side.
+        """
+        origins = self._origins()
+        lanes: dict[str, list[tuple[int, Origin]]] = {name: [] for name in self.graph.nodes}
+        for lane, origin in enumerate(origins):
+            lanes[origin[0]].append((lane, origin))
+        images = min([IMAGES, *(len(array) for array in self.graph.calibration.values())])
+        history = self.graph.trajectory({name: array[:images] for name, array in self.graph.calibration.items()})
+        unit = _UnitNoise(self, images)
+        previous = {name: node.previous for name, node in self.graph.inputs.items()}
+        shapes = {name: (features(node), len(origins), images) for name, node in self.graph.nodes.items()}
+        current: dict[str, Small] = {name: np.zeros(shapes[name], np.float32) for name in self.graph.inputs}
+        errors: dict[str, Small] = {}
+        for step, values in enumerate(history):
+            errors = {}
+            for name, node in self.graph.nodes.items():
+                error = _derivative(node, step, values, current, errors, shapes[name])
+                for lane, origin in lanes[name]:
+                    error[:, lane] += unit.of(origin, values).T
+                errors[name] = error
+            fed = {
+                output.feedback: errors[output.node] * np.float32(output.factors[step])
+                for output in self.graph.outputs.values()
+                if output.feedback is not None
+            }
+            moved = {name: current[source] for name, source in previous.items() if source is not None}
+            current = {**current, **moved, **fed}
+        outputs = self.graph.outputs.values()
+        final = np.concatenate([errors[o.node] * o.factors[-1] for o in outputs]).astype(np.float64)
+        # Of the worst image: a key switch's bias falls on few of them, and the forecast holds for each.
+        rms, largest = np.sqrt(np.mean(final**2, axis=0)).max(axis=1), np.abs(final).max(axis=(0, 2))
+        return {origin: (float(rms[lane]), float(largest[lane])) for lane, origin in enumerate(origins)}
+
+    def _origins(self) -> list[Origin]:
+        found: list[Origin] = []
         kinds = ("random",) if self._centred else ("random", "bias")
         for name, node in self.graph.nodes.items():
-            origins += [(name, kind, "") for kind in (("random",) if isinstance(node, Input) else kinds)]
+            found += [(name, kind, "") for kind in (("random",) if isinstance(node, Input) else kinds)]
             if isinstance(node, Affine):
-                origins += [(name, "rounding", term.source) for term in node.terms]
+                found += [(name, "rounding", term.source) for term in node.terms]
             elif isinstance(node, Polynomial) and self._pairs:
-                origins += [(name, kind, node.source) for kind in kinds]
-        rng = np.random.default_rng(0)
-        images = min([IMAGES, *(len(array) for array in self.graph.calibration.values())])
-        rows = {origin: slice(images * (k + 1), images * (k + 2)) for k, origin in enumerate(origins)}
-        fixed: dict[Origin, Array] = {}
-        values: dict[str, Array] = {}
+                found += [(name, kind, node.source) for kind in kinds]
+        return found
 
-        partners = np.minimum(np.arange(images) ^ 1, images - 1)  # the other image in each one's slots
 
-        def noise(origin: Origin, shape: tuple[int, ...]) -> Array:
-            name, kind, source = origin
-            if kind == "rounding":
-                return rounding(origin, shape[1])
-            if origin not in fixed and kind == "bias":
-                fixed[origin] = rng.normal(size=shape) * self._bias(name, shape[0])
-            found = fixed[origin] if kind == "bias" else rng.normal(size=shape)
-            if not source:
-                return found
-            x = values[source][rows[origin]]  # an error e of the conjugation of x + i y becomes (x - y) e in both parts
-            return np.asarray(found * (x - x[partners]))
+class _UnitNoise:
+    """Noise of standard deviation 1 of each origin: (images, features) at a step, some of it the same at all steps."""
 
-        def rounding(origin: Origin, outputs: int) -> Array:
-            x = values[origin[2]][rows[origin]]
-            if origin not in fixed:
-                fixed[origin] = rng.normal(size=(x.shape[1], outputs)) / math.sqrt(x.shape[1])
-            return np.asarray(x @ fixed[origin])
+    def __init__(self, forecaster: Forecaster, images: int) -> None:
+        self._forecaster = forecaster
+        self._random = np.random.default_rng(0)
+        self._fixed: dict[Origin, Array] = {}
+        self._partners = np.minimum(np.arange(images) ^ 1, images - 1)  # the other image in each one's slots
 
-        def perturb(name: str, value: Array) -> Array:
-            noisy = value.copy()
-            for origin, part in rows.items():
-                if origin[0] == name:
-                    noisy[part] += UNIT * noise(origin, noisy[part].shape)
-            values[name] = noisy
-            return noisy
+    def of(self, origin: Origin, values: Mapping[str, Array]) -> Array:
+        """At a step with these values."""
+        name, kind, source = origin
+        shape = values[name].shape
+        if kind == "rounding":
+            x = values[source]
+            if origin not in self._fixed:
+                self._fixed[origin] = self._random.normal(size=(x.shape[1], shape[1])) / math.sqrt(x.shape[1])
+            return np.asarray(x @ self._fixed[origin])
+        if kind == "bias" and origin not in self._fixed:
+            self._fixed[origin] = self._random.normal(size=shape) * self._forecaster._bias(name, shape[0])
+        found = self._fixed[origin] if kind == "bias" else self._random.normal(size=shape)
+        if not source:
+            return found
+        x = values[source]  # an error e of the conjugation of x + i y becomes (x - y) e in both parts
+        return np.asarray(found * (x - x[self._partners]))
 
-        few = {name: np.tile(array[:images], (len(origins) + 1, 1)) for name, array in self.graph.calibration.items()}
-        final = self.graph.trajectory(few, perturb)[-1]
-        results = np.concatenate([final[o.node] * o.factors[-1] for o in self.graph.outputs.values()], axis=1)
-        exact = results[:images]
-        gains = {}
-        for origin, part in rows.items():
-            error = (results[part] - exact) / UNIT
-            # Of the worst image: a key switch's bias falls on few of them, and the forecast holds for each.
-            gains[origin] = (float(np.sqrt(np.mean(error**2, axis=1)).max()), float(np.abs(error).max()))
-        return gains
+
+def _derivative(
+    node: Node,
+    step: int,
+    values: Mapping[str, Array],
+    inputs: Mapping[str, Small],
+    errors: Mapping[str, Small],
+    shape: tuple[int, int, int],
+) -> Small:
+    """The errors (features, lanes, images) of a node for small ones of what it reads, as a new array."""
+    if isinstance(node, Input):
+        return inputs[node.name].copy()
+    total = np.zeros(shape, np.float32)
+    if isinstance(node, Affine):
+        for term in node.terms:
+            product = (term.matrix @ errors[term.source].reshape(-1, shape[1] * shape[2])).reshape(shape)
+            total += product if term.factors is None else product * np.float32(term.factors[step])
+    elif isinstance(node, Polynomial):
+        x, slope = values[node.source], np.zeros_like(values[node.source])
+        for power in range(len(node.coefficients) - 1, 0, -1):
+            slope = slope * x + power * node.coefficients[power]
+        total += errors[node.source] * slope.T.astype(np.float32)[:, None, :]
+    else:
+        for source in node.sources:
+            total += errors[source]
+    return total

@@ -181,6 +181,8 @@ class _Option:
 _State = tuple[tuple[float, int], ...]
 #: (cost so far, state before, scale before rescaling, rescales, level) of the last operation
 _Way = tuple[float, _State | None, float, int, int]
+#: Cost of an operation, by its number in order, at a level with so many rescales.
+_Costs = dict[tuple[int, int, int], float]
 
 
 class Planner:
@@ -403,12 +405,13 @@ class Planner:
         forecaster = self._forecaster(ring_dimension)
         above_least = FRESH_ABOVE if self.frame.fresh is None else (0,)
         finest = 1 if len(self.order) <= MANY_OPERATIONS else 2
+        costs: _Costs = {}
         most = math.inf  # scales that did not fit with smaller weights do not fit with larger ones
         for weight, scale, above in itertools.product(WEIGHTS[::finest], SCALES[::finest], above_least):
             if scale >= most:
                 continue
             fresh = float(scale + above) if self.frame.fresh is None else self.frame.fresh
-            found = self._place(_Option(chain, fresh, scale, weight), len(special))
+            found = self._place(_Option(chain, fresh, scale, weight), len(special), costs)
             if found is not None:
                 params = CkksParams(ring_dimension, chain, special, fresh, insecure)
                 choices = self._with_tables(found[1], chain, fresh, ring_dimension)
@@ -431,8 +434,10 @@ class Planner:
             )
         return self._forecasters[ring_dimension]
 
-    def _place(self, option: _Option, special: int = 1) -> tuple[float, dict[str, Choice]] | None:
-        """The cheapest (cost, choices) on one chain, or None if it does not fit.
+    def _place(
+        self, option: _Option, special: int = 1, costs: _Costs | None = None
+    ) -> tuple[float, dict[str, Choice]] | None:
+        """The cheapest (cost, choices) on one chain, or None if it does not fit; `costs` are of earlier calls.
 
         A state holds (scale in bits, level) of every live value. Of all ways to a state only the cheapest is kept.
         """
@@ -441,9 +446,10 @@ class Planner:
         start = (option.fresh if frame.fresh is None else frame.fresh, top)
         front: dict[_State, _Way] = {(start,) * len(self.live[0]): (0.0, None, 0.0, 0, 0)}
         layers = []
+        costs = {} if costs is None else costs
         for i in range(len(self.order)):
             layers.append(front)
-            front = self._advance(i, front, option, special)
+            front = self._advance(i, front, option, special, costs)
             if not front:
                 return None
         best = min(front.values(), key=lambda way: way[0])
@@ -455,7 +461,9 @@ class Planner:
             best = layer[before]
         return cost, dict(reversed(choices.items()))
 
-    def _advance(self, i: int, front: Mapping[_State, _Way], option: _Option, special: int) -> dict[_State, _Way]:
+    def _advance(
+        self, i: int, front: Mapping[_State, _Way], option: _Option, special: int, costs: _Costs
+    ) -> dict[_State, _Way]:
         """The states after one operation."""
         node, frame, capacity = self.order[i], self.frame, option.capacity
         affine = isinstance(node, Affine)
@@ -464,11 +472,10 @@ class Planner:
         kept = [live.index(name) if name in live and name != node.name else -1 for name in self.live[i + 1]]
         room = self.peak_bits[node.name] + HEADROOM_BITS
         boundary, end = node.name in self.boundaries, node.name in self.ends
-        costs: dict[tuple[int, int], float] = {}
         after: dict[_State, _Way] = {}
         for state, way in front.items():
-            level = min(state[k][1] for k in reads)
-            largest = max(state[k][0] for k in reads)
+            level = min([state[k][1] for k in reads])
+            largest = max([state[k][0] for k in reads])
             for rescales in range(min(MAX_RESCALES, level) + 1):
                 left = level - rescales
                 dropped = capacity[level] - capacity[left]
@@ -487,11 +494,12 @@ class Planner:
                     continue
                 if end and (rest > frame.end_scale or left < frame.end_level):
                     continue
-                if (level, rescales) not in costs:
-                    costs[level, rescales] = self._cost(node, level + 1, rescales, special)
-                cost = way[0] + costs[level, rescales]
-                key = tuple((rest, left) if k < 0 else state[k] for k in kept)
-                if key not in after or cost < after[key][0]:
+                if (i, level, rescales) not in costs:
+                    costs[i, level, rescales] = self._cost(node, level + 1, rescales, special)
+                cost, own = way[0] + costs[i, level, rescales], (rest, left)
+                key = tuple([own if k < 0 else state[k] for k in kept])
+                before = after.get(key)
+                if before is None or cost < before[0]:
                     after[key] = (cost, state, scale, rescales, level)
         return after
 

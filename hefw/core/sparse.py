@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,12 +199,12 @@ class SparseMatrix:
         matrix[self.row, self.column] = self.values
         return matrix
 
-    def __matmul__(self, other: Array) -> Array:
-        """Matrix times (columns,) or (columns, n)."""
-        x = np.ascontiguousarray(other, np.float64)
+    def __matmul__(self, other: NDArray[Any]) -> NDArray[Any]:
+        """Matrix times (columns,) or (columns, n), in the precision of that if it is float32, else in float64."""
+        x = np.ascontiguousarray(other, np.float32 if other.dtype == np.float32 else np.float64)
         if x.ndim == 1:
             return (self @ x[:, None])[:, 0]
-        result = np.zeros((self.shape[0], x.shape[1]))
+        result = np.zeros((self.shape[0], x.shape[1]), x.dtype)
         for block in self._blocks:
             block.multiply(self, x, result)
         return result
@@ -331,18 +332,18 @@ class _Block:
         vectors, which = np.unique(matrix.vector[rows], return_inverse=True)
         return _Block(rows, matrix._offsets(pattern), firsts, place, vectors, which)
 
-    def multiply(self, matrix: SparseMatrix, x: Array, result: Array) -> None:
+    def multiply(self, matrix: SparseMatrix, x: NDArray[Any], result: NDArray[Any]) -> None:
         """Put the products of these rows with x (columns, n) into the result (matrix rows, n)."""
         length, images = len(self.offsets), x.shape[1]
         step = max(1, CHUNK // (length * images))
         if len(self.vectors) * len(self.firsts) > WASTE * len(self.rows):  # rows have little in common
             for begin in range(0, len(self.rows), step):
                 part = slice(begin, begin + step)
-                weights = matrix._vectors(self.vectors[self.which[part]], length)
+                weights = matrix._vectors(self.vectors[self.which[part]], length).astype(x.dtype, copy=False)
                 read = x[self.firsts[self.place[part]][:, None] + self.offsets]
                 result[self.rows[part]] = (weights[:, None, :] @ read)[:, 0] if length > 1 else weights * read[:, 0]
             return
-        weights = matrix._vectors(self.vectors, length)
+        weights = matrix._vectors(self.vectors, length).astype(x.dtype, copy=False)
         for begin in range(0, len(self.firsts), step):
             firsts = self.firsts[begin : begin + step]
             read = x[self.offsets[:, None] + firsts].reshape(length, -1)
