@@ -33,9 +33,10 @@ LINES_PER_STAGE = 10
 
 @dataclass
 class _Stage:
-    """How far a stage was when its last line was printed."""
+    """How far a stage was when it was first told of, and when its last line was printed."""
 
     started: float
+    first: int
     tenth: int
     done: int
 
@@ -55,7 +56,7 @@ class PlainLines:
         tenth = LINES_PER_STAGE * progress.done // progress.total if progress.total else 0
         stage = self._stages.get(progress.stage)
         if stage is None or progress.done < stage.done:  # it begins, or begins again
-            stage = self._stages[progress.stage] = _Stage(now, -1, 0)
+            stage = self._stages[progress.stage] = _Stage(now, progress.done, -1, 0)
         stage.done = progress.done
         if tenth <= stage.tenth:
             return
@@ -63,8 +64,8 @@ class PlainLines:
         line = f"{STAGES.get(progress.stage, progress.stage)} {progress.done}/{progress.total}"
         if progress.detail:
             line += f", {progress.detail}"
-        if 0 < progress.done < progress.total:
-            left = (now - stage.started) * (progress.total - progress.done) / progress.done
+        if stage.first < progress.done < progress.total:
+            left = (now - stage.started) * (progress.total - progress.done) / (progress.done - stage.first)
             line += f", about {max(1, round(left))} s left"
         print(line, file=self._stream, flush=True)
 
