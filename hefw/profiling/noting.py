@@ -34,11 +34,13 @@ class Noting(Runner):
     def _operation(self, op: Op, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
         recorder = self.recorder
         recorder.region, recorder.step = op.name, step
+        before = Counter(self.evaluator.counts)
         try:
             result: Ciphertexts = recorder.call(REGION, lambda: super(Noting, self)._operation(op, step, values))
             return result
         finally:
             recorder.region = ""
+            recorder.counts.setdefault(op.name, Counter()).update(Counter(self.evaluator.counts) - before)
 
 
 def span(recorder: Recorder, spans: list[Event], name: str, function: Callable[[], Any]) -> Any:

@@ -18,7 +18,8 @@ class Error:
 
 @dataclass(frozen=True)
 class RegionRow:
-    """One region of a step. `seconds` and `operations` (name: calls, seconds of their own) are those of a message.
+    """One region of a step. `seconds`, `operations` (calls by name: how many, seconds of their own) and `counts`
+    (operations on ciphertexts, of which one call may do several) are those of a message.
 
     Level and scale are those of its value. `noise` was measured by decrypting; `forecast` is the simulator's. They are
     None for what is computed once a request, and the forecast where the simulator cannot run the program.
@@ -30,6 +31,7 @@ class RegionRow:
     scale_bits: float
     seconds: float
     operations: Mapping[str, tuple[float, float]]
+    counts: Mapping[str, float]
     largest: float
     noise: Error | None
     forecast: Error | None

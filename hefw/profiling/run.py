@@ -262,6 +262,7 @@ def _rows(
             scale_bits=scale_bits,
             seconds=seconds[name] / times,
             operations={o: (n / times, own[name][o] / times) for o, n in calls[name].most_common()},
+            counts={o: n / times for o, n in recorder.counts.get(name, Counter()).items()},
             largest=measured.largest.get(name, 0.0),
             noise=measured.error(name),
             forecast=None if simulated is None else simulated.error(name),

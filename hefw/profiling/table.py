@@ -7,16 +7,11 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from hefw.profiling.record import Error, Profile, RegionRow
+from hefw.profiling.record import Error, Profile
 from hefw.record import INSECURE, SIMULATED
 
-#: Columns of operations by region: several names of an evaluator's may be one thing to a reader.
-COUNTED = {
-    "rotations": ("rotate", "rotate_many"),
-    "products": ("mul_plain", "multiply_accumulate", "mul_scalar"),
-    "squares": ("square", "mul", "square_parts"),
-    "rescales": ("rescale",),
-}
+#: Columns of operations by region, and what an evaluator counts them as.
+COUNTED = {"rotations": "rotate", "products": "mul_plain", "squares": "mul", "rescales": "rescale"}
 WIDTH = 140  # where there is no terminal
 
 
@@ -48,7 +43,7 @@ def _regions(profile: Profile) -> Table:
     table = _table(["region", "kind", "level", "scale", "ms", "share", *counted, "rms error", "forecast", "largest"], 2)
     whole = profile.step_seconds or 1.0
     for row in profile.regions:
-        counts = [f"{_count(row, COUNTED[name]):g}" for name in counted]
+        counts = [f"{row.counts.get(COUNTED[name], 0):,.6g}" for name in counted]
         table.add_row(
             row.name,
             row.kind,
@@ -93,11 +88,6 @@ def _table(columns: Sequence[str], texts: int) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < texts else "right", no_wrap=True)
     return table
-
-
-def _count(row: RegionRow, names: Sequence[str]) -> float:
-    """The first of these that was called: the others are what it calls, or what calls it."""
-    return next((row.operations[name][0] for name in names if name in row.operations), 0)
 
 
 def _error(error: Error | None) -> str:

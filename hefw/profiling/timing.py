@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,9 +32,13 @@ class Event:
 
 @dataclass
 class Recorder:
-    """What was done so far. `region` and `step` are those that operations belong to; `inside` the depth of calls."""
+    """What was done so far. `region` and `step` are those that operations belong to; `inside` the depth of calls.
+
+    `counts` are a region's operations on ciphertexts by the evaluator's own counting: one call may do several.
+    """
 
     events: list[Event] = field(default_factory=list)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
     region: str = ""
     step: int = 0
     clock: float = field(default_factory=time.perf_counter)

@@ -286,6 +286,7 @@ def _row(updating: _Profiled, program: Program, recorder: Recorder, forecast: Er
         scale_bits=math.log2(port.scale),
         seconds=seconds / messages,
         operations={name: (count / messages, own[name] / messages) for name, count in calls.most_common()},
+        counts={name: count / messages for name, count in recorder.counts.get(op.name, Counter()).items()},
         largest=max(float(np.abs(values).max()) for values in updating.own),
         noise=error_of(updating.off),
         forecast=forecast,
