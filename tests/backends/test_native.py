@@ -58,7 +58,7 @@ def slow(keys, monkeypatch) -> Evaluator:
 
 def test_the_transform_is_the_value_at_each_root_and_its_inverse() -> None:
     prime, size = 12289, 1024
-    made = tables([prime], size)
+    made = tables((prime,), size)
     constants, roots, quotients, ends = (table[0] for table in made[:4])
     given = np.random.default_rng(0).integers(0, prime, size).astype(np.uint64)
     found = given.copy()

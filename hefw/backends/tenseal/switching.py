@@ -7,8 +7,11 @@ rotation, so that nothing but the result is permuted. Transforms and products ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import local
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +46,20 @@ class Decomposed:
     rows: Order
 
 
+class _Room(local):
+    """Memory of one thread that is written over and over: new one each time would take a tenth of the work."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Words] = {}
+
+    def array(self, name: str, *shape: int) -> Words:
+        """What was there under a name before, or new."""
+        size = math.prod(shape)
+        if name not in self._held or len(self._held[name]) < size:
+            self._held[name] = np.empty(size, np.uint64)
+        return self._held[name][:size].reshape(shape)
+
+
 class Switching:
     """Operations under one set of parameters."""
 
@@ -52,6 +69,7 @@ class Switching:
         self._tables = tables(primes, self._size)
         self._constants = self._tables[0]
         self._special = len(primes) - 1
+        self._room = _Room()
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         self._inverses = [inverses(q, primes[: self._special if q == primes[-1] else k]) for k, q in enumerate(primes)]
 
@@ -70,11 +88,14 @@ class Switching:
         return Key(held, order)
 
     def decompose(self, residues: Words, polynomial: Words | None = None) -> Decomposed:
-        """A ciphertext (2, level + 1, N) with the digits of a polynomial (level + 1, N): of its second part if None."""
+        """A ciphertext (2, level + 1, N) with the digits of a polynomial (level + 1, N): of its second part if None.
+
+        They are valid in this thread until the next one is taken apart.
+        """
         part = residues[1] if polynomial is None else polynomial
         rows = np.append(np.arange(len(part)), self._special)
-        digits = np.empty((len(part), len(rows), self._size), np.uint64)
-        words.decompose(part, self._tables, rows, self.centred, np.empty(self._size, np.uint64), digits)
+        digits = self._room.array("digits", len(part), len(rows), self._size)
+        words.decompose(part, self._tables, rows, self.centred, self._room.array("row", self._size), digits)
         return Decomposed(residues, digits, rows)
 
     def rotate(self, of: Decomposed, key: Key, out: Words) -> None:
@@ -90,7 +111,8 @@ class Switching:
         """Write the ciphertext plus all its rotations by some keys, with one division for all of them."""
         rows = of.rows[:-1]
         out[...] = of.residues
-        total = np.zeros((2, len(of.rows), self._size), np.uint64)
+        total = self._room.array("total", 2, len(of.rows), self._size)
+        total[...] = 0
         for key in keys:
             product = self._product(of, key)
             for part in range(2):
@@ -117,7 +139,9 @@ class Switching:
         """Divide each part of a ciphertext (parts, level + 1, N) by its last prime: out (parts, level, N)."""
         rows = np.arange(residues.shape[1])
         for part, taken in zip(residues, out, strict=True):
-            self._divide(part.copy(), rows, taken)
+            copy = self._room.array("product", *part.shape)
+            copy[...] = part
+            self._divide(copy, rows, taken)
 
     def sums(self, products: Sequence[Sequence[tuple[int, int]]], outs: Sequence[int], primes: int) -> None:
         """Write sums of products of (ciphertext, plaintext) to `outs`: all are the addresses of residues."""
@@ -134,19 +158,19 @@ class Switching:
         )
 
     def _product(self, of: Decomposed, key: Key) -> Words:
-        out = np.empty((2, len(of.rows), self._size), np.uint64)
+        out = self._room.array("product", 2, len(of.rows), self._size)
         words.switch(of.digits, key.residues, of.rows, self._constants, out)
         return out
 
     def _divided(self, product: Words, rows: Order) -> Words:
-        out = np.empty((2, len(rows) - 1, self._size), np.uint64)
+        out = self._room.array("halves", 2, len(rows) - 1, self._size)
         for part in range(2):
             self._divide(product[part], rows, out[part])
         return out
 
     def _divide(self, a: Words, rows: Order, out: Words) -> None:
         by = self._inverses[rows[-1]]
-        words.divide(a, self._tables, rows, by[: len(rows) - 1], np.empty(self._size, np.uint64), out)
+        words.divide(a, self._tables, rows, by[: len(rows) - 1], self._room.array("row", self._size), out)
 
 
 def suits(params: Resolved) -> bool:
@@ -154,7 +178,8 @@ def suits(params: Resolved) -> bool:
     return all(q.bit_length() <= words.MOST_BITS for q in (*params.primes, *params.special_primes))
 
 
-def tables(primes: Sequence[int], size: int) -> Tables:
+@lru_cache(maxsize=8)
+def tables(primes: tuple[int, ...], size: int) -> Tables:
     """Constants and roots of unity of each prime, the special one last."""
     count = len(primes)
     constants = np.zeros((count, words.COLUMNS), np.uint64)
