@@ -134,6 +134,13 @@ def test_distillation_brings_it_closer_and_is_the_same_again():
     assert any(not torch.equal(w, other.state_dict()[n]) for n, w in first.state_dict().items())
 
 
+def test_a_frozen_network_is_distilled_as_any_other():
+    first = converted(levels=5, how=SHORT)
+    frozen = converted(lambda: Tiny().requires_grad_(False), levels=5, how=SHORT, classes=CLASSES)
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, frozen.state_dict()[name]), name
+
+
 def test_the_original_is_left_as_it_was():
     network = seeded(Tiny)
     before = {name: weight.clone() for name, weight in network.state_dict().items()}

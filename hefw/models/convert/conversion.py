@@ -143,7 +143,7 @@ class _Conversion:
             sampler.shape[0],
             sampler.shape[1:],
             sampler.classes,
-            module=copy.deepcopy(unet).float().eval(),
+            module=copy.deepcopy(unet).float().eval().requires_grad_(True),  # it may be frozen, or a moving average
         ).eval()
         self.cost: dict[int, int] = {}
         self.rows: list[Row] = []
