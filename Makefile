@@ -32,6 +32,8 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 		echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,test,docs]'
+	@echo "trying tenseal, whose loops are compiled once"; $(BIN)/hefw backends doctor tenseal > $(VENV)/doctor.txt || \
+		{ cat $(VENV)/doctor.txt; exit 1; }
 	@touch $@
 
 backends: $(BACKENDS)  ## Install every HE library that the tests need: OpenFHE, and Pyfhel from source (5 minutes)

@@ -138,7 +138,7 @@ def test_without_numba_the_librarys_own_calls_are_used_with_a_warning(holder, ev
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.warns(RuntimeWarning, match=r"numba cannot be imported .* pip install numba"):
+    with pytest.warns(RuntimeWarning, match=r"numba cannot be used .* pip install numba"):
         found = results(evaluator, holder, values)
     check(found, values)
     assert evaluator._native is None

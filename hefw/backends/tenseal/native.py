@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hefw.backends.tenseal.switching import Key, Switching
 
 WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
-MISSING = f"numba cannot be imported ({{}}): {WORSE}; pip install numba"
+MISSING = f"numba cannot be used ({{}}): {WORSE}; pip install numba, or set NUMBA_CACHE_DIR to a folder to write to"
 EXAMPLE_SCALE = 2.0**10  # fits every modulus
 WRONG = f"compiled loops do not give what SEAL gives: {WORSE}"
 
@@ -169,7 +169,10 @@ def native(context: Context, residues: Residues, example: Any) -> Native | None:
     """
     try:
         from hefw.backends.tenseal import switching
-    except ImportError as error:
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # RuntimeError: there is no folder that compiled loops could be kept in
         warnings.warn(MISSING.format(error), RuntimeWarning, stacklevel=2)
         return None
     if not residues.usable(example) or not switching.suits(context.params):

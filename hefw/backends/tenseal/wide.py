@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 loops: ModuleType | None
 try:
     from hefw.backends.tenseal import halves as loops
-except ImportError:  # without numba numpy does it, in three times as long
+except (ImportError, RuntimeError):  # without numba numpy does it, in three times as long
     loops = None
 
 Integers = NDArray[np.int64]

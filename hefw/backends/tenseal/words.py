@@ -30,7 +30,7 @@ LOW = np.uint64(0xFFFFFFFF)
 THIRTY = np.uint64((1 << 30) - 1)
 U30, U32, ZERO, TWO, THREE = (np.uint64(k) for k in (30, 32, 0, 2, 3))
 compiled = njit(cache=True, boundscheck=False, error_model="numpy")
-inlined = njit(inline="always")
+inlined = njit(forceinline=True, boundscheck=False, error_model="numpy")
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
