@@ -169,10 +169,7 @@ def native(context: Context, residues: Residues, example: Any) -> Native | None:
     """
     try:
         from hefw.backends.tenseal import switching
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # RuntimeError: there is no folder that compiled loops could be kept in
+    except (ImportError, RuntimeError) as error:  # the latter where compiled loops cannot be kept
         warnings.warn(MISSING.format(error), RuntimeWarning, stacklevel=2)
         return None
     if not residues.usable(example) or not switching.suits(context.params):
