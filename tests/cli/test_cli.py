@@ -97,7 +97,7 @@ def test_generate_writes_the_files(run: FakeRun, call: Call) -> None:
     assert result.code == 0
     assert result.out == ""
     assert "a library that talks" in result.err
-    assert "evaluating 1/2, step 1 of 1, region mid, about" in result.err
+    assert "evaluating 1/2, step 1 of 1, region mid\n" in result.err
     assert "wrote pictures/report.html" in result.err
     assert sorted(os.listdir("pictures")) == [
         "images.png",

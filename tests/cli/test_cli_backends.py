@@ -105,7 +105,7 @@ def test_list(call: Call) -> None:
         "    N = 1024 to 32768",
         "conjugation",
         "complex values",
-        "no hoisted rotations",
+        "hoisted rotations",
         "no sparse packing",
         "no bootstrapping",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class PyfhelEvaluator(Evaluator):
         self._context = Context(params)
         self._pyfhel = self._context.pyfhel
         self._waiting: dict[str, bytes] = {}
+        self._gathering = threading.Lock()
         self._rotators: dict[str, Any] = {}
         self._conjugator: Any = None
 
@@ -54,13 +56,16 @@ class PyfhelEvaluator(Evaluator):
 
     def _gather(self) -> None:
         """Give the rotation keys that wait to an object of their own."""
-        rotator = self._context.make()
-        with memory_file() as file:
-            file.writelines(self._context.key_file(self._waiting))
-            file.flush()
-            rotator.load_rotate_key(path_of(file))
-        self._rotators.update(dict.fromkeys(self._waiting, rotator))
-        self._waiting.clear()
+        with self._gathering:  # one thread does, others that need a key wait for it
+            if not self._waiting:
+                return
+            rotator = self._context.make()
+            with memory_file() as file:
+                file.writelines(self._context.key_file(self._waiting))
+                file.flush()
+                rotator.load_rotate_key(path_of(file))
+            self._rotators.update(dict.fromkeys(self._waiting, rotator))
+            self._waiting.clear()
 
     def _load(self, payload: bytes, level: int, scale: float) -> Any:
         return self._context.ciphertext(payload, level, scale)
