@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
-from hefw.backends.tenseal.words import _pointer
+from hefw.backends.tenseal.words import THIRTY, U30, pointer
 
 compiled = njit(cache=True, boundscheck=False, error_model="numpy", nogil=True)
-U30 = np.uint64(30)
-LOW = np.uint64((1 << 30) - 1)
 
 
 @compiled
@@ -19,11 +17,11 @@ def split(addresses, start, low, high):  # type: ignore[no-untyped-def]
     The numbers of an input are in memory, the first one that is read `start` words from its address.
     """
     for k in range(addresses.shape[0]):
-        words = carray(_pointer(addresses[k]), (start + low.shape[1],))[start:]
+        words = carray(pointer(addresses[k]), (start + low.shape[1],))[start:]
         lows, highs = low[k], high[k]
         for n in range(words.shape[0]):
             x = words[n]
-            lows[n] = np.float64(np.int64(x & LOW))
+            lows[n] = np.float64(np.int64(x & THIRTY))
             highs[n] = np.float64(np.int64(x >> U30))
 
 
@@ -36,7 +34,7 @@ def join(low, high, prime, over, shift, addresses, start, more):  # type: ignore
     """
     inverse, rest = 1.0 / np.float64(prime), (np.int64(1) << shift) - np.int64(1)
     for k in range(addresses.shape[0]):
-        out = carray(_pointer(addresses[k]), (start + low.shape[1],))[start:]
+        out = carray(pointer(addresses[k]), (start + low.shape[1],))[start:]
         lows, highs = low[k], high[k]
         for n in range(out.shape[0]):
             a, b = np.int64(lows[n]), np.int64(highs[n])

@@ -34,7 +34,7 @@ inlined = njit(forceinline=True, boundscheck=False, error_model="numpy")
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def _pointer(_: Any, address: Any) -> Any:
+def pointer(_: Any, address: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
@@ -256,14 +256,14 @@ def _product(x, y, z, held):  # type: ignore[no-untyped-def]
 
 @inlined
 def _reduce(held, constants):  # type: ignore[no-untyped-def]
-    """What was added so far, as one number below 8 primes: there is room for as many products again."""
+    """What was added so far, as one number below 4 primes: there is room for AT_ONCE products more, and the carry."""
     q, word, word_, one = constants[PRIME], constants[WORD], constants[WORD_], constants[ONE]
     for part in range(2):
         low, middle, high = held[3 * part], held[3 * part + 1], held[3 * part + 2]
         for n in range(low.shape[0]):
             b = middle[n]
             top = times(high[n] + (b >> U30), word, word_, q)
-            low[n] = top + times(low[n] + ((b & THIRTY) << U30), np.uint64(1), one, q)
+            low[n] = below(top + times(low[n] + ((b & THIRTY) << U30), np.uint64(1), one, q), q << TWO)
             middle[n] = high[n] = ZERO
 
 
@@ -271,7 +271,7 @@ def _reduce(held, constants):  # type: ignore[no-untyped-def]
 def switch(digits, key, rows, constants, out):  # type: ignore[no-untyped-def]
     """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
 
-    Sums are below 8 primes. `rows` are their primes; the last one is that of the key's last row.
+    Sums are below 4 primes. `rows` are their primes; the last one is that of the key's last row.
     """
     count, block = digits.shape[0], key.shape[4]
     held = np.zeros((6, block), np.uint64)
@@ -309,19 +309,19 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants):  # typ
             held[:] = ZERO
             first, last = starts[k], starts[k + 1]
             for t in range(first, last - 1, 2):
-                x = carray(_pointer(plaintexts[t]), (length,))[start:end]
-                y = carray(_pointer(ciphertexts[t]), (2, length))
-                u = carray(_pointer(plaintexts[t + 1]), (length,))[start:end]
-                v = carray(_pointer(ciphertexts[t + 1]), (2, length))
+                x = carray(pointer(plaintexts[t]), (length,))[start:end]
+                y = carray(pointer(ciphertexts[t]), (2, length))
+                u = carray(pointer(plaintexts[t + 1]), (length,))[start:end]
+                v = carray(pointer(ciphertexts[t + 1]), (2, length))
                 _products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held)
                 if (t + 2 - first) % AT_ONCE == 0:
                     _reduce(held, row)
             if (last - first) % 2:
-                x = carray(_pointer(plaintexts[last - 1]), (length,))[start:end]
-                y = carray(_pointer(ciphertexts[last - 1]), (2, length))
+                x = carray(pointer(plaintexts[last - 1]), (length,))[start:end]
+                y = carray(pointer(ciphertexts[last - 1]), (2, length))
                 _product(x, y[0, start:end], y[1, start:end], held)
             _reduce(held, row)
-            out, q = carray(_pointer(outs[k]), (2, length)), row[PRIME]
+            out, q = carray(pointer(outs[k]), (2, length)), row[PRIME]
             for part in range(2):
                 total, found = held[3 * part], out[part, start:end]
                 for n in range(block):
@@ -332,9 +332,7 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants):  # typ
 def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def]
     """Divide a polynomial (rows, N), below 8 primes, by the last row's prime, rounded: out (rows - 1, N).
 
-    `a` is overwritten.
-
-    `inverses` has that prime's inverse modulo the others, and its quotient: (rows - 1, 2).
+    `a` is overwritten. `inverses` has that prime's inverse modulo the others, and its quotient: (rows - 1, 2).
     """
     constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
     last = rows[rows.shape[0] - 1]
