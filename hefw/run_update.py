@@ -69,7 +69,7 @@ class UpdateOnly(Run):
     def asking(self) -> tuple[Graph, Request]:
         """Known once the network gave its first prediction."""
         reader = _FirstStep()
-        with suppress(_Enough):
+        with suppress(Enough):
             self.draw(encrypted(self.scheduler(), reader), "network", reader)
         assert reader.sample is not None  # the schedule has steps
         sample = reader.sample
@@ -104,7 +104,7 @@ class UpdateOnly(Run):
             return np.asarray(model.twin(self.start(), self.asked, scheduler, self.steps, watch, **self.begun))
 
 
-class _Enough(Exception):  # noqa: N818 (no error)
+class Enough(Exception):  # noqa: N818 (no error)
     """Ends a sampling loop."""
 
 
@@ -124,4 +124,4 @@ class _FirstStep:
 
     def step(self, index: int, sample: Array, prediction: Array, noise: Array | None, own: Array) -> Array:
         self.sample = sample
-        raise _Enough
+        raise Enough

@@ -10,6 +10,7 @@ from typing import IO
 from hefw.core.errors import EncodingError, ParameterError
 from hefw.core.params import CkksParams
 
+RELINEARISATION = 2  # the power of the secret that the key replaces; Galois elements are odd
 RING_DIMENSIONS = (1024, 2048, 4096, 8192, 16384, 32768)
 
 
@@ -36,6 +37,11 @@ def no_primes(params: CkksParams, error: Exception) -> ParameterError:
 def refused(params: CkksParams) -> ParameterError:
     """SEAL does not accept a context of these primes."""
     return ParameterError(f"SEAL refuses primes of {params.modulus_bits} + {params.special_bits} bits")
+
+
+def key_element(name: str, ring_dimension: int) -> int:
+    """SEAL's name for an evaluation key: a rotation's or conjugation's Galois element, or RELINEARISATION."""
+    return RELINEARISATION if name == "relinearisation" else galois_element(name, ring_dimension)
 
 
 def galois_element(name: str, ring_dimension: int) -> int:

@@ -16,7 +16,7 @@ import platform
 import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -631,12 +631,15 @@ class Evaluator(ABC):
 
         `rotated[i]` has input i by the baby steps that the groups read.
         """
+        return self.joined(strands, lambda groups: self.sums_of_groups(rotated, groups, weights))
+
+    def joined(self, strands: Iterable[Strand], sums: Callable[[Sequence[Group]], Iterable[Ciphertext]]) -> Ciphertext:
+        """The sums of groups, in the order asked for, each turned by its giant step and given up; the level stays."""
         total: Ciphertext | None = None
         for strand in strands:
             gone: Ciphertext | None = None
             inward = strand[::-1]
-            inners = self.sums_of_groups(rotated, [group for group, _ in inward], weights)
-            for (_, by), inner in zip(inward, inners, strict=True):
+            for (_, by), inner in zip(inward, sums([group for group, _ in inward]), strict=True):
                 gone = self.rotate(inner if gone is None else self.add_into(gone, inner), by)
             if gone is not None:
                 total = gone if total is None else self.add_into(total, gone)

@@ -326,7 +326,8 @@ def _best_split(
     turns = paired(doubled) if cost.chained and cost.shared else doubled
     constants = int(np.count_nonzero(found.constant))
     scalar = constants == len(found.shifts) and not folds and not found.shifts.any()
-    fixed = (cost.rotate * len(turns) - cost.shared * (len(turns) - len(folded_at_once(turns)))) * out.ciphertexts
+    folded = (len(turns) - len(folded_at_once(turns))) * out.ciphertexts  # of a ciphertext that is taken apart anyway
+    fixed = cost.rotate * len(turns) * out.ciphertexts - cost.shared * folded
     if factors is not None:
         fixed += _factors_cost(factors, cost) + cost.matrix(0, len(factors.of))
     elif scalar:
@@ -338,8 +339,8 @@ def _best_split(
     read_by, read_shift = read // width, read % width
     made = np.unique(found.outputs * width + found.shifts)
     made_by, made_shift = made // width, made % width
-    best: tuple[float, int, frozenset[int], Split, int, int | None, int] | None = None
-    folded = (len(turns) - len(folded_at_once(turns))) * out.ciphertexts
+    shifts = found.shifts if factors is None else factors.shifts
+    best: Method | None = None
     existing = set(known.tolist())
     for split in _splits(found.shifts, width, out):
         baby = split.baby(read_shift)
@@ -350,7 +351,7 @@ def _best_split(
         rest = fixed + cost.rotate * len(giants) + (cost.matrix(0, sums) if sums else 0.0)
         # Most splits cannot win, whatever keys they take: each input that is turned is taken apart at least once.
         least = (cost.rotate - cost.shared) * len(babies) + cost.shared * len(np.unique(babies // width))
-        if best is not None and rest + least > best[0] * (1 + TIE):
+        if best is not None and rest + least > best.cost * (1 + TIE):
             continue
         giant_steps = _links(giants, width) if cost.chained else set((giants % width).tolist())
         for radix in _radices(babies, width, cost):
@@ -358,15 +359,22 @@ def _best_split(
             steps = baby_steps | giant_steps | set(turns)
             new = len(steps - existing)
             total = rest + cost.rotate * turned - cost.shared * (turned - apart) + cost.new_key * new
-            if best is None or total < best[0]:
-                rotations = turned + len(giants) + len(turns) * out.ciphertexts
-                slots = frozenset(step * out.batch for step in steps)
-                best = (total, rotations, slots, split, sums, radix, turned - apart + folded)
+            if best is None or total < best.cost:
+                best = Method(
+                    found,
+                    turns,
+                    split.baby(shifts),
+                    total,
+                    rotations=turned + len(giants) + len(turns) * out.ciphertexts,
+                    steps=frozenset(step * out.batch for step in steps),
+                    chained=cost.chained,
+                    factors=factors,
+                    sums=sums,
+                    radix=None if radix is None else radix * out.batch,
+                    shared=turned - apart + folded,
+                )
     assert best is not None  # there is a product for each output
-    total, rotations, slots, split, sums, radix, shared = best
-    baby = split.baby(found.shifts if factors is None else factors.shifts)
-    radix = None if radix is None else radix * out.batch
-    return Method(found, turns, baby, total, rotations, slots, cost.chained, factors, sums, radix, shared)
+    return best
 
 
 def _radices(babies: Indices, width: int, cost: LinearCost) -> Iterator[int | None]:
@@ -386,7 +394,7 @@ def _turned_by(babies: Indices, width: int, radix: int | None, cost: LinearCost)
     if radix is None:
         return len(babies), len(babies), _links(babies, width) if cost.chained else set((babies % width).tolist())
     steps = babies % width
-    near = nearest(steps, radix, width) if radix else np.zeros_like(steps)
+    near = nearest(steps, radix, width)
     by = (steps - near) % width
     made = np.unique((babies - steps + near)[near != 0])  # of the input itself
     apart = np.unique((babies - steps + near)[by != 0])

@@ -48,11 +48,6 @@ MANY_OPERATIONS = 12  # from here on every other scale is tried: tuning finds th
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
 
 
-#: Measured where residues are multiplied by float64 (ms a prime): a product, and a ciphertext read or written.
-MUL_NUMBER_LINEAR = 0.0015
-NUMBER_CT_LINEAR = 0.1
-
-
 @dataclass(frozen=True)
 class Costs:
     """Time of one operation at N = 16384, in ms, as polynomials of the number of primes; the ratios are what counts.
@@ -83,10 +78,7 @@ class Costs:
     def on(self, capabilities: Capabilities) -> Costs:
         """Those of a library: its own, and one that joins rotations is faster if they are not made of each other."""
         own: dict[str, Any] = dict(capabilities.costs)
-        costs = replace(self, chained=not capabilities.joined_rotations, **own)
-        if not capabilities.residues:
-            return costs
-        return replace(costs, mul_number_linear=MUL_NUMBER_LINEAR, number_ct_linear=NUMBER_CT_LINEAR)
+        return replace(self, chained=not capabilities.joined_rotations, **own)
 
     def key_switch(self, primes: int, special: int = 1) -> float:
         """A rotation or a relinearisation: with `special` primes P there are so many fewer digits."""

@@ -75,7 +75,7 @@ def tree(steps: Iterable[int], slots: int, radix: int) -> tuple[Links, ...]:
     """
     strands: dict[int, list[Link]] = {}
     for step in sorted({step % slots for step in steps} - {0}):
-        near = nearest(step, radix, slots) if radix else 0
+        near = nearest(step, radix, slots)
         if not near:
             strands.setdefault(step, []).append(Link(step, 0, step))
             continue
@@ -88,8 +88,8 @@ def tree(steps: Iterable[int], slots: int, radix: int) -> tuple[Links, ...]:
 
 
 def nearest(step: Step, radix: int, slots: int) -> Step:
-    """The multiple of `radix` that is nearest to a step, or to each of some, modulo `slots`."""
-    return (step + radix // 2) // radix * radix % slots
+    """The multiple of `radix` that is nearest to a step, or to each of some, modulo `slots`; of 0 it is 0."""
+    return (step + radix // 2) // radix * radix % slots if radix else 0 * step
 
 
 def direct(steps: Iterable[int]) -> tuple[Links, ...]:

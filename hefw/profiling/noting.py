@@ -17,7 +17,7 @@ from hefw.core.program import Op
 from hefw.core.runner import Ciphertexts, Runner
 from hefw.plugins import imported, registry
 from hefw.profiling.record import Error, OperationRow
-from hefw.profiling.timing import Event, Recorder
+from hefw.profiling.timing import Event, Recorder, overhead
 from hefw.running import Run
 
 Array = NDArray[np.float64]
@@ -59,8 +59,8 @@ def seconds_of(spans: Sequence[Event]) -> dict[str, float]:
     return dict(found)
 
 
-def facts(run: Run, params: CkksParams) -> dict[str, Any]:
-    """What a profile says of its run and parameters."""
+def facts(run: Run, params: CkksParams, recorder: Recorder, spans: Sequence[Event]) -> dict[str, Any]:
+    """What a profile says of its run and parameters, and of all that was noted."""
     provenance = run.backend.provenance()
     return {
         "model": run.model.name,
@@ -70,6 +70,11 @@ def facts(run: Run, params: CkksParams) -> dict[str, Any]:
         "insecure": params.insecure,
         "ring_dimension": params.ring_dimension,
         "log_qp": params.log_qp,
+        "seconds": seconds_of(spans),
+        "operations": tuple(operation_rows(recorder)),
+        "overhead": overhead() * len(recorder.events),
+        "events": tuple(recorder.events),
+        "spans": tuple(spans),
     }
 
 

@@ -22,19 +22,9 @@ from hefw.core.progress import Progress, ProgressCallback
 from hefw.core.runner import Ciphertexts, Weights
 from hefw.core.unroll import unroll
 from hefw.planned import program_of
-from hefw.profiling.noting import (
-    REGION,
-    Noting,
-    error_of,
-    facts,
-    operation_rows,
-    psnr_db,
-    seconds_of,
-    simulator_like,
-    span,
-)
+from hefw.profiling.noting import REGION, Noting, error_of, facts, psnr_db, simulator_like, span
 from hefw.profiling.record import Error, Profile, RegionRow
-from hefw.profiling.timing import Event, Recorder, overhead, timed
+from hefw.profiling.timing import Event, Recorder, timed
 from hefw.run import EndToEnd, prepared
 
 Array = NDArray[np.float64]
@@ -70,18 +60,13 @@ def profile(config: Config, *, messages: int = 1, progress: ProgressCallback | N
     measured = session.go(evaluator, keys)
     simulated = None if interface.keys.bootstrap else _forecast(session, run.backend.capabilities)
     return Profile(
-        **facts(run, program.params.params),
+        **facts(run, program.params.params, recorder, spans),
         images=images,
         messages=wanted_messages,
         of_messages=interface.messages,
         forecast_db=interface.forecast_db,
         psnr_db=measured.psnr_db,
-        seconds=seconds_of(spans),
         regions=tuple(_rows(program, measured, simulated, recorder, wanted_messages)),
-        operations=tuple(operation_rows(recorder)),
-        overhead=overhead() * len(recorder.events),
-        events=tuple(recorder.events),
-        spans=tuple(spans),
     )
 
 

@@ -27,24 +27,14 @@ from hefw.core.progress import ProgressCallback
 from hefw.core.runner import Weights
 from hefw.models.encrypted import encrypted
 from hefw.planned import program_of
-from hefw.profiling.noting import (
-    REGION,
-    Noting,
-    error_of,
-    facts,
-    operation_rows,
-    psnr_db,
-    seconds_of,
-    simulator_like,
-    span,
-)
+from hefw.profiling.noting import REGION, Noting, error_of, facts, psnr_db, simulator_like, span
 from hefw.profiling.record import Error, Profile, RegionRow
-from hefw.profiling.timing import Event, Recorder, overhead, timed
+from hefw.profiling.timing import Event, Recorder, timed
 from hefw.protocol import wire
 from hefw.protocol.keysource import KeySource, NewKeys
 from hefw.protocol.server import Server
 from hefw.protocol.update_client import Tensor, UpdateClient
-from hefw.run_update import UpdateOnly
+from hefw.run_update import Enough, UpdateOnly
 from hefw.running import Run
 from hefw.strategies.base import Strategy
 from hefw.updating import Connection, Updating
@@ -61,7 +51,7 @@ def profile_update(run: Run, messages: int, told: ProgressCallback) -> Profile:
     recorder, spans = Recorder(), list[Event]()
     updating = _Profiled(run, messages, told, recorder, spans)
     try:
-        with suppress(_Enough):
+        with suppress(Enough):
             run.draw(encrypted(run.scheduler(), updating), "network", updating)
     finally:
         updating.close()
@@ -72,23 +62,14 @@ def profile_update(run: Run, messages: int, told: ProgressCallback) -> Profile:
     program = program_of(graph, run.backend, run.wanted(), cache.default())
     forecast = _forecast(updating, graph, interface, run.wanted())
     return Profile(
-        **facts(run, interface.params.params),
+        **facts(run, interface.params.params, recorder, spans),
         images=updating.images,
         messages=len(updating.off),
         of_messages=updating.evaluations,
         forecast_db=interface.forecast_db,
         psnr_db=psnr_db([float(np.mean(off**2)) for off in updating.off]),
-        seconds=seconds_of(spans),
         regions=(_row(updating, program, recorder, forecast),),
-        operations=tuple(operation_rows(recorder)),
-        overhead=overhead() * len(recorder.events),
-        events=tuple(recorder.events),
-        spans=tuple(spans),
     )
-
-
-class _Enough(Exception):  # noqa: N818 (no error)
-    """Ends a sampling loop."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +121,7 @@ class _Profiled(Updating):
         self.own.append(own)
         self.off.append(self.trajectory[-1] - own)
         if len(self.off) == self._messages:
-            raise _Enough
+            raise Enough
         self._since = time.perf_counter()
         return result
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from runs import BACKENDS
+from runs import BACKENDS, check_strands
 
 from hefw.core.backend import KeyManifest
 from hefw.core.diagonals import LinearCost, transform
 from hefw.core.layout import periodic
-from hefw.core.linear import chain
 from hefw.core.params import CkksParams
 from hefw.core.sparse import SparseMatrix
+from hefw.core.turning import chain
 
 SLOTS = 512
 PARAMS = CkksParams(2 * SLOTS, (60, 60), (60,), 30.0, allow_insecure=True)
@@ -29,12 +29,7 @@ def test_every_step_is_made_once_of_what_is_there(steps) -> None:
     strands = chain(steps, SLOTS)
     links = [link for strand in strands for link in strand]
     assert sorted(link.step for link in links) == sorted(steps - {0})
-    for strand in strands:
-        there = {0}
-        for link in strand:
-            assert link.before in there
-            assert (link.before + link.by) % SLOTS == link.step
-            there.add(link.step)
+    check_strands(strands, SLOTS)
 
 
 def test_even_steps_take_the_keys_of_their_distance() -> None:

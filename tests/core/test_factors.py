@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import BACKENDS, Session, difference, plain, psnr
 
+from hefw.backends.tenseal.backend import TensealBackend
 from hefw.core import codec
-from hefw.core import plan as plans
 from hefw.core.diagonals import LinearCost, build, cheapest
 from hefw.core.encoded import prepare
 from hefw.core.factors import MaskedRounding, factored
@@ -37,8 +37,9 @@ DECIBELS = 45.0
 @pytest.fixture(autouse=True)
 def cheap_numbers(monkeypatch) -> None:
     """On a library that multiplies them by residues."""
-    monkeypatch.setattr(plans, "MUL_NUMBER_LINEAR", 0.0001)
-    monkeypatch.setattr(plans, "NUMBER_CT_LINEAR", 0.0)
+    able = TensealBackend.capabilities
+    costs = dict(able.costs) | {"mul_number_linear": 0.0001, "number_ct_linear": 0.0}
+    monkeypatch.setattr(TensealBackend, "capabilities", replace(able, costs=tuple(costs.items())))
 
 
 def convolution(rng: np.random.Generator, outputs: int, inputs: int, size: int, stride: int = 1) -> SparseMatrix:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import BACKENDS
+from runs import BACKENDS, check_strands
 
 from hefw.core.backend import KeyManifest
 from hefw.core.diagonals import LinearCost, transform
@@ -22,12 +22,7 @@ PARAMS = CkksParams(2 * SLOTS, (60, 60), (60,), 30.0, allow_insecure=True)
 @given(st.sets(st.integers(0, SLOTS - 1), max_size=40), st.sampled_from([0, 2, 8, 64, 256]))
 def test_every_step_is_made_of_what_is_there(steps, radix) -> None:
     strands = tree(steps, SLOTS, radix)
-    for strand in strands:
-        there = {0}
-        for link in strand:
-            assert link.before in there
-            assert (link.before + link.by) % SLOTS == link.step
-            there.add(link.step)
+    check_strands(strands, SLOTS)
     made = [link.step for strand in strands for link in strand]
     assert len(set(made)) == len(made)
     assert set(made) >= steps - {0}

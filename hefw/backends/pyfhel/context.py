@@ -14,7 +14,6 @@ from hefw.backends.pyfhel import frames
 from hefw.core.errors import EncodingError, EnvelopeError
 from hefw.core.params import CkksParams, Resolved
 
-RELINEARISATION = 2  # the power of the secret that the key replaces; Galois elements are odd
 ELEMENT_BYTES = 4  # in front of a key's residues: which key they are
 
 
@@ -106,7 +105,7 @@ class Context:
         return frames.keys(self.primes, self.ring_dimension, places, found)
 
     def _element(self, name: str) -> int:
-        return RELINEARISATION if name == "relinearisation" else seal.galois_element(name, self.ring_dimension)
+        return seal.key_element(name, self.ring_dimension)
 
 
 def resolve(params: CkksParams, backend: str) -> Resolved:
@@ -134,4 +133,4 @@ def _make(params: CkksParams, **primes: list[int]) -> Any:
 
 
 def _place(element: int) -> int:
-    return 0 if element == RELINEARISATION else (element - 1) // 2
+    return 0 if element == seal.RELINEARISATION else (element - 1) // 2

@@ -17,6 +17,8 @@ COSTS = (
     ("shared_linear", 0.08),
     ("mul_plain_linear", 0.025),
     ("rescale_linear", 0.28),
+    ("mul_number_linear", 0.0015),  # residues multiplied by float64
+    ("number_ct_linear", 0.1),
 )
 
 

@@ -11,7 +11,7 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.seal import galois_element, memory_file, opaque, path_of
+from hefw.backends.seal import galois_element, key_element, memory_file, opaque, path_of
 from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length, parse
 from hefw.backends.tenseal.matrices import Matrices
 from hefw.backends.tenseal.native import WRONG, Native, native
@@ -40,8 +40,7 @@ class TensealEvaluator(Evaluator):
     def _load_key(self, name: str, payload: bytes) -> None:
         key: Any = seal.RelinKeys() if name == "relinearisation" else seal.GaloisKeys()
         parse(f"{name} key", lambda path: key.load(self._context.seal, path), payload, self._file)
-        wanted = 2 if name == "relinearisation" else galois_element(name, self.params.params.ring_dimension)
-        if not key.has_key(wanted):  # 2: the power of the secret that relinearisation replaces
+        if not key.has_key(key_element(name, self.params.params.ring_dimension)):
             raise EnvelopeError(f"the bytes sent as {name!r} hold another key")
         self._keys[name] = key
 

@@ -50,24 +50,15 @@ class Matrices:
         self._evaluator.counts["encode"] += transform.products - len(scales)
         self._evaluator.counts["mul_plain"] += transform.products
         self._evaluator.counts["add"] += transform.products - len(sums)
-        rest = iter(sums)
+        found = iter([Ciphertext(handle, level, scale) for handle in sums])
         return [
-            self._turned(transform, k, {group: Ciphertext(next(rest), level, scale) for group in groups})
+            self._turned(transform, k, {group: next(found) for group in groups})
             for k, groups in enumerate(transform.outputs)
         ]
 
     def _turned(self, transform: Transform, output: int, sums: Mapping[Group, Ciphertext]) -> Ciphertext:
         """The sums of one output's groups, turned and added."""
-        evaluator = self._evaluator
-        total: Ciphertext | None = None
-        for strand in transform.strands(output):
-            gone: Ciphertext | None = None
-            for group, by in reversed(strand):
-                gone = evaluator.rotate(sums[group] if gone is None else evaluator.add_into(gone, sums[group]), by)
-            if gone is not None:
-                total = gone if total is None else evaluator.add_into(total, gone)
-        assert total is not None  # each output has a group
-        return total
+        return self._evaluator.joined(transform.strands(output), lambda groups: [sums[group] for group in groups])
 
     def _matrix(self, transform: Transform, scales: Mapping[int, float]) -> wide.Matrix | None:
         """The integers, a row a group, at the scale of each source; None if they are too large."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import _sealapi_cpp as seal
 import numpy as np
 
-from hefw.backends.seal import galois_element, transparent
+from hefw.backends.seal import RELINEARISATION, key_element, transparent
 from hefw.backends.tenseal.context import Context
 from hefw.backends.tenseal.residues import Place, Residues, places
 
@@ -27,6 +27,7 @@ class Native:
 
     def __init__(self, context: Context, residues: Residues, switching: Switching, plaintexts: Place) -> None:
         self._context = context
+        self._evaluator = seal.Evaluator(context.seal)
         self._residues = residues
         self._switching = switching
         self._plaintexts = plaintexts
@@ -35,16 +36,16 @@ class Native:
 
     def take(self, name: str, key: Any, level: int, example: Any) -> bool:
         """A key of SEAL's, for ciphertexts of up to a level; whether it does with a ciphertext what SEAL does."""
-        relinearises = name == "relinearisation"
-        element = 2 if relinearises else galois_element(name, self._context.params.params.ring_dimension)
+        element = key_element(name, self._context.params.params.ring_dimension)
+        relinearises = element == RELINEARISATION
         digits = [self._residues.view(digit.data()) for digit in key.key(element)[: level + 1]]
         rows = [*range(level + 1), digits[0].shape[1] - 1]
         self._keys[name] = self._switching.key([digit[:, rows] for digit in digits], 1 if relinearises else element)
-        example = self._tame(example, min(level, int(example.coeff_modulus_size()) - 1))
         kind = name.partition("/")[0]
         if kind in self._tried:
             return True
         self._tried.add(kind)
+        example = self._tame(example, min(level, int(example.coeff_modulus_size()) - 1))
         self._switching.centred = False
         try:
             return self._relinearises(key, example) if relinearises else self._turns(name, key, element, example)
@@ -56,24 +57,22 @@ class Native:
         return name in self._keys
 
     def _relinearises(self, key: Any, example: Any) -> bool:
-        evaluator = seal.Evaluator(self._context.seal)
         square, wanted = seal.Ciphertext(), seal.Ciphertext()
-        evaluator.square(example, square)
-        evaluator.relinearize(square, key, wanted)
+        self._evaluator.square(example, square)
+        self._evaluator.relinearize(square, key, wanted)
         return self._same(self.relinearise(square), wanted)
 
     def _turns(self, name: str, key: Any, element: int, example: Any) -> bool:
         """Of a ciphertext whose second part is one number: SEAL turns that before it takes it apart, hefw after."""
-        evaluator = seal.Evaluator(self._context.seal)
         given, wanted = self._blank(example), seal.Ciphertext()
         self._residues.view(given)[...] = self._residues.view(example)
         self._residues.view(given)[1] = self._residues.view(example)[1, :, :1]
-        evaluator.apply_galois(given, element, key, wanted)
+        self._evaluator.apply_galois(given, element, key, wanted)
         return self._same(self.rotate_many(given, [name])[0], wanted)
 
     def agrees(self, example: Any) -> bool:
         """Whether SEAL's sums of products and rescales are found of a ciphertext."""
-        evaluator, level = seal.Evaluator(self._context.seal), int(example.coeff_modulus_size()) - 1
+        evaluator, level = self._evaluator, int(example.coeff_modulus_size()) - 1
         example = self._tame(example, level)
         slots = self._context.params.slots
         weights = [self._context.encode(np.arange(slots) / slots - k, level, EXAMPLE_SCALE) for k in range(3)]
@@ -95,7 +94,7 @@ class Native:
     def _tame(self, a: Any, level: int) -> Any:
         """A copy at a scale that leaves room for products."""
         out = seal.Ciphertext()
-        seal.Evaluator(self._context.seal).mod_switch_to(a, self._context.level_ids[level], out)
+        self._evaluator.mod_switch_to(a, self._context.level_ids[level], out)
         out.scale = 1.0
         return out
 
