@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import ctypes
 import warnings
 
@@ -10,8 +9,8 @@ import _sealapi_cpp as seal
 import numpy as np
 import pytest
 
+from hefw.backends.tenseal import abi, loops
 from hefw.backends.tenseal import native as natives
-from hefw.backends.tenseal import words
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.switching import Switching, reversed_bits, tables
 from hefw.core.backend import Evaluator, KeyManifest
@@ -59,16 +58,16 @@ def slow(keys, monkeypatch) -> Evaluator:
 def test_the_transform_is_the_value_at_each_root_and_its_inverse() -> None:
     prime, size = 12289, 1024
     made = tables((prime,), size)
-    constants, roots, quotients, ends = (table[0] for table in made[:4])
+    constants, roots, quotients, ends = (table[0] for table in made.arrays[:4])
     given = np.random.default_rng(0).integers(0, prime, size).astype(np.uint64)
     found = given.copy()
-    words.forward(found, roots, quotients, ends, np.uint64(prime))
+    loops.forward(found, roots, quotients, ends, prime)
     root, reverse = int(roots[reversed_bits(size)[1]]), reversed_bits(size)
     for place in (0, 1, 77, 1023):
         at = pow(root, 2 * int(reverse[place]) + 1, prime)
         assert int(found[place]) == sum(int(c) * pow(at, k, prime) for k, c in enumerate(given)) % prime
-    inverse, inverse_quotients, inverse_ends = (table[0] for table in made[4:])
-    words.backward(found, inverse, inverse_quotients, inverse_ends, constants)
+    inverse, inverse_quotients, inverse_ends = (table[0] for table in made.arrays[4:])
+    loops.backward(found, inverse, inverse_quotients, inverse_ends, constants)
     assert np.array_equal(found, given)
 
 
@@ -130,15 +129,10 @@ def check(found: list[np.ndarray], values: np.ndarray) -> None:
 
 
 def test_without_numba_the_librarys_own_calls_are_used_with_a_warning(holder, evaluator, values, monkeypatch) -> None:
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name == "hefw.backends.tenseal" and "switching" in (args[2] or ()):
-            raise ImportError("no module named numba")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.warns(RuntimeWarning, match=r"numba cannot be used .* pip install numba"):
+    monkeypatch.setattr(loops, "missing", lambda: "no module named numba")
+    with pytest.warns(
+        RuntimeWarning, match=r"compiled loops cannot be used \(no module named numba\): .* install tenseal"
+    ):
         found = results(evaluator, holder, values)
     check(found, values)
     assert evaluator._native is None
@@ -170,7 +164,7 @@ def test_nothing_is_said_where_all_is_well(holder, evaluator, values) -> None:
 
 
 def test_primes_that_the_loops_do_not_take(holder, evaluator, values, monkeypatch) -> None:
-    monkeypatch.setattr(words, "MOST_BITS", 55)
+    monkeypatch.setattr(abi, "MOST_BITS", 55)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check(results(evaluator, holder, values), values)

@@ -1,16 +1,14 @@
-"""Residues as halves that float64 multiplies, and back: loops compiled by numba, for `wide`."""
+"""Residues as halves that float64 multiplies, and back: loops for numba to compile, for `wide`."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 
-from hefw.backends.tenseal.words import THIRTY, U30, pointer
-
-compiled = njit(cache=True, boundscheck=False, error_model="numpy", nogil=True)
+from hefw.backends.tenseal.words import THIRTY, U30, inlined, pointer
 
 
-@compiled
+@inlined
 def split(addresses, start, low, high):  # type: ignore[no-untyped-def]
     """Write the lowest 30 bits of numbers below 2^60, and the others: (inputs, n) each.
 
@@ -25,7 +23,7 @@ def split(addresses, start, low, high):  # type: ignore[no-untyped-def]
             highs[n] = np.float64(np.int64(x >> U30))
 
 
-@compiled
+@inlined
 def join(low, high, prime, over, shift, addresses, start, more):  # type: ignore[no-untyped-def]
     """Write low + high * 2^30 modulo a prime, of sums (rows, n) below 2^53 in magnitude; with `more`, add it.
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import _sealapi_cpp as seal
 import numpy as np
 
 from hefw.backends.seal import RELINEARISATION, key_element, transparent
+from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.context import Context
 from hefw.backends.tenseal.residues import Place, Residues, places
-
-if TYPE_CHECKING:
-    from hefw.backends.tenseal.switching import Key, Switching
+from hefw.backends.tenseal.switching import Key, Switching, suits
 
 WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
-MISSING = f"numba cannot be used ({{}}): {WORSE}; pip install numba, or set NUMBA_CACHE_DIR to a folder to write to"
+MISSING = (
+    f"compiled loops cannot be used ({{}}): {WORSE}; hefw backends install tenseal adds numba, which compiles them"
+)
 EXAMPLE_SCALE = 2.0**10  # fits every modulus
 WRONG = f"compiled loops do not give what SEAL gives: {WORSE}"
 
@@ -166,15 +167,14 @@ def native(context: Context, residues: Residues, example: Any) -> Native | None:
 
     Products, sums and rescales must be SEAL's own, bit by bit; `Native.take` tries keys.
     """
-    try:
-        from hefw.backends.tenseal import switching
-    except (ImportError, RuntimeError) as error:  # the latter where compiled loops cannot be kept
-        warnings.warn(MISSING.format(error), RuntimeWarning, stacklevel=2)
+    reason = loops.missing()
+    if reason is not None:
+        warnings.warn(MISSING.format(reason), RuntimeWarning, stacklevel=2)
         return None
-    if not residues.usable(example) or not switching.suits(context.params):
+    if not residues.usable(example) or not suits(context.params):
         return None
     for place in _plaintext_places(context, int(example.coeff_modulus_size()) - 1):
-        found = Native(context, residues, switching.Switching(context.params), place)
+        found = Native(context, residues, Switching(context.params), place)
         if found.agrees(example):
             return found
     warnings.warn(WRONG, RuntimeWarning, stacklevel=2)

@@ -7,34 +7,30 @@ rotation, so that nothing but the result is permuted. Transforms and products ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import local
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal import words
+from hefw.backends.tenseal import abi, loops
+from hefw.backends.tenseal.loops import Room, Tables
 from hefw.core.params import Resolved
 
 Words = NDArray[np.uint64]
 Order = NDArray[np.int64]
 
-#: Constants; roots, quotients and `ends`; inverse roots, quotients and ends: by prime, the special one last.
-Tables = tuple[Words, Words, Words, Words, Words, Words, Words]
-
 
 @dataclass(frozen=True, eq=False)
 class Key:
-    """A key to switch by, turned back by `order`; None where it turns nothing.
+    """A key to switch by, turned back by `order`.
 
     Residues are (primes, N / block, digits, 2, block): in the order in which they are read.
     """
 
     residues: Words
-    order: Order | None
+    order: Order
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +42,6 @@ class Decomposed:
     rows: Order
 
 
-class _Room(local):
-    """Memory of one thread that is written over and over: new one each time would take a tenth of the work."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Words] = {}
-
-    def array(self, name: str, *shape: int) -> Words:
-        """What was there under a name before, or new."""
-        size = math.prod(shape)
-        if name not in self._held or len(self._held[name]) < size:
-            self._held[name] = np.empty(size, np.uint64)
-        return self._held[name][:size].reshape(shape)
-
-
 class Switching:
     """Operations under one set of parameters."""
 
@@ -67,21 +49,20 @@ class Switching:
         primes = (*params.primes, *params.special_primes)
         self._size = params.params.ring_dimension
         self._tables = tables(primes, self._size)
-        self._constants = self._tables[0]
+        self._constants = self._tables.constants
         self._special = len(primes) - 1
-        self._room = _Room()
+        self._room = Room()
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         self._inverses = [inverses(q, primes[: self._special if q == primes[-1] else k]) for k, q in enumerate(primes)]
 
     def key(self, parts: Sequence[Words], element: int) -> Key:
         """A key from SEAL's residues (2, primes, N) of each digit, for a Galois element; 1: it turns nothing."""
-        block = min(words.BLOCK, self._size)
+        block = min(abi.BLOCK, self._size)
         primes = parts[0].shape[1]
         held = np.empty((primes, self._size // block, len(parts), 2, block), np.uint64)
-        order = None if element == 1 else turned(element, self._size)
-        back = np.arange(self._size)
-        if order is not None:
-            back[order] = np.arange(self._size)
+        order = turned(element, self._size)
+        back = np.empty_like(order)
+        back[order] = np.arange(self._size)
         for number, digit in enumerate(parts):
             for part in range(2):
                 held[:, :, number, part] = digit[part][:, back].reshape(primes, -1, block)
@@ -95,7 +76,7 @@ class Switching:
         part = residues[1] if polynomial is None else polynomial
         rows = np.append(np.arange(len(part)), self._special)
         digits = self._room.array("digits", len(part), len(rows), self._size)
-        words.decompose(part, self._tables, rows, self.centred, self._room.array("row", self._size), digits)
+        loops.decompose(part, self._tables, rows, self.centred, digits)
         return Decomposed(residues, digits, rows)
 
     def rotate(self, of: Decomposed, key: Key, out: Words) -> None:
@@ -103,9 +84,9 @@ class Switching:
         product = self._product(of, key)
         halves = self._divided(product, of.rows)
         rows = of.rows[:-1]
-        words.add(halves[0], of.residues[0], rows, self._constants)
+        loops.add(halves[0], of.residues[0], rows, self._constants)
         for part in range(2):
-            words.permute(halves[part], key.order, out[part])
+            loops.permute(halves[part], key.order, out[part])
 
     def rotations_added(self, of: Decomposed, keys: Sequence[Key], out: Words) -> None:
         """Write the ciphertext plus all its rotations by some keys, with one division for all of them."""
@@ -116,12 +97,12 @@ class Switching:
         for key in keys:
             product = self._product(of, key)
             for part in range(2):
-                words.add_permuted(total[part], product[part], key.order, of.rows, self._constants)
-            words.add_permuted(out[0], of.residues[0], key.order, rows, self._constants)
-        words.reduce(out[0], rows, self._constants)
+                loops.add_permuted(total[part], product[part], key.order, of.rows, self._constants)
+            loops.add_permuted(out[0], of.residues[0], key.order, rows, self._constants)
+        loops.reduce(out[0], rows, self._constants)
         halves = self._divided(total, of.rows)
         for part in range(2):
-            words.add(out[part], halves[part], rows, self._constants)
+            loops.add(out[part], halves[part], rows, self._constants)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
         """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
@@ -129,11 +110,11 @@ class Switching:
         halves = self._divided(self._product(of, key), of.rows)
         out[...] = residues[:2]
         for part in range(2):
-            words.add(out[part], halves[part], of.rows[:-1], self._constants)
+            loops.add(out[part], halves[part], of.rows[:-1], self._constants)
 
     def square(self, residues: Words, out: Words) -> None:
         """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
-        words.square(residues, self._constants, out)
+        loops.square(residues, self._constants, out)
 
     def rescale(self, residues: Words, out: Words) -> None:
         """Divide each part of a ciphertext (parts, level + 1, N) by its last prime: out (parts, level, N)."""
@@ -147,7 +128,7 @@ class Switching:
         """Write sums of products of (ciphertext, plaintext) to `outs`: all are the addresses of residues."""
         flat = np.array([pair for some in products for pair in some], dtype=np.uint64)
         starts = np.cumsum([0, *map(len, products)])
-        words.sums(
+        loops.sums(
             np.ascontiguousarray(flat[:, 0]),
             np.ascontiguousarray(flat[:, 1]),
             starts,
@@ -159,7 +140,7 @@ class Switching:
 
     def _product(self, of: Decomposed, key: Key) -> Words:
         out = self._room.array("product", 2, len(of.rows), self._size)
-        words.switch(of.digits, key.residues, of.rows, self._constants, out)
+        loops.switch(of.digits, key.residues, of.rows, self._constants, out)
         return out
 
     def _divided(self, product: Words, rows: Order) -> Words:
@@ -170,30 +151,31 @@ class Switching:
 
     def _divide(self, a: Words, rows: Order, out: Words) -> None:
         by = self._inverses[rows[-1]]
-        words.divide(a, self._tables, rows, by[: len(rows) - 1], self._room.array("row", self._size), out)
+        loops.divide(a, self._tables, rows, by[: len(rows) - 1], out)
 
 
 def suits(params: Resolved) -> bool:
     """Whether the loops take these primes."""
-    return all(q.bit_length() <= words.MOST_BITS for q in (*params.primes, *params.special_primes))
+    return all(q.bit_length() <= abi.MOST_BITS for q in (*params.primes, *params.special_primes))
 
 
 @lru_cache(maxsize=8)
 def tables(primes: tuple[int, ...], size: int) -> Tables:
     """Constants and roots of unity of each prime, the special one last."""
     count = len(primes)
-    constants = np.zeros((count, words.COLUMNS), np.uint64)
+    constants = np.zeros((count, abi.COLUMNS), np.uint64)
     straight, back = _Roots(count, size), _Roots(count, size)
     for k, q in enumerate(primes):
-        constants[k, words.PRIME] = q
-        constants[k, words.ONE] = 2**64 // q
-        constants[k, words.HALF] = q // 2
-        for column, value in ((words.WORD, 2**60 % q), (words.SIZE, pow(size, -1, q))):
+        constants[k, abi.PRIME] = q
+        constants[k, abi.ONE] = 2**64 // q
+        constants[k, abi.HALF] = q // 2
+        for column, value in ((abi.WORD, 2**60 % q), (abi.SIZE, pow(size, -1, q))):
             constants[k, column], constants[k, column + 1] = value, (value << 64) // q
         root = least_root(q, size)
         straight.fill(k, q, root, constants[k])
         back.fill(k, q, pow(root, -1, q), constants[k])
-    return constants, straight.roots, straight.quotients, straight.ends, back.roots, back.quotients, back.ends
+    powers = (array for roots in (straight, back) for array in (roots.roots, roots.quotients, roots.ends))
+    return Tables([constants, *powers])
 
 
 class _Roots:
@@ -208,10 +190,10 @@ class _Roots:
         """Those of prime number k."""
         size = len(self._reverse)
         row = np.empty(size, np.uint64)
-        words.powers(np.uint64(root), np.uint64((root << 64) // prime), constants, row)
+        loops.powers(root, (root << 64) // prime, constants, row)
         self.roots[k] = row[self._reverse]
         high, low = divmod(2**128 // prime, 2**64)
-        words.quotients(self.roots[k], np.uint64(high), np.uint64(low), np.uint64(prime), self.quotients[k])
+        loops.quotients(self.roots[k], high, low, prime, self.quotients[k])
         for n in range(2):
             self.ends[k, 2 * n] = self.roots[k, size // 2 + n :: 2]
             self.ends[k, 2 * n + 1] = self.quotients[k, size // 2 + n :: 2]

@@ -11,16 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import local
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-loops: ModuleType | None
-try:
-    from hefw.backends.tenseal import halves as loops
-except (ImportError, RuntimeError):  # without numba numpy does it, in three times as long
-    loops = None
+from hefw.backends.tenseal import loops
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -112,20 +107,21 @@ def multiply(
     parts, count, size = inputs[0].shape
     ordered = [inputs[k] for k in matrix.order]
     read, written = _addresses(ordered), _addresses(outputs)
+    compiled = loops.missing() is None  # else numpy does it, in three times as long
     own = local()  # memory of each thread: new one for each block takes as long as the products
 
     def block(part: int, number: int, prime: int, start: int) -> None:
         if not hasattr(own, "halves"):
             own.halves = np.empty((2, len(ordered), min(BLOCK, size)))
         low, high = own.halves
-        if loops is None:
+        if not compiled:
             _with_numpy(matrix, ordered, outputs, (part, number, slice(start, start + BLOCK)), prime, low, high)
             return
         at = (part * count + number) * size + start
-        shift, over = np.int64(prime.bit_length() - HALF_BITS), np.int64(_over(prime))
+        shift, over = prime.bit_length() - HALF_BITS, _over(prime)
         loops.split(read, at, low, high)
         for piece, lows, highs in matrix.products(low, high):
-            loops.join(lows, highs, np.int64(prime), over, shift, written[piece.rows], at, piece.more)
+            loops.join(lows, highs, prime, over, shift, written[piece.rows], at, piece.more)
 
     blocks = [
         (part, number, prime, start)
@@ -137,7 +133,7 @@ def multiply(
         for one in blocks:
             block(*one)
         return
-    with ThreadPoolExecutor(threads) as pool:  # numpy and numba let go of Python's lock
+    with ThreadPoolExecutor(threads) as pool:  # numpy and loops let go of Python's lock
         done = [pool.submit(block, *one) for one in blocks]
     for future in done:
         future.result()

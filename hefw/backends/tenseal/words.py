@@ -1,8 +1,9 @@
-"""Loops over 64-bit residues, compiled by numba: transforms, products and sums modulo primes below 2^60.
+"""Loops over 64-bit residues, for numba to compile: transforms, products and sums modulo primes below 2^60.
 
 They are written so that LLVM makes vector instructions of them. Those have no high half of a 64-bit product, so it is
 put together from 32-bit parts without its lowest carry: a quotient may be 2 too small, and a remainder is then below
-four times the prime instead of two.
+four times the prime instead of two. Nothing in them can raise or takes memory, so that they need neither numba nor
+Python when they run (`compiling`).
 """
 
 from __future__ import annotations
@@ -14,31 +15,27 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-#: Largest size of a prime: values up to 16 times the prime are 64-bit numbers.
-MOST_BITS = 60
-#: Products by halves that are added before the sum is reduced.
-AT_ONCE = 8
-#: Residues of one polynomial that are worked on at a time.
-BLOCK = 512
-#: Fours of residues that the last layers of a transform work on at a time.
-ENDS = 64
-#: Columns of a table of one prime's constants: the prime, its half, 2^64 // prime, then numbers modulo it with their
-#: quotients (`times`): 2^60 and 1 / N.
-PRIME, HALF, ONE, WORD, WORD_, SIZE, SIZE_, COLUMNS = range(8)
+from hefw.backends.tenseal.abi import AT_ONCE, ENDS, HALF, ONE, PRIME, SIZE, SIZE_, WORD, WORD_
 
 LOW = np.uint64(0xFFFFFFFF)
 THIRTY = np.uint64((1 << 30) - 1)
 U30, U32, ZERO, TWO, THREE = (np.uint64(k) for k in (30, 32, 0, 2, 3))
-compiled = njit(cache=True, boundscheck=False, error_model="numpy")
 inlined = njit(forceinline=True, boundscheck=False, error_model="numpy")
 
 
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def pointer(_: Any, address: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+def _pointer(kind: Any) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+    def pointer(_: Any, address: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.uint64)(types.uint64), code
+        return types.CPointer(kind)(types.uint64), code
+
+    return pointer
+
+
+#: Addresses of words, integers and floats as pointers.
+pointer, to_integers, to_floats = (_pointer(kind) for kind in (types.uint64, types.int64, types.float64))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -67,6 +64,12 @@ def _transpose(_: Any, source: Any, apart: Any, target: Any, apart_there: Any) -
 
 
 @inlined
+def _copy(a, out):  # type: ignore[no-untyped-def]
+    for n in range(out.shape[0]):
+        out[n] = a[n]
+
+
+@inlined
 def below(x, most):  # type: ignore[no-untyped-def]
     """x modulo `most` for x below twice that; x is below 2^63."""
     less = x - most
@@ -86,7 +89,7 @@ def whole(x, prime):  # type: ignore[no-untyped-def]
     return below(below(below(x, prime << TWO), prime + prime), prime)
 
 
-@compiled
+@inlined
 def powers(base, quotient, constants, out):  # type: ignore[no-untyped-def]
     """Write the powers of a number from 0 on."""
     q, value = constants[PRIME], np.uint64(1)
@@ -95,7 +98,7 @@ def powers(base, quotient, constants, out):  # type: ignore[no-untyped-def]
         value = whole(times(value, base, quotient, q), q)
 
 
-@compiled
+@inlined
 def quotients(values, high, low, prime, out):  # type: ignore[no-untyped-def]
     """value * 2^64 // prime for each; `high` and `low` are the two words of 2^128 // prime."""
     for k in range(values.shape[0]):
@@ -109,26 +112,27 @@ def quotients(values, high, low, prime, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _columns(a, start, room):  # type: ignore[no-untyped-def]
-    """Words 4 k + c of a block of `a` to word k of row c of `room`."""
-    source, target = np.uint64(a.ctypes.data) + np.uint64(8 * start), np.uint64(room.ctypes.data)
+def _columns(a, start, columns):  # type: ignore[no-untyped-def]
+    """Words 4 k + c of a block of `a` to word k of row c of `columns` (4, ENDS)."""
+    source, target = np.uint64(a.ctypes.data) + np.uint64(8 * start), np.uint64(columns.ctypes.data)
     for k in range(ENDS // 4):
         _transpose(source + np.uint64(128 * k), np.uint64(32), target + np.uint64(32 * k), np.uint64(8 * ENDS))
 
 
 @inlined
-def _rows(room, a, start):  # type: ignore[no-untyped-def]
+def _rows(columns, a, start):  # type: ignore[no-untyped-def]
     """Back again."""
-    source, target = np.uint64(room.ctypes.data), np.uint64(a.ctypes.data) + np.uint64(8 * start)
+    source, target = np.uint64(columns.ctypes.data), np.uint64(a.ctypes.data) + np.uint64(8 * start)
     for k in range(ENDS // 4):
         _transpose(source + np.uint64(32 * k), np.uint64(8 * ENDS), target + np.uint64(128 * k), np.uint64(32))
 
 
-@compiled
-def forward(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
+@inlined
+def forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]
     """Number-theoretic transform in place, as SEAL orders it; a (N,) below 4 primes, then below one.
 
-    `ends` (4, N / 4) are the roots of the last layer, even ones and odd ones, each with their quotients.
+    `ends` (4, N / 4) are the roots of the last layer, even ones and odd ones, each with their quotients; `columns`
+    (4, ENDS) is written over.
     """
     q4 = q << TWO
     t, m = a.shape[0] >> 1, 1
@@ -142,10 +146,9 @@ def forward(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
                 low[j] = x + y
                 high[j] = x + q4 - y
         m, t = m << 1, t >> 1
-    room = np.empty((4, ENDS), np.uint64)
-    b0, b1, b2, b3 = room[0], room[1], room[2], room[3]
+    b0, b1, b2, b3 = columns[0], columns[1], columns[2], columns[3]
     for start in range(0, m, ENDS):  # the last two layers, in columns
-        _columns(a, 4 * start, room)
+        _columns(a, 4 * start, columns)
         ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
         us, uqs = ends[0, start : start + ENDS], ends[1, start : start + ENDS]
         vs, vqs = ends[2, start : start + ENDS], ends[3, start : start + ENDS]
@@ -156,19 +159,18 @@ def forward(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
             x0, x1 = below(x0 + y0, q4), times(x1 + y1, us[i], uqs[i], q)
             b0[i], b1[i] = whole(x0 + x1, q), whole(x0 + q4 - x1, q)
             b2[i], b3[i] = whole(x2 + x3, q), whole(x2 + q4 - x3, q)
-        _rows(room, a, 4 * start)
+        _rows(columns, a, 4 * start)
 
 
-@compiled
-def backward(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
+@inlined
+def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-untyped-def]
     """The inverse of `forward`, with the inverses of its roots; a (N,) below 4 primes, then below one."""
     q = constants[PRIME]
     q4 = q << TWO
     m = a.shape[0] >> 2
-    room = np.empty((4, ENDS), np.uint64)
-    b0, b1, b2, b3 = room[0], room[1], room[2], room[3]
+    b0, b1, b2, b3 = columns[0], columns[1], columns[2], columns[3]
     for start in range(0, m, ENDS):
-        _columns(a, 4 * start, room)
+        _columns(a, 4 * start, columns)
         ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
         us, uqs = ends[0, start : start + ENDS], ends[1, start : start + ENDS]
         vs, vqs = ends[2, start : start + ENDS], ends[3, start : start + ENDS]
@@ -177,7 +179,7 @@ def backward(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-de
             x2, x3 = below(b2[i] + b3[i], q4), times(b2[i] + q4 - b3[i], vs[i], vqs[i], q)
             b0[i], b2[i] = below(x0 + x2, q4), times(x0 + q4 - x2, ws[i], wqs[i], q)
             b1[i], b3[i] = below(x1 + x3, q4), times(x1 + q4 - x3, ws[i], wqs[i], q)
-        _rows(room, a, 4 * start)
+        _rows(columns, a, 4 * start)
     t, m = 4, m >> 1
     while m >= 1:
         for i in range(m):
@@ -192,8 +194,8 @@ def backward(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-de
         a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
 
 
-@compiled
-def decompose(part, tables, rows, centred, room, out):  # type: ignore[no-untyped-def]
+@inlined
+def decompose(part, tables, rows, centred, room, columns, out):  # type: ignore[no-untyped-def]
     """One polynomial (level + 1, N) into digits (level + 1, len(rows), N): each modulo the primes of `rows`.
 
     `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and ends); the last of `rows` is the
@@ -202,15 +204,15 @@ def decompose(part, tables, rows, centred, room, out):  # type: ignore[no-untype
     """
     constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
     for j in range(part.shape[0]):
-        room[:] = part[j]
-        backward(room, inverse[j], inverse_[j], ends_[j], constants[j])
+        _copy(part[j], room)
+        backward(room, inverse[j], inverse_[j], ends_[j], constants[j], columns)
         p, half = constants[j, PRIME], constants[j, HALF] if centred else ZERO
         for n in range(room.shape[0]):
             room[n] = below(room[n] + half, p)
         for k in range(rows.shape[0]):
             row = rows[k]
             if row == j:
-                out[j, k] = part[j]
+                _copy(part[j], out[j, k])
                 continue
             q, digit = constants[row, PRIME], out[j, k]
             less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
@@ -220,7 +222,7 @@ def decompose(part, tables, rows, centred, room, out):  # type: ignore[no-untype
             else:
                 for n in range(room.shape[0]):
                     digit[n] = room[n] + less
-            forward(digit, roots[row], quotient[row], ends[row], q)
+            forward(digit, roots[row], quotient[row], ends[row], q, columns)
 
 
 @inlined
@@ -267,14 +269,13 @@ def _reduce(held, constants):  # type: ignore[no-untyped-def]
             middle[n] = high[n] = ZERO
 
 
-@compiled
-def switch(digits, key, rows, constants, out):  # type: ignore[no-untyped-def]
+@inlined
+def switch(digits, key, rows, constants, held, out):  # type: ignore[no-untyped-def]
     """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
 
     Sums are below 4 primes. `rows` are their primes; the last one is that of the key's last row.
     """
     count, block = digits.shape[0], key.shape[4]
-    held = np.zeros((6, block), np.uint64)
     for k in range(rows.shape[0]):
         at = k if k < rows.shape[0] - 1 else key.shape[0] - 1
         for number in range(key.shape[1]):
@@ -290,20 +291,18 @@ def switch(digits, key, rows, constants, out):  # type: ignore[no-untyped-def]
                 _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held)
             _reduce(held, constants[rows[k]])
             for part in range(2):
-                out[part, k, start:end] = held[3 * part]
+                _copy(held[3 * part], out[part, k, start:end])
 
 
-@compiled
-def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants):  # type: ignore[no-untyped-def]
+@inlined
+def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants, held):  # type: ignore[no-untyped-def]
     """Sums of products of ciphertexts of two parts with plaintexts, all given by the addresses of their residues.
 
     Output k is that of the products `starts[k]` to `starts[k + 1]`.
     """
-    block = min(BLOCK, size)
-    held = np.zeros((6, block), np.uint64)
-    length = primes * size
-    for start in range(0, length, block):
-        end = start + block
+    block, length = held.shape[1], primes * size
+    for number in range(length // block):
+        start, end = number * block, (number + 1) * block
         row = constants[start // size]
         for k in range(outs.shape[0]):
             held[:] = ZERO
@@ -328,8 +327,8 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants):  # typ
                     found[n] = whole(total[n], q)
 
 
-@compiled
-def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def]
+@inlined
+def divide(a, tables, rows, inverses, room, columns, out):  # type: ignore[no-untyped-def]
     """Divide a polynomial (rows, N), below 8 primes, by the last row's prime, rounded: out (rows - 1, N).
 
     `a` is overwritten. `inverses` has that prime's inverse modulo the others, and its quotient: (rows - 1, 2).
@@ -340,7 +339,7 @@ def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def
     p, half = constants[last, PRIME], constants[last, HALF]
     for n in range(top.shape[0]):
         top[n] = below(top[n], p << TWO)
-    backward(top, inverse[last], inverse_[last], ends_[last], constants[last])
+    backward(top, inverse[last], inverse_[last], ends_[last], constants[last], columns)
     for n in range(top.shape[0]):
         top[n] = below(top[n] + half, p)
     for k in range(rows.shape[0] - 1):
@@ -349,14 +348,14 @@ def divide(a, tables, rows, inverses, room, out):  # type: ignore[no-untyped-def
         less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
         for n in range(room.shape[0]):
             room[n] = below(times(top[n], np.uint64(1), constants[row, ONE], q) + less, q << TWO)
-        forward(room, roots[row], quotient[row], ends[row], q)
+        forward(room, roots[row], quotient[row], ends[row], q, columns)
         by, by_ = inverses[k, 0], inverses[k, 1]
         given, taken = a[k], out[k]
         for n in range(room.shape[0]):
             taken[n] = whole(times(given[n] + q - room[n], by, by_, q), q)
 
 
-@compiled
+@inlined
 def permute(a, order, out):  # type: ignore[no-untyped-def]
     """out[..., n] = a[..., order[n]] for rows (rows, N)."""
     for k in range(a.shape[0]):
@@ -365,7 +364,7 @@ def permute(a, order, out):  # type: ignore[no-untyped-def]
             y[n] = x[order[n]]
 
 
-@compiled
+@inlined
 def add(a, b, rows, constants):  # type: ignore[no-untyped-def]
     """a += b, rows of residues modulo the primes of `rows`."""
     for k in range(a.shape[0]):
@@ -374,7 +373,7 @@ def add(a, b, rows, constants):  # type: ignore[no-untyped-def]
             x[n] = below(x[n] + y[n], q)
 
 
-@compiled
+@inlined
 def add_permuted(a, b, order, rows, constants):  # type: ignore[no-untyped-def]
     """a[..., n] += b[..., order[n]], rows of residues below 8 primes of `rows`."""
     for k in range(a.shape[0]):
@@ -383,7 +382,7 @@ def add_permuted(a, b, order, rows, constants):  # type: ignore[no-untyped-def]
             x[n] = below(x[n] + y[order[n]], q << THREE)
 
 
-@compiled
+@inlined
 def reduce(a, rows, constants):  # type: ignore[no-untyped-def]
     """Rows of residues below 8 primes to below one."""
     for k in range(a.shape[0]):
@@ -392,16 +391,15 @@ def reduce(a, rows, constants):  # type: ignore[no-untyped-def]
             x[n] = whole(x[n], q)
 
 
-@compiled
-def square(a, constants, out):  # type: ignore[no-untyped-def]
+@inlined
+def square(a, constants, held, out):  # type: ignore[no-untyped-def]
     """A ciphertext (2, rows, N) times itself: (3, rows, N)."""
-    block = min(BLOCK, a.shape[2])
-    held = np.zeros((6, block), np.uint64)
+    block = held.shape[1]
     for k in range(a.shape[1]):
         row = constants[k]
         q = row[PRIME]
-        for start in range(0, a.shape[2], block):
-            end = start + block
+        for number in range(a.shape[2] // block):
+            start, end = number * block, (number + 1) * block
             x, y = a[0, k, start:end], a[1, k, start:end]
             held[:] = ZERO
             _product(x, x, y, held)

@@ -1,0 +1,185 @@
+"""The loops of `words` and `halves` as machine code that a C function calls: numba makes it, without numba it runs.
+
+Loading numba takes longer than a server needs for all else before its first operation; what it compiles is kept
+(`loops`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import carray, cfunc, types
+
+from hefw.backends.tenseal import halves, words
+from hefw.backends.tenseal.abi import COLUMNS, ENDS, PREFIX, SIGNATURES, machine
+from hefw.backends.tenseal.words import inlined, pointer, to_floats, to_integers
+
+
+@inlined
+def some(address, shape):  # type: ignore[no-untyped-def]
+    return carray(pointer(address), shape)
+
+
+@inlined
+def integers(address, shape):  # type: ignore[no-untyped-def]
+    return carray(to_integers(address), shape)
+
+
+@inlined
+def floats(address, shape):  # type: ignore[no-untyped-def]
+    return carray(to_floats(address), shape)
+
+
+@inlined
+def after(address, words):  # type: ignore[no-untyped-def]
+    return address + types.uint64(8 * words)
+
+
+@inlined
+def opened(tables, count, size):  # type: ignore[no-untyped-def]
+    """`Switching`'s tables of so many primes, from an array of their addresses."""
+    t = some(tables, (7,))
+    every, quarter = (count, size), (count, 4, size // 4)
+    return (
+        some(t[0], (count, COLUMNS)),
+        some(t[1], every),
+        some(t[2], every),
+        some(t[3], quarter),
+        some(t[4], every),
+        some(t[5], every),
+        some(t[6], quarter),
+    )
+
+
+def powers(base, quotient, constants, out, n):  # type: ignore[no-untyped-def]
+    words.powers(base, quotient, some(constants, (COLUMNS,)), some(out, (n,)))
+
+
+def quotients(values, high, low, prime, out, n):  # type: ignore[no-untyped-def]
+    words.quotients(some(values, (n,)), high, low, prime, some(out, (n,)))
+
+
+def forward(a, roots, quotient, ends, prime, room, n):  # type: ignore[no-untyped-def]
+    words.forward(
+        some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (4, n // 4)), prime, some(room, (4, ENDS))
+    )
+
+
+def backward(a, roots, quotient, ends, constants, room, n):  # type: ignore[no-untyped-def]
+    row = some(constants, (COLUMNS,))
+    words.backward(
+        some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (4, n // 4)), row, some(room, (4, ENDS))
+    )
+
+
+def decompose(part, tables, rows, centred, room, out, primes, digits, count, n):  # type: ignore[no-untyped-def]
+    words.decompose(
+        some(part, (digits, n)),
+        opened(tables, primes, n),
+        integers(rows, (count,)),
+        centred,
+        some(room, (n,)),
+        some(after(room, n), (4, ENDS)),
+        some(out, (digits, count, n)),
+    )
+
+
+def switch(digits, key, rows, constants, room, out, count, primes, taken, kept, given, n, block):  # type: ignore[no-untyped-def]
+    words.switch(
+        some(digits, (count, taken, n)),
+        some(key, (kept, n // block, given, 2, block)),
+        integers(rows, (taken,)),
+        some(constants, (primes, COLUMNS)),
+        some(room, (6, block)),
+        some(out, (2, taken, n)),
+    )
+
+
+def sums(cts, pts, starts, outs, constants, room, products, count, primes, n, block):  # type: ignore[no-untyped-def]
+    words.sums(
+        some(cts, (products,)),
+        some(pts, (products,)),
+        integers(starts, (count + 1,)),
+        some(outs, (count,)),
+        primes,
+        n,
+        some(constants, (primes, COLUMNS)),
+        some(room, (6, block)),
+    )
+
+
+def divide(a, tables, rows, inverses, room, out, primes, count, n):  # type: ignore[no-untyped-def]
+    words.divide(
+        some(a, (count, n)),
+        opened(tables, primes, n),
+        integers(rows, (count,)),
+        some(inverses, (count - 1, 2)),
+        some(room, (n,)),
+        some(after(room, n), (4, ENDS)),
+        some(out, (count - 1, n)),
+    )
+
+
+def permute(a, order, out, count, n):  # type: ignore[no-untyped-def]
+    words.permute(some(a, (count, n)), integers(order, (n,)), some(out, (count, n)))
+
+
+def add(a, b, rows, constants, primes, count, n):  # type: ignore[no-untyped-def]
+    words.add(some(a, (count, n)), some(b, (count, n)), integers(rows, (count,)), some(constants, (primes, COLUMNS)))
+
+
+def add_permuted(a, b, order, rows, constants, primes, count, n):  # type: ignore[no-untyped-def]
+    turned, given = integers(order, (n,)), integers(rows, (count,))
+    words.add_permuted(some(a, (count, n)), some(b, (count, n)), turned, given, some(constants, (primes, COLUMNS)))
+
+
+def reduce(a, rows, constants, primes, count, n):  # type: ignore[no-untyped-def]
+    words.reduce(some(a, (count, n)), integers(rows, (count,)), some(constants, (primes, COLUMNS)))
+
+
+def square(a, constants, room, out, primes, count, n, block):  # type: ignore[no-untyped-def]
+    table = some(constants, (primes, COLUMNS))
+    words.square(some(a, (2, count, n)), table, some(room, (6, block)), some(out, (3, count, n)))
+
+
+def split(addresses, start, low, high, count, n):  # type: ignore[no-untyped-def]
+    halves.split(some(addresses, (count,)), start, floats(low, (count, n)), floats(high, (count, n)))
+
+
+def join(low, high, prime, over, shift, addresses, start, more, count, n):  # type: ignore[no-untyped-def]
+    given = floats(low, (count, n)), floats(high, (count, n))
+    halves.join(given[0], given[1], prime, over, shift, some(addresses, (count,)), start, more)
+
+
+def compiled() -> bytes:
+    """An object file with all loops, for this machine.
+
+    RuntimeError where they would need numba or Python to run.
+    """
+    target = machine()
+    whole = llvm.parse_assembly("")
+    whole.triple, whole.data_layout = target.triple, str(target.target_data)
+    for name, signature in SIGNATURES.items():
+        whole.link_in(_module(name, signature, globals()[name]))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(whole, llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options()))
+    needed = {f.name for f in whole.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    if needed - {"memset", "memcpy", "memmove"}:
+        raise RuntimeError(f"compiled loops need {', '.join(sorted(needed))}")
+    found: bytes = target.emit_object(whole)
+    return found
+
+
+def _module(name: str, signature: str, loop: Callable[..., None]) -> Any:
+    kinds = [types.int64 if code == "n" else types.uint64 for code in signature]
+    made = cfunc(types.void(*kinds), boundscheck=False, error_model="numpy")(loop)
+    module = llvm.parse_assembly(made.inspect_llvm())
+    for function in module.functions:
+        if function.name == made.native_name:
+            function.name = PREFIX + name
+        elif not function.is_declaration:
+            function.linkage = "internal"
+    return module

@@ -1,0 +1,220 @@
+"""Compiled loops on residues, called from Python: machine code that is made once on a machine, then kept in a file.
+
+What they do is said in `words` and `halves`. Arrays must lie in memory without gaps. Python's lock is let go meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from threading import local
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.backends.tenseal.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
+from hefw.core.files import write_atomically
+
+Words = NDArray[np.uint64]
+Order = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+HERE = Path(__file__).parent
+#: What the machine code is made from.
+SOURCES = ("abi.py", "words.py", "halves.py", "compiling.py")
+DIGEST = hashlib.sha256
+_TYPES = {"u": ctypes.c_uint64, "n": ctypes.c_int64}
+
+
+class Room(local):
+    """Memory of one thread that is written over and over: new one each time would take a tenth of the work."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Words] = {}
+
+    def array(self, name: str, *shape: int) -> Words:
+        """What was there under a name before, or new."""
+        size = math.prod(shape)
+        if name not in self._held or len(self._held[name]) < size:
+            self._held[name] = np.empty(size, np.uint64)
+        return self._held[name][:size].reshape(shape)
+
+
+class Tables:
+    """Constants; roots, quotients and `ends`; inverse roots, quotients and ends: by prime, the special one last."""
+
+    def __init__(self, arrays: Sequence[Words]) -> None:
+        self.arrays = tuple(arrays)
+        self.constants = arrays[0]
+        self.addresses = np.array([_address(array, np.uint64) for array in arrays], np.uint64)
+
+
+_room = Room()
+
+
+def powers(base: int, quotient: int, constants: Words, out: Words) -> None:
+    _call("powers", base, quotient, constants, out, len(out))
+
+
+def quotients(values: Words, high: int, low: int, prime: int, out: Words) -> None:
+    _call("quotients", values, high, low, prime, out, len(out))
+
+
+def forward(a: Words, roots: Words, quotient: Words, ends: Words, prime: int) -> None:
+    _call("forward", a, roots, quotient, ends, prime, _room.array("columns", 4, ENDS), len(a))
+
+
+def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Words) -> None:
+    _call("backward", a, roots, quotient, ends, constants, _room.array("columns", 4, ENDS), len(a))
+
+
+def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Words) -> None:
+    digits, size = part.shape
+    room = _room.array("row", size + 4 * ENDS)
+    primes = len(tables.constants)
+    _call("decompose", part, tables.addresses, rows, centred, room, out, primes, digits, len(rows), size)
+
+
+def switch(digits: Words, key: Words, rows: Order, constants: Words, out: Words) -> None:
+    kept, _, given, _, block = key.shape
+    room = _room.array("sums", 6, block)
+    sizes = len(digits), len(constants), len(rows), kept, given, digits.shape[2], block
+    _call("switch", digits, key, rows, constants, room, out, *sizes)
+
+
+def sums(cts: Words, pts: Words, starts: Order, outs: Words, primes: int, size: int, constants: Words) -> None:
+    block = min(BLOCK, size)
+    room = _room.array("sums", 6, block)
+    _call("sums", cts, pts, starts, outs, constants, room, len(cts), len(outs), primes, size, block)
+
+
+def divide(a: Words, tables: Tables, rows: Order, inverses: Words, out: Words) -> None:
+    room = _room.array("row", a.shape[1] + 4 * ENDS)
+    _call("divide", a, tables.addresses, rows, inverses, room, out, len(tables.constants), *a.shape)
+
+
+def permute(a: Words, order: Order, out: Words) -> None:
+    _call("permute", a, order, out, *a.shape)
+
+
+def add(a: Words, b: Words, rows: Order, constants: Words) -> None:
+    _call("add", a, b, rows, constants, len(constants), *a.shape)
+
+
+def add_permuted(a: Words, b: Words, order: Order, rows: Order, constants: Words) -> None:
+    _call("add_permuted", a, b, order, rows, constants, len(constants), *a.shape)
+
+
+def reduce(a: Words, rows: Order, constants: Words) -> None:
+    _call("reduce", a, rows, constants, len(constants), *a.shape)
+
+
+def square(a: Words, constants: Words, out: Words) -> None:
+    block = min(BLOCK, a.shape[2])
+    _call("square", a, constants, _room.array("sums", 6, block), out, len(constants), *a.shape[1:], block)
+
+
+def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
+    _call("split", addresses, start, low, high, *low.shape)
+
+
+def join(
+    low: Floats, high: Floats, prime: int, over: int, shift: int, addresses: Words, start: int, more: bool
+) -> None:
+    _call("join", low, high, prime, over, shift, addresses, start, more, *low.shape)
+
+
+def _call(name: str, *arguments: Any) -> None:
+    function, casts = _loaded()[1][name]
+    function(*[cast(given) for cast, given in zip(casts, arguments, strict=True)])
+
+
+def _address(array: NDArray[Any], kind: Any) -> int:
+    if array.dtype != kind or not array.flags.c_contiguous:
+        raise TypeError(f"an array of {array.dtype} that lies in memory with gaps, or is not of {np.dtype(kind)}")
+    return int(array.ctypes.data)
+
+
+_CASTS: dict[str, Callable[[Any], int]] = {
+    "w": lambda given: _address(given, np.uint64),
+    "i": lambda given: _address(given, np.int64),
+    "f": lambda given: _address(given, np.float64),
+    "u": int,
+    "n": int,
+}
+
+
+@cache
+def missing() -> str | None:
+    """Why loops cannot be used here, None where they can: tried once, which takes seconds where none are kept yet."""
+    try:
+        _loaded()
+    except (ImportError, OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+@cache
+def _loaded() -> tuple[Any, dict[str, Any]]:
+    """What owns the code, and each loop as a C function with what makes numbers of its arguments."""
+    import llvmlite.binding as llvm
+
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(_code()))
+    engine.finalize_object()
+    found = {}
+    for name, codes in SIGNATURES.items():
+        kind = ctypes.CFUNCTYPE(None, *(_TYPES.get(code, ctypes.c_uint64) for code in codes))
+        found[name] = kind(engine.get_function_address(PREFIX + name)), [_CASTS[code] for code in codes]
+    return engine, found
+
+
+def _code() -> bytes:
+    """The object file with all loops: from a file, or made now and kept in one."""
+    name = f"loops-{_stamp()}.o"
+    for folder in _folders():
+        found = _read(folder / name)
+        if found is not None:
+            return found
+    from hefw.backends.tenseal.compiling import compiled
+
+    code = compiled()
+    for folder in _folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / name, [DIGEST(code).digest(), code])
+            return code
+        except OSError:
+            continue
+    raise RuntimeError(f"compiled loops cannot be written to {' or '.join(map(str, _folders()))}")
+
+
+def _folders() -> Iterator[Path]:
+    """Where machine code is kept: beside Python's own, else in the user's cache."""
+    yield HERE / "__pycache__"
+    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hefw-loops"
+
+
+def _read(path: Path) -> bytes | None:
+    """What was written, whole; None if it is not there, or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    size = DIGEST().digest_size
+    return data[size:] if DIGEST(data[size:]).digest() == data[:size] else None
+
+
+def _stamp() -> str:
+    """Of the loops, of LLVM and of the processor."""
+    found = DIGEST()
+    for name in SOURCES:
+        found.update((HERE / name).read_bytes())
+    found.update(description().encode())
+    return found.hexdigest()[:16]

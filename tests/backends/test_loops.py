@@ -1,0 +1,109 @@
+"""Machine code of the loops: made once, kept whole, and run without numba."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hefw.backends.tenseal import compiling, loops
+
+
+@pytest.fixture
+def folders(monkeypatch, tmp_path) -> list[Path]:
+    found = [tmp_path / "first", tmp_path / "second"]
+    monkeypatch.setattr(loops, "_folders", lambda: iter(found))
+    return found
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[bytes]:
+    """What was compiled, each time something else."""
+    found: list[bytes] = []
+
+    def compiled() -> bytes:
+        found.append(b"code %d" % len(found))
+        return found[-1]
+
+    monkeypatch.setattr(compiling, "compiled", compiled)
+    return found
+
+
+def test_code_is_made_once_and_kept(folders, made) -> None:
+    assert loops._code() == loops._code() == b"code 0"
+    assert [path.suffix for path in folders[0].iterdir()] == [".o"]
+    assert not folders[1].exists()
+
+
+def test_what_is_damaged_is_made_again(folders, made) -> None:
+    loops._code()
+    (path,) = folders[0].iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert loops._code() == b"code 1"
+    assert loops._code() == b"code 1"
+
+
+def test_where_the_first_folder_cannot_be_written_the_second_is_used(folders, made) -> None:
+    folders[0].write_text("a file")
+    assert loops._code() == loops._code() == b"code 0"
+    assert len(list(folders[1].iterdir())) == 1
+
+
+def test_where_nothing_can_be_kept_loops_are_missing(folders, made) -> None:
+    for folder in folders:
+        folder.write_text("a file")
+    loops._loaded.cache_clear()
+    loops.missing.cache_clear()
+    try:
+        assert loops.missing() == f"compiled loops cannot be written to {folders[0]} or {folders[1]}"
+    finally:
+        loops.missing.cache_clear()
+    assert loops.missing() is not None
+    loops.missing.cache_clear()
+
+
+def test_other_loops_or_another_processor_are_other_code(monkeypatch, tmp_path) -> None:
+    own = loops._stamp()
+    monkeypatch.setattr(loops, "description", lambda: "another processor")
+    other = loops._stamp()
+    for name in loops.SOURCES:
+        (tmp_path / name).write_bytes((loops.HERE / name).read_bytes() + b"\n")
+    monkeypatch.setattr(loops, "HERE", tmp_path)
+    assert len({own, other, loops._stamp()}) == 3
+
+
+def test_kept_loops_run_without_numba() -> None:
+    assert loops.missing() is None  # they are kept now
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import numpy as np; from hefw.backends.tenseal import loops\n"
+        "out = np.zeros((1, 3), np.uint64)\n"
+        "loops.permute(np.array([[5, 6, 7]], np.uint64), np.array([2, 0, 1]), out); print(*out[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("7 5 6\n", "")
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 3), np.int64), np.zeros((3, 2), np.uint64).T])
+def test_arrays_that_c_would_read_wrongly_are_refused(array) -> None:
+    with pytest.raises(TypeError, match="in memory with gaps, or is not of uint64"):
+        loops.permute(array, np.arange(3), np.zeros((2, 3), np.uint64))
+
+
+def test_loops_that_need_python_are_not_made(monkeypatch) -> None:
+    def raising(a, order, out, count, n):  # type: ignore[no-untyped-def]
+        for _ in range(0, n, count):  # of step 0 it is an error
+            compiling.words.permute(
+                compiling.some(a, (1, n)), compiling.integers(order, (n,)), compiling.some(out, (1, n))
+            )
+
+    monkeypatch.setattr(compiling, "SIGNATURES", {"permute": "wwwnn"})
+    monkeypatch.setattr(compiling, "permute", raising)
+    with pytest.raises(RuntimeError, match=r"compiled loops need .*PyErr"):
+        compiling.compiled()
