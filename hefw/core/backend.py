@@ -462,6 +462,12 @@ class Evaluator(ABC):
         self.counts["add_plain"] += 1
         return Ciphertext(self._add_plain(a, b), a.level, a.scale, a.size)
 
+    def add_plain_into(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
+        """a + b where the caller gives up `a`: a library may reuse its memory."""
+        self._agree("add_plain", a, b)
+        self.counts["add_plain"] += 1
+        return Ciphertext(self._add_plain_into(a, b), a.level, a.scale, a.size)
+
     # -- products: the level stays, the scales multiply ------------------------------------------------------------
 
     def mul_plain(self, a: Ciphertext, b: Plaintext) -> Ciphertext:
@@ -760,6 +766,9 @@ class Evaluator(ABC):
 
     def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
         return self._add(a, b)
+
+    def _add_plain_into(self, a: Ciphertext, b: Plaintext) -> Any:
+        return self._add_plain(a, b)
 
     def _sub(self, a: Ciphertext, b: Ciphertext) -> Any:
         return self._add(a, Ciphertext(self._negate(b), b.level, b.scale, b.size))

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgpack
@@ -78,6 +79,12 @@ class LinearOp:
     mask_scale: float = 1.0
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Values that it needs; with scalars of 0 it may do without some."""
+        addend = () if self.addend is None else (self.addend,)
+        return *self.sources, *(scalar.value for scalar in self.scalars), *addend
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """Its transforms in order, each of what the one before gives."""
         if self.transform is None:
@@ -102,6 +109,11 @@ class SquareOp:
     source: str
     shift: Array | None
     layout: Layout
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The value that it needs."""
+        return (self.source,)
 
 
 Op = LinearOp | SquareOp
@@ -290,6 +302,15 @@ class Program:
     def counts(self, step: int = 0) -> Counter[str]:
         """Evaluator operations of one step, as `Evaluator.counts` will show them (vectors are encoded already)."""
         return _count(self.step, step, self)
+
+    @cached_property
+    def spent(self) -> tuple[frozenset[str], ...]:
+        """For each operation of a step, the values that it is the last one to read: neither kept nor given out."""
+        later, found = {*self.kept, *self.outputs.values()}, []
+        for op in reversed(self.step):
+            found.append(frozenset(op.reads) - later)
+            later.update(op.reads)
+        return tuple(reversed(found))
 
     def prelude_counts(self) -> Counter[str]:
         """Evaluator operations of the prelude (vectors are encoded already)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -236,7 +236,7 @@ class Runner:
             if port.once:
                 self._kept[name] = _checked(name, inputs, port)
         for number, op in enumerate(self.program.prelude):
-            self._kept[op.name] = self._operation(op, 0, self._kept)
+            self._kept[op.name] = self._operation(op, 0, self._kept, frozenset())
             if progress is not None:
                 progress(Progress("label", number + 1, len(self.program.prelude), op.name))
 
@@ -311,7 +311,7 @@ class Runner:
         ops = self.program.step
         several = self.program.interface.keys.bootstrap
         for number, op in enumerate(ops):
-            values[op.name] = self._operation(op, step, values)
+            values[op.name] = self._operation(op, step, values, self.program.spent[number])
             if watch is not None:
                 watch(step, op.name, values[op.name])
             if progress is not None:
@@ -335,20 +335,34 @@ class Runner:
             refreshed[refresh.feedback] = made
         return refreshed
 
-    def _operation(self, op: Op, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
-        return self._square(op, values) if isinstance(op, SquareOp) else self._linear(op, step, values)
+    def _operation(self, op: Op, step: int, values: dict[str, Ciphertexts], spent: frozenset[str]) -> Ciphertexts:
+        """The value of an operation; those that are spent afterwards leave `values`, so that memory is used again."""
+        if isinstance(op, SquareOp):
+            return self._square(op, list(values.pop(op.source) if op.source in spent else values[op.source]))
+        total = self._linear(op, step, values)
+        for name in spent:
+            values.pop(name, None)  # one that a scalar of 0 multiplies may not be there
+        if op.folds:
+            total = [self.evaluator.fold(self._rescaled(ct, op), op.folds) for ct in total]
+        if op.addend is not None:
+            total = _add(self.evaluator, total, values[op.addend])
+        return self._finished(op, step, total)
 
-    def _square(self, op: SquareOp, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+    def _square(self, op: SquareOp, source: Ciphertexts) -> Ciphertexts:
         evaluator = self.evaluator
         square = evaluator.square_parts if op.layout.pairs else evaluator.square
-        # Exactly the scale that was planned, as in `_rescaled`.
-        squares = [replace(square(ct), scale=op.scale) for ct in values[op.source]]
-        if op.shift is not None:
-            shifts = self.weights.shifts(evaluator, op)
-            squares = [evaluator.add_plain(ct, shift) for ct, shift in zip(squares, shifts, strict=True)]
-        return self._rescaled(squares, op)
+        shifts = None if op.shift is None else self.weights.shifts(evaluator, op)
+        results = []
+        for k, ct in enumerate(_given_up(source)):
+            # Exactly the scale that was planned, as in `_rescaled`.
+            found = replace(square(ct), scale=op.scale)
+            if shifts is not None:
+                found = evaluator.add_plain_into(found, shifts[k])
+            results.append(self._rescaled(found, op))
+        return results
 
     def _linear(self, op: LinearOp, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+        """The sum of an affine region's products, none of which is anything else."""
         evaluator = self.evaluator
         dropped: dict[str, Ciphertexts] = {}
 
@@ -373,21 +387,30 @@ class Runner:
                 total = part if total is None else _add(evaluator, total, part)
         if total is None:
             raise ScaleError(f"region {op.name!r} is zero at step {step}; it has no ciphertext value")
-        if op.folds:
-            total = [evaluator.fold(ct, op.folds) for ct in self._rescaled(total, op)]
-        if op.addend is not None:
-            total = _add(evaluator, total, values[op.addend])
-        if op.bias is not None:
-            bias = op.bias[step if len(op.bias) > 1 else 0]
-            total = [
-                evaluator.add_plain(ct, evaluator.encode(op.layout.broadcast(bias, k), ct.level, ct.scale))
-                for k, ct in enumerate(total)
-            ]
-        return total if op.folds else self._rescaled(total, op)
+        return total
 
-    def _rescaled(self, value: Ciphertexts, op: Op) -> Ciphertexts:
+    def _finished(self, op: LinearOp, step: int, total: Ciphertexts) -> Ciphertexts:
+        """With its bias, and rescaled."""
+        evaluator = self.evaluator
+        bias = None if op.bias is None else op.bias[step if len(op.bias) > 1 else 0]
+        results = []
+        for k, ct in enumerate(_given_up(total)):
+            if bias is not None:
+                addend = evaluator.encode(op.layout.broadcast(bias, k), ct.level, ct.scale)
+                ct = evaluator.add_plain_into(ct, addend)
+            results.append(ct if op.folds else self._rescaled(ct, op))
+        return results
+
+    def _rescaled(self, ct: Ciphertext, op: Op) -> Ciphertext:
         """Rescaled from exactly the scale that was planned: products of floats are off it by roundings."""
-        return [self.evaluator.rescale(replace(ct, scale=op.scale), op.rescales) for ct in value]
+        return self.evaluator.rescale(replace(ct, scale=op.scale), op.rescales)
+
+
+def _given_up(value: Ciphertexts) -> Iterator[Ciphertext]:
+    """Each ciphertext in turn, taken out of the list: its memory is free when it is used."""
+    value.reverse()
+    while value:
+        yield value.pop()
 
 
 def _add(evaluator: Evaluator, total: Ciphertexts, part: Ciphertexts) -> Ciphertexts:

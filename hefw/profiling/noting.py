@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,12 +31,13 @@ class Noting(Runner):
 
     recorder: Recorder
 
-    def _operation(self, op: Op, step: int, values: Mapping[str, Ciphertexts]) -> Ciphertexts:
+    def _operation(self, op: Op, step: int, values: dict[str, Ciphertexts], spent: frozenset[str]) -> Ciphertexts:
         recorder = self.recorder
         recorder.region, recorder.step = op.name, step
         before = Counter(self.evaluator.counts)
         try:
-            result: Ciphertexts = recorder.call(REGION, lambda: super(Noting, self)._operation(op, step, values))
+            of = super()._operation
+            result: Ciphertexts = recorder.call(REGION, lambda: of(op, step, values, spent))
             return result
         finally:
             recorder.region = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -43,6 +44,25 @@ def test_exactly_the_counted_operations_are_done(backend) -> None:
         assert difference(run.evaluator.counts, before) == program.counts(step)
     assert program.counts(0)["rotate"] > 0
     assert program.counts(0)["relinearise"] == program.counts(0)["mul"] == 2
+
+
+@both
+def test_values_are_given_up_as_soon_as_nothing_reads_them(backend) -> None:
+    run, values = session(backend), samples(4)
+    ops = run.program.step
+    assert set().union(*run.program.spent) >= {op.name for op in ops} - set(run.program.outputs.values())
+    run.begin(values)
+    alive: dict[str, list[weakref.ref]] = {}
+
+    def watch(step, name, value) -> None:
+        number = [op.name for op in ops].index(name)
+        gone = set().union(*run.program.spent[: number + 1]) & alive.keys()
+        assert not [ref for other in gone for ref in alive[other] if ref() is not None]
+        alive[name] = [weakref.ref(ct) for ct in value]
+
+    ports = run.program.interface.inputs.items()
+    run.engine.run(0, {name: run.encrypt(name, values[name]) for name, port in ports if not port.once}, watch=watch)
+    assert alive.keys() == {op.name for op in ops}
 
 
 class Recorder:

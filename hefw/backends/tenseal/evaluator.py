@@ -100,6 +100,11 @@ class TensealEvaluator(Evaluator):
         self._evaluator.add_plain(a.handle, b.handle, out)
         return out
 
+    def _add_plain_into(self, a: Ciphertext, b: Plaintext) -> Any:
+        a.handle.scale = b.handle.scale = a.scale
+        self._evaluator.add_plain_inplace(a.handle, b.handle)
+        return a.handle
+
     def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Any:
         out = seal.Ciphertext()
         with opaque():

@@ -10,7 +10,7 @@ import numpy as np
 from hefw.backends.tenseal import wide
 from hefw.backends.tenseal.residues import Residues
 from hefw.core.backend import Ciphertext, Evaluator, Plaintext, check_scale
-from hefw.core.linear import Group, Transform
+from hefw.core.linear import Transform
 
 #: Products from which on a matrix is multiplied with residues.
 MANY_PRODUCTS = 256
@@ -52,13 +52,13 @@ class Matrices:
         self._evaluator.counts["add"] += transform.products - len(sums)
         found = iter([Ciphertext(handle, level, scale) for handle in sums])
         return [
-            self._turned(transform, k, {group: next(found) for group in groups})
+            self._turned(transform, k, {id(group): next(found) for group in groups})
             for k, groups in enumerate(transform.outputs)
         ]
 
-    def _turned(self, transform: Transform, output: int, sums: Mapping[Group, Ciphertext]) -> Ciphertext:
-        """The sums of one output's groups, turned and added."""
-        return self._evaluator.joined(transform.strands(output), lambda groups: [sums[group] for group in groups])
+    def _turned(self, transform: Transform, output: int, sums: dict[int, Ciphertext]) -> Ciphertext:
+        """The sums of one output's groups (by their id), turned and added."""
+        return self._evaluator.joined(transform.strands(output), lambda groups: [sums.pop(id(g)) for g in groups])
 
     def _matrix(self, transform: Transform, scales: Mapping[int, float]) -> wide.Matrix | None:
         """The integers, a row a group, at the scale of each source; None if they are too large."""

@@ -89,9 +89,15 @@ class Residues:
         return self._place.address(ct)
 
     def blank(self, level: int, parts: int = 2) -> Any:
-        """A ciphertext at a level, whose residues the caller writes."""
+        """A ciphertext at a level, whose residues the caller writes.
+
+        All have room for the highest level: SEAL gives memory out again only for the same size, and memory that is
+        new takes longer to get than to fill.
+        """
         ct = self._copy(self._example, 0)
-        ct.resize(self._context.seal, self._context.level_ids[level], parts)
+        ids = self._context.level_ids
+        ct.reserve(self._context.seal, ids[self._context.params.max_level], parts)
+        ct.resize(self._context.seal, ids[level], parts)
         return ct
 
     def _copy(self, ct: Any, level: int) -> Any:

@@ -34,6 +34,7 @@ class Operations:
         parties.check(ev.add_plain(a, ev.encode(0.25, top, scale)), x + 0.25, top, scale)
         parties.check(ev.add_plain(a, ev.encode(np.zeros_like(x), top, scale)), x, top, scale)
         parties.check(ev.add_into(ev.negate(b), a), x - y, top, scale)
+        parties.check(ev.add_plain_into(ev.negate(b), ev.encode(x, top, scale)), x - y, top, scale)
 
     def test_products(self, parties: Parties, a: Ciphertext, b: Ciphertext) -> None:
         ev, x, y, top, scale, small = (
