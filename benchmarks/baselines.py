@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.backends.tenseal import loops
 from hefw.core.diagonals import LinearCost, transform
 from hefw.core.graph import Affine, Graph, Polynomial, features
 from hefw.core.layout import Layout, next_power_of_two, periodic
@@ -22,17 +24,19 @@ Array = NDArray[np.float64]
 
 
 class Replay:
-    """The very library calls that an engine made for one step, in a flat loop."""
+    """The very calls that an engine made for one step, in a flat loop: of the library, and of loops on its memory."""
 
     def __init__(self, engine: Runner, run: Callable[[], Any]) -> None:
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...], bool]] = []
+        self._alive: list[Any] = []  # memory that loops are told by its address
         evaluator: Any = engine.evaluator
-        real, encoder = evaluator._evaluator, evaluator._context.encoder
-        evaluator._evaluator, evaluator._context.encoder = _Recorder(real, self._calls), _Recorder(encoder, self._calls)
-        try:
+        with ExitStack() as stack:
+            for holder, name in ((evaluator, "_evaluator"), (evaluator._context, "encoder")):
+                self._replaced(stack, holder, name, _Recorder(getattr(holder, name), self._calls))
+            self._replaced(stack, loops, "_call", self._loop)
+            self._blank = evaluator._residues.blank
+            self._replaced(stack, evaluator._residues, "blank", self._new)
             run()
-        finally:
-            evaluator._evaluator, evaluator._context.encoder = real, encoder
 
     def __call__(self) -> float:
         """Processor seconds for all calls."""
@@ -42,6 +46,24 @@ class Replay:
                 arguments[1].scale = arguments[0].scale
             method(*arguments)
         return time.process_time() - started
+
+    @staticmethod
+    def _replaced(stack: ExitStack, holder: Any, name: str, value: Any) -> None:
+        stack.callback(setattr, holder, name, getattr(holder, name))
+        setattr(holder, name, value)
+
+    def _loop(self, name: str, *arguments: Any) -> None:
+        function, casts = loops._loaded()[1][name]
+        numbers = tuple(cast(given) for cast, given in zip(casts, arguments, strict=True))
+        self._alive.append(arguments)
+        self._calls.append((function, numbers, False))
+        function(*numbers)
+
+    def _new(self, *arguments: Any) -> Any:
+        made = self._blank(*arguments)
+        self._alive.append(made)
+        self._calls.append((self._blank, arguments, False))
+        return made
 
 
 class _Recorder:

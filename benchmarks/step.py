@@ -2,7 +2,8 @@
 
     python -m benchmarks.step [--rounds 5] [--out step.json]
 
-- replay: the very library calls that the engine makes, in a flat loop: what hefw itself costs;
+- replay: the very calls of the library, and of loops on its memory, that the engine makes, in a flat loop: what hefw
+  itself costs;
 - raw loop: each matrix by itself as diagonals with baby and giant steps, and a rescale after every layer;
 - plain chain: hefw's own transforms (layouts, merged sources, folds), but a rescale after every layer: what the short
   modulus chain alone gains.

@@ -81,7 +81,7 @@ def _ours(backend: str, network: str, counts: Sequence[int], rounds: int) -> Ite
         precision = COARSE_DB if images == 1024 else PRECISION_DB
         name = f"hefw, {images:,} image{'s' if images > 1 else ''}" + ("" if backend == "tenseal" else f", {backend}")
         arguments = ("benchmarks.peers.ours", backend, _given(network), str(images), str(precision))
-        yield Case(name, network, arguments, rounds if images <= 1024 else 1)
+        yield Case(name, network, arguments, rounds)
 
 
 def _given(network: str) -> str:

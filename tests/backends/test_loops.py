@@ -81,29 +81,27 @@ def test_kept_loops_run_without_numba() -> None:
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import numpy as np; from hefw.backends.tenseal import loops\n"
-        "out = np.zeros((1, 3), np.uint64)\n"
-        "loops.permute(np.array([[5, 6, 7]], np.uint64), np.array([2, 0, 1]), out); print(*out[0])"
+        "low, high, word = np.zeros((1, 2)), np.zeros((1, 2)), np.array([5, 3 << 30], np.uint64)\n"
+        "loops.split(np.array([word.ctypes.data], np.uint64), 0, low, high); print(*low[0], *high[0])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), timeout=60
     )
-    assert (done.stdout, done.stderr) == ("7 5 6\n", "")
+    assert (done.stdout, done.stderr) == ("5.0 0.0 0.0 3.0\n", "")
 
 
-@pytest.mark.parametrize("array", [np.zeros((2, 3), np.int64), np.zeros((3, 2), np.uint64).T])
+@pytest.mark.parametrize("array", [np.zeros((2, 3)).T, np.zeros((3, 2), np.float32)])
 def test_arrays_that_c_would_read_wrongly_are_refused(array) -> None:
-    with pytest.raises(TypeError, match="in memory with gaps, or is not of uint64"):
-        loops.permute(array, np.arange(3), np.zeros((2, 3), np.uint64))
+    with pytest.raises(TypeError, match="in memory with gaps, or is not of float64"):
+        loops.split(np.zeros(3, np.uint64), 0, array, np.zeros((3, 2)))
 
 
 def test_loops_that_need_python_are_not_made(monkeypatch) -> None:
-    def raising(a, order, out, count, n):  # type: ignore[no-untyped-def]
-        for _ in range(0, n, count):  # of step 0 it is an error
-            compiling.words.permute(
-                compiling.some(a, (1, n)), compiling.integers(order, (n,)), compiling.some(out, (1, n))
-            )
+    def raising(base, quotient, constants, out, n):  # type: ignore[no-untyped-def]
+        for _ in range(0, 5, n):  # of step 0 it is an error
+            compiling.words.powers(base, quotient, compiling.some(constants, (8,)), compiling.some(out, (n,)))
 
-    monkeypatch.setattr(compiling, "SIGNATURES", {"permute": "wwwnn"})
-    monkeypatch.setattr(compiling, "permute", raising)
+    monkeypatch.setattr(compiling, "SIGNATURES", {"powers": loops.SIGNATURES["powers"]})
+    monkeypatch.setattr(compiling, "powers", raising)
     with pytest.raises(RuntimeError, match=r"compiled loops need .*PyErr"):
         compiling.compiled()

@@ -86,14 +86,84 @@ def decompose(part, tables, rows, centred, room, out, primes, digits, count, n):
     )
 
 
-def switch(digits, key, rows, constants, room, out, count, primes, taken, kept, given, n, block):  # type: ignore[no-untyped-def]
-    words.switch(
+def switched(  # type: ignore[no-untyped-def]
+    digits,
+    key,
+    rows,
+    tables,
+    inverses,
+    given,
+    added,
+    order,
+    product,
+    room,
+    out,
+    count,
+    primes,
+    taken,
+    kept,
+    held,
+    n,
+    block,
+):
+    words.switched(
         some(digits, (count, taken, n)),
-        some(key, (kept, n // block, given, 2, block)),
+        some(key, (kept, n // block, held, 2, block)),
+        integers(rows, (taken,)),
+        opened(tables, primes, n),
+        some(inverses, (taken - 1, 2)),
+        some(given, (2, taken - 1, n)),
+        added,
+        integers(order, (n,)),
+        some(product, (2, taken, n)),
+        some(after(product, 2 * taken * n), (taken - 1, n)),
+        some(room, (n,)),
+        some(after(room, n), (4, ENDS)),
+        some(after(room, n + 4 * ENDS), (6, block)),
+        some(out, (2, taken - 1, n)),
+    )
+
+
+def accumulated(  # type: ignore[no-untyped-def]
+    digits, key, rows, constants, given, order, product, room, total, out, count, primes, taken, kept, held, n, block
+):
+    words.accumulated(
+        some(digits, (count, taken, n)),
+        some(key, (kept, n // block, held, 2, block)),
         integers(rows, (taken,)),
         some(constants, (primes, COLUMNS)),
+        some(given, (taken - 1, n)),
+        integers(order, (n,)),
+        some(product, (2, taken, n)),
         some(room, (6, block)),
-        some(out, (2, taken, n)),
+        some(total, (2, taken, n)),
+        some(out, (taken - 1, n)),
+    )
+
+
+def folded(total, rows, tables, inverses, halves, room, out, primes, taken, n):  # type: ignore[no-untyped-def]
+    words.folded(
+        some(total, (2, taken, n)),
+        integers(rows, (taken,)),
+        opened(tables, primes, n),
+        some(inverses, (taken - 1, 2)),
+        some(halves, (taken - 1, n)),
+        some(room, (n,)),
+        some(after(room, n), (4, ENDS)),
+        some(out, (2, taken - 1, n)),
+    )
+
+
+def rescaled(given, rows, tables, inverses, copy, room, out, parts, primes, taken, n):  # type: ignore[no-untyped-def]
+    words.rescaled(
+        some(given, (parts, taken, n)),
+        integers(rows, (taken,)),
+        opened(tables, primes, n),
+        some(inverses, (taken - 1, 2)),
+        some(copy, (taken, n)),
+        some(room, (n,)),
+        some(after(room, n), (4, ENDS)),
+        some(out, (parts, taken - 1, n)),
     )
 
 
@@ -108,35 +178,6 @@ def sums(cts, pts, starts, outs, constants, room, products, count, primes, n, bl
         some(constants, (primes, COLUMNS)),
         some(room, (6, block)),
     )
-
-
-def divide(a, tables, rows, inverses, room, out, primes, count, n):  # type: ignore[no-untyped-def]
-    words.divide(
-        some(a, (count, n)),
-        opened(tables, primes, n),
-        integers(rows, (count,)),
-        some(inverses, (count - 1, 2)),
-        some(room, (n,)),
-        some(after(room, n), (4, ENDS)),
-        some(out, (count - 1, n)),
-    )
-
-
-def permute(a, order, out, count, n):  # type: ignore[no-untyped-def]
-    words.permute(some(a, (count, n)), integers(order, (n,)), some(out, (count, n)))
-
-
-def add(a, b, rows, constants, primes, count, n):  # type: ignore[no-untyped-def]
-    words.add(some(a, (count, n)), some(b, (count, n)), integers(rows, (count,)), some(constants, (primes, COLUMNS)))
-
-
-def add_permuted(a, b, order, rows, constants, primes, count, n):  # type: ignore[no-untyped-def]
-    turned, given = integers(order, (n,)), integers(rows, (count,))
-    words.add_permuted(some(a, (count, n)), some(b, (count, n)), turned, given, some(constants, (primes, COLUMNS)))
-
-
-def reduce(a, rows, constants, primes, count, n):  # type: ignore[no-untyped-def]
-    words.reduce(some(a, (count, n)), integers(rows, (count,)), some(constants, (primes, COLUMNS)))
 
 
 def square(a, constants, room, out, primes, count, n, block):  # type: ignore[no-untyped-def]

@@ -81,38 +81,51 @@ def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Word
     _call("decompose", part, tables.addresses, rows, centred, room, out, primes, digits, len(rows), size)
 
 
-def switch(digits: Words, key: Words, rows: Order, constants: Words, out: Words) -> None:
-    kept, _, given, _, block = key.shape
-    room = _room.array("sums", 6, block)
-    sizes = len(digits), len(constants), len(rows), kept, given, digits.shape[2], block
-    _call("switch", digits, key, rows, constants, room, out, *sizes)
+def switched(
+    digits: Words,
+    key: Words,
+    rows: Order,
+    tables: Tables,
+    inverses: Words,
+    given: Words,
+    added: int,
+    order: Order,
+    out: Words,
+) -> None:
+    taken, size, block = len(rows), digits.shape[2], key.shape[4]
+    product = _room.array("product", 3 * taken * size)
+    room = _room.array("row", size + 4 * ENDS + 6 * block)
+    sizes = len(digits), len(tables.constants), taken, len(key), key.shape[2], size, block
+    _call("switched", digits, key, rows, tables.addresses, inverses, given, added, order, product, room, out, *sizes)
+
+
+def accumulated(
+    digits: Words, key: Words, rows: Order, constants: Words, given: Words, order: Order, total: Words, out: Words
+) -> None:
+    taken, size, block = len(rows), digits.shape[2], key.shape[4]
+    product = _room.array("product", 2 * taken * size)
+    room = _room.array("row", 6 * block)
+    sizes = len(digits), len(constants), taken, len(key), key.shape[2], size, block
+    _call("accumulated", digits, key, rows, constants, given, order, product, room, total, out, *sizes)
+
+
+def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Words) -> None:
+    taken, size = total.shape[1:]
+    halves, room = _room.array("product", taken * size), _room.array("row", size + 4 * ENDS)
+    _call("folded", total, rows, tables.addresses, inverses, halves, room, out, len(tables.constants), taken, size)
+
+
+def rescaled(given: Words, rows: Order, tables: Tables, inverses: Words, out: Words) -> None:
+    parts, taken, size = given.shape
+    copy, room = _room.array("product", taken * size), _room.array("row", size + 4 * ENDS)
+    sizes = parts, len(tables.constants), taken, size
+    _call("rescaled", given, rows, tables.addresses, inverses, copy, room, out, *sizes)
 
 
 def sums(cts: Words, pts: Words, starts: Order, outs: Words, primes: int, size: int, constants: Words) -> None:
     block = min(BLOCK, size)
     room = _room.array("sums", 6, block)
     _call("sums", cts, pts, starts, outs, constants, room, len(cts), len(outs), primes, size, block)
-
-
-def divide(a: Words, tables: Tables, rows: Order, inverses: Words, out: Words) -> None:
-    room = _room.array("row", a.shape[1] + 4 * ENDS)
-    _call("divide", a, tables.addresses, rows, inverses, room, out, len(tables.constants), *a.shape)
-
-
-def permute(a: Words, order: Order, out: Words) -> None:
-    _call("permute", a, order, out, *a.shape)
-
-
-def add(a: Words, b: Words, rows: Order, constants: Words) -> None:
-    _call("add", a, b, rows, constants, len(constants), *a.shape)
-
-
-def add_permuted(a: Words, b: Words, order: Order, rows: Order, constants: Words) -> None:
-    _call("add_permuted", a, b, order, rows, constants, len(constants), *a.shape)
-
-
-def reduce(a: Words, rows: Order, constants: Words) -> None:
-    _call("reduce", a, rows, constants, len(constants), *a.shape)
 
 
 def square(a: Words, constants: Words, out: Words) -> None:

@@ -81,36 +81,21 @@ class Switching:
 
     def rotate(self, of: Decomposed, key: Key, out: Words) -> None:
         """Write the ciphertext turned by a rotation's key (or a conjugation's)."""
-        product = self._product(of, key)
-        halves = self._divided(product, of.rows)
-        rows = of.rows[:-1]
-        loops.add(halves[0], of.residues[0], rows, self._constants)
-        for part in range(2):
-            loops.permute(halves[part], key.order, out[part])
+        self._switch(of, key, 1, out)
 
     def rotations_added(self, of: Decomposed, keys: Sequence[Key], out: Words) -> None:
         """Write the ciphertext plus all its rotations by some keys, with one division for all of them."""
-        rows = of.rows[:-1]
         out[...] = of.residues
         total = self._room.array("total", 2, len(of.rows), self._size)
         total[...] = 0
         for key in keys:
-            product = self._product(of, key)
-            for part in range(2):
-                loops.add_permuted(total[part], product[part], key.order, of.rows, self._constants)
-            loops.add_permuted(out[0], of.residues[0], key.order, rows, self._constants)
-        loops.reduce(out[0], rows, self._constants)
-        halves = self._divided(total, of.rows)
-        for part in range(2):
-            loops.add(out[part], halves[part], rows, self._constants)
+            given = of.residues[0]
+            loops.accumulated(of.digits, key.residues, of.rows, self._constants, given, key.order, total, out[0])
+        loops.folded(total, of.rows, self._tables, self._by(of.rows), out)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
         """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
-        of = self.decompose(residues[:2], residues[2])
-        halves = self._divided(self._product(of, key), of.rows)
-        out[...] = residues[:2]
-        for part in range(2):
-            loops.add(out[part], halves[part], of.rows[:-1], self._constants)
+        self._switch(self.decompose(residues[:2], residues[2]), key, 2, out)
 
     def square(self, residues: Words, out: Words) -> None:
         """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
@@ -119,10 +104,7 @@ class Switching:
     def rescale(self, residues: Words, out: Words) -> None:
         """Divide each part of a ciphertext (parts, level + 1, N) by its last prime: out (parts, level, N)."""
         rows = np.arange(residues.shape[1])
-        for part, taken in zip(residues, out, strict=True):
-            copy = self._room.array("product", *part.shape)
-            copy[...] = part
-            self._divide(copy, rows, taken)
+        loops.rescaled(residues, rows, self._tables, self._by(rows), out)
 
     def sums(self, products: Sequence[Sequence[tuple[int, int]]], outs: Sequence[int], primes: int) -> None:
         """Write sums of products of (ciphertext, plaintext) to `outs`: all are the addresses of residues."""
@@ -138,20 +120,15 @@ class Switching:
             self._constants,
         )
 
-    def _product(self, of: Decomposed, key: Key) -> Words:
-        out = self._room.array("product", 2, len(of.rows), self._size)
-        loops.switch(of.digits, key.residues, of.rows, self._constants, out)
-        return out
+    def _switch(self, of: Decomposed, key: Key, added: int, out: Words) -> None:
+        """Write a key switch of the digits plus the first `added` parts of the ciphertext, turned."""
+        by, given = self._by(of.rows), of.residues
+        loops.switched(of.digits, key.residues, of.rows, self._tables, by, given, added, key.order, out)
 
-    def _divided(self, product: Words, rows: Order) -> Words:
-        out = self._room.array("halves", 2, len(rows) - 1, self._size)
-        for part in range(2):
-            self._divide(product[part], rows, out[part])
-        return out
-
-    def _divide(self, a: Words, rows: Order, out: Words) -> None:
-        by = self._inverses[rows[-1]]
-        loops.divide(a, self._tables, rows, by[: len(rows) - 1], out)
+    def _by(self, rows: Order) -> Words:
+        """The inverse of the last row's prime modulo the others."""
+        by: Words = self._inverses[rows[-1]][: len(rows) - 1]
+        return by
 
 
 def suits(params: Resolved) -> bool:

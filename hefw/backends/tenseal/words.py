@@ -414,3 +414,45 @@ def square(a, constants, held, out):  # type: ignore[no-untyped-def]
             third = out[2, k, start:end]
             for n in range(block):
                 third[n] = whole(held[0, n], q)
+
+
+@inlined
+def switched(digits, key, rows, tables, inverses, given, added, order, product, halves, room, columns, held, out):  # type: ignore[no-untyped-def]
+    """A key switch of digits, divided by the last row's prime, plus the first `added` parts of `given`, permuted.
+
+    `given` (parts, rows - 1, N), `order` (N,), out (2, rows - 1, N); product (2, rows, N) and halves (rows - 1, N) are
+    written over.
+    """
+    switch(digits, key, rows, tables[0], held, product)
+    for part in range(2):
+        divide(product[part], tables, rows, inverses, room, columns, halves)
+        if part < added:
+            add(halves, given[part], rows, tables[0])
+        permute(halves, order, out[part])
+
+
+@inlined
+def accumulated(digits, key, rows, constants, given, order, product, held, total, out):  # type: ignore[no-untyped-def]
+    """Add a key switch of digits, permuted, to total (2, rows, N), and `given` (rows - 1, N), permuted, to `out`."""
+    switch(digits, key, rows, constants, held, product)
+    for part in range(2):
+        add_permuted(total[part], product[part], order, rows, constants)
+    add_permuted(out, given, order, rows, constants)
+
+
+@inlined
+def folded(total, rows, tables, inverses, halves, room, columns, out):  # type: ignore[no-untyped-def]
+    """Divide total (2, rows, N) by the last row's prime and add it to out (2, rows - 1, N), below 8 primes."""
+    for part in range(2):
+        divide(total[part], tables, rows, inverses, room, columns, halves)
+        reduce(out[part], rows, tables[0])
+        add(out[part], halves, rows, tables[0])
+
+
+@inlined
+def rescaled(given, rows, tables, inverses, copy, room, columns, out):  # type: ignore[no-untyped-def]
+    """Divide each part of a ciphertext (parts, rows, N) by its last prime: out (parts, rows - 1, N)."""
+    for part in range(given.shape[0]):
+        for k in range(copy.shape[0]):
+            _copy(given[part, k], copy[k])
+        divide(copy, tables, rows, inverses, room, columns, out[part])
