@@ -4,7 +4,7 @@
 
 On tenseal at 128 bits, in one process, by one thread: seconds are that thread's processor time for a step's evaluation,
 its weights encoded before as far as memory for them goes. Layouts of few ciphertexts run whole, the fastest of a few
-times, and their result is compared with plaintext; so do, once, those whose matrices are of numbers alone. Of the
+times, and their result is compared with plaintext; so do, twice, those whose matrices are of numbers alone. Of the
 others each kind of operation is measured at each level, and multiplied by how often a step has it: `measured` says
 which. Fewer images than a request holds take as long as a full one.
 """
@@ -73,7 +73,7 @@ def measure() -> dict[str, Any]:
         if places <= WHOLE:
             row = _whole(program, graph, model, backend, ROUNDS)
         elif _numeric(program):
-            row = _whole(program, graph, model, backend, 1)
+            row = _whole(program, graph, model, backend, 2)
         else:
             row = _in_part(program, backend)
         capacity, seconds = program.interface.images, row["seconds"]

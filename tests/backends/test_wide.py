@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -117,6 +119,31 @@ def test_what_does_not_suit_is_done_by_the_library(holder, evaluator, inputs, ch
     assert np.abs(result - matrix @ values).max() < 1e-3 * np.abs(matrix).max()
 
 
+@pytest.mark.filterwarnings("ignore:compiled loops cannot be used")
+def test_a_source_of_a_smaller_scale_has_larger_weights(holder, evaluator, loops) -> None:
+    """Its weights alone exceed what float64 adds; they are as precise as the others are."""
+    values, matrix = np.random.default_rng(1).normal(size=(24, 512)), banded(30, 24)
+    finer, made = 2.0**12, transform(matrix)
+    columns = np.nonzero(matrix)[1]
+    made = replace(made, weight_sources=tuple(int(column >= 12) for column in columns))
+    scales = [SCALE / finer if k >= 12 else SCALE for k in range(24)]
+    cts = [evaluator.load(holder.encrypt_bytes(row, 2, scale)) for row, scale in zip(values, scales, strict=True)]
+
+    class Weighted(Encoded):
+        def __getitem__(self, index: int):
+            self.read.append(index)
+            scale = WEIGHT_SCALE * finer if made.weight_sources[index] else WEIGHT_SCALE
+            return self.evaluator.encode(float(matrix[np.nonzero(matrix)][index]), 2, scale)
+
+    weights = Weighted(evaluator, made)
+    found = evaluator.linear_transform(cts, made, weights)
+    assert len(weights.read) == 2  # a scale each
+    result = np.stack([holder.decrypt_bytes(evaluator.dump(ct)).real for ct in found])
+    assert np.abs(result - matrix @ values).max() < 2e-2  # the noise of a scale of 2^18
+    slow = [holder.decrypt(ct).real for ct in Evaluator.linear_transform(evaluator, cts, made, weights)]
+    assert np.abs(result - np.stack(slow)).max() < 1e-3
+
+
 def test_a_build_that_hides_residues_uses_the_library(holder, evaluator, inputs, monkeypatch) -> None:
     monkeypatch.setattr(evaluator, "reaches_residues", lambda example: False)
     made = transform(banded(30, 24))
@@ -132,8 +159,9 @@ def test_a_build_that_hides_residues_uses_the_library(holder, evaluator, inputs,
     st.integers(1, 40),
     st.integers(0, 2**32 - 1),
     st.sampled_from([4, 14, 18]),
+    st.sampled_from([(0,), (0, 3), (0, 17, 44)]),
 )
-def test_products_modulo_a_prime_are_exact(prime, outputs, inputs, seed, bits) -> None:
+def test_products_modulo_a_prime_are_exact(prime, outputs, inputs, seed, bits, shifts) -> None:
     rng = np.random.default_rng(seed)
     assert wide.suits(prime)
     weights = rng.integers(-(2**bits), 2**bits, (outputs, inputs)) * (rng.random((outputs, inputs)) < 0.6)
@@ -141,12 +169,14 @@ def test_products_modulo_a_prime_are_exact(prime, outputs, inputs, seed, bits) -
     residues = rng.integers(0, prime, (inputs, 2, 1, 16), dtype=np.int64)
     residues[:, 0, 0, 0], residues[:, 0, 0, 1] = prime - 1, 0
     given = list(residues.astype(np.uint64))
-    expected = np.tensordot(weights.astype(object), residues.astype(object), 1) % prime
+    shift = rng.choice(shifts, inputs)
+    whole = weights.astype(object) * np.array([1 << int(k) for k in shift], dtype=object)
+    expected = np.tensordot(whole, residues.astype(object), 1) % prime
     for missing in (None, "not here"):
         found = [np.full((2, 1, 16), 7, np.uint64) for _ in range(outputs)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(wide.loops, "missing", lambda missing=missing: missing)
-            wide.multiply(wide.Matrix(weights), given, found, [prime], 1)
+            wide.multiply(wide.Matrix(weights, shift), given, found, [prime], 1)
         assert np.stack(found).astype(object).tolist() == expected.tolist()
 
 

@@ -30,7 +30,7 @@ SIGNATURES = {
     "sums": "wwiwwwnnnnn",
     "square": "wwwwnnnn",
     "split": "wnffnn",
-    "join": "ffnnnwnnnn",
+    "join": "ffnnnuuwnnnn",
 }
 #: Names of the loops in an object file begin so.
 PREFIX = "hefw_"

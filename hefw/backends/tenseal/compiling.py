@@ -189,9 +189,9 @@ def split(addresses, start, low, high, count, n):  # type: ignore[no-untyped-def
     halves.split(some(addresses, (count,)), start, floats(low, (count, n)), floats(high, (count, n)))
 
 
-def join(low, high, prime, over, shift, addresses, start, more, count, n):  # type: ignore[no-untyped-def]
+def join(low, high, prime, over, shift, power, quotient, addresses, start, more, count, n):  # type: ignore[no-untyped-def]
     given = floats(low, (count, n)), floats(high, (count, n))
-    halves.join(given[0], given[1], prime, over, shift, some(addresses, (count,)), start, more)
+    halves.join(given[0], given[1], prime, over, shift, power, quotient, some(addresses, (count,)), start, more)
 
 
 def compiled() -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from hefw.backends.tenseal.words import THIRTY, U30, inlined, pointer
+from hefw.backends.tenseal.words import THIRTY, U30, inlined, pointer, times, whole
 
 
 @inlined
@@ -24,11 +24,11 @@ def split(addresses, start, low, high):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def join(low, high, prime, over, shift, addresses, start, more):  # type: ignore[no-untyped-def]
-    """Write low + high * 2^30 modulo a prime, of sums (rows, n) below 2^53 in magnitude; with `more`, add it.
+def join(low, high, prime, over, shift, power, quotient, addresses, start, more):  # type: ignore[no-untyped-def]
+    """Write (low + high * 2^30) power modulo a prime, of sums (rows, n) below 2^53 in magnitude; with `more`, add it.
 
-    `over` is 2^(30 + shift) modulo the prime, below 2^38 in magnitude. A row's numbers are in memory, the first one
-    `start` words from its address.
+    `over` is 2^(30 + shift) modulo the prime, below 2^38 in magnitude, `quotient` that of `power` (`times`). A row's
+    numbers are in memory, the first one `start` words from its address.
     """
     inverse, rest = 1.0 / np.float64(prime), (np.int64(1) << shift) - np.int64(1)
     for k in range(addresses.shape[0]):
@@ -40,6 +40,8 @@ def join(low, high, prime, over, shift, addresses, start, more):  # type: ignore
             total -= np.int64(np.floor(np.float64(total) * inverse)) * prime  # off by one prime at most
             total += prime if total < 0 else np.int64(0)
             total -= prime if total >= prime else np.int64(0)
+            if power != 1:
+                total = np.int64(whole(times(np.uint64(total), power, quotient, np.uint64(prime)), np.uint64(prime)))
             if more:
                 total += np.int64(out[n])
                 total -= prime if total >= prime else np.int64(0)

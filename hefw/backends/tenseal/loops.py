@@ -138,9 +138,10 @@ def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
 
 
 def join(
-    low: Floats, high: Floats, prime: int, over: int, shift: int, addresses: Words, start: int, more: bool
+    low: Floats, high: Floats, prime: int, over: int, shift: int, power: int, addresses: Words, start: int, more: bool
 ) -> None:
-    _call("join", low, high, prime, over, shift, addresses, start, more, *low.shape)
+    quotient = (power << 64) // prime
+    _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
 
 
 def _call(name: str, *arguments: Any) -> None:

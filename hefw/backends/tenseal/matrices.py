@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
@@ -72,8 +73,17 @@ def _integers(transform: Transform, scales: Mapping[int, float]) -> wide.Matrix 
     groups = [group for groups in transform.outputs for group in groups]
     places = [(row, term.source, term.weight) for row, group in enumerate(groups) for term in group.terms]
     row, column, weight = np.array(places).T
-    scale = np.array([scales[source] for source in transform.weight_sources])
-    values = transform.weights[weight, 0] * scale[weight]
+    source = np.array(transform.weight_sources)[weight]
+    values = transform.weights[weight, 0] * np.array([scales[k] for k in source])
+    # A source of a smaller scale has larger weights, which are rounded like the others: to multiples of a power of 2.
+    shifts = np.zeros(len(transform.babies), dtype=np.int64)
+    least = min(scales.values())
+    for k, scale in scales.items():
+        mine = source == k
+        together = np.bincount(row[mine], np.abs(values[mine])).max()  # on one output
+        over = math.ceil(math.log2(max(1.0, 1.01 * together / wide.MOST_WEIGHT)))
+        shifts[column[mine]] = min(over, math.floor(math.log2(scale / least)))
+    values = np.ldexp(values, -shifts[column])
     if (np.abs(values) >= wide.MOST_WEIGHT).any():
         return None
     # Libraries refuse a product with zero, which hides nothing.
@@ -83,6 +93,6 @@ def _integers(transform: Transform, scales: Mapping[int, float]) -> wide.Matrix 
     if not matrix.any(axis=1).all():
         return None  # SEAL would refuse such a result
     try:
-        return wide.Matrix(matrix)
+        return wide.Matrix(matrix, shifts)
     except OverflowError:
         return None

@@ -2,14 +2,15 @@
 
 Where a feature is a ciphertext, an affine region is one integer matrix (weights at their scale) times residues, modulo
 each prime. A residue is split into two halves below 2^30 that float64 multiplies and adds exactly as long as the
-absolute weights of a row add up to less than 2^23; what is more is split into several products.
+absolute weights of a row add up to less than 2^23; what is more is split into several products. Inputs whose weights
+are larger, for their scale is smaller, have them as multiples of a power of two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import local
 
 import numpy as np
@@ -36,23 +37,25 @@ NEAR_BITS = 38
 class Piece:
     """Rows of the outputs that read a range of the inputs, in their order of `Matrix.order`.
 
-    With `more` it is what an earlier piece of these rows has left to read.
+    With `more` it is what an earlier piece of these rows has left to read. Weights are multiples of 2^`shift`.
     """
 
     rows: NDArray[np.int64]
     first: int
     weights: Halves  # (rows, inputs), integers
     more: bool
+    shift: int
 
 
 class Matrix:
     """An integer matrix (outputs, inputs) in pieces that leave out most zeros, each exact in float64.
 
-    OverflowError for weights that are too large for that.
+    The weights on an input are times 2^`shifts` (inputs,) of it. OverflowError for weights that are too large.
     """
 
-    def __init__(self, weights: Integers) -> None:
+    def __init__(self, weights: Integers, shifts: Integers | None = None) -> None:
         outputs, inputs = weights.shape
+        shifts = np.zeros(inputs, dtype=np.int64) if shifts is None else shifts
         reads = weights != 0
         # Rows that read the same inputs together, and the inputs in the order in which these rows come.
         patterns, begins, kind = np.unique(reads, axis=0, return_index=True, return_inverse=True)
@@ -60,11 +63,13 @@ class Matrix:
         patterns, kind = patterns[found], np.argsort(found)[kind.reshape(-1)]
         first = np.where(patterns.any(axis=0), patterns.argmax(axis=0), len(patterns))
         last = len(patterns) - patterns[::-1].argmax(axis=0)
-        self.order = np.lexsort((np.arange(inputs), last, first))
+        self.order = np.lexsort((np.arange(inputs), last, first, shifts))
         self.outputs = outputs
-        ordered = weights[:, self.order]
+        ordered, shifts = weights[:, self.order], shifts[self.order]
         self.pieces = [
-            piece for number in range(len(patterns)) for piece in _pieces(np.flatnonzero(kind == number), ordered)
+            piece
+            for number in range(len(patterns))
+            for piece in _pieces(np.flatnonzero(kind == number), ordered, shifts)
         ]
 
     def products(self, low: Halves, high: Halves) -> Iterator[tuple[Piece, Halves, Halves]]:
@@ -74,17 +79,24 @@ class Matrix:
             yield piece, piece.weights @ low[piece.first : end], piece.weights @ high[piece.first : end]
 
 
-def _pieces(rows: NDArray[np.int64], weights: Integers) -> Iterator[Piece]:
-    """Some rows of one pattern, cut where the absolute weights become too many for exact sums."""
+def _pieces(rows: NDArray[np.int64], weights: Integers, shifts: Integers) -> Iterator[Piece]:
+    """Some rows of one pattern, cut where the shift changes."""
     read = np.flatnonzero(weights[rows[0]])
-    if not len(read):
-        return
-    start, stop = int(read[0]), int(read[-1]) + 1
+    more = False
+    for shift in np.unique(shifts[read]).tolist():
+        some = read[shifts[read] == shift]
+        for piece in _cut(rows, weights, int(some[0]), int(some[-1]) + 1):
+            yield replace(piece, more=more, shift=shift)
+            more = True
+
+
+def _cut(rows: NDArray[np.int64], weights: Integers, start: int, stop: int) -> Iterator[Piece]:
+    """A range of some rows, cut where the absolute weights become too many for exact sums."""
     for _ in range(MOST_PIECES):
         heavy = np.abs(weights[rows, start:stop]).cumsum(axis=1).max(axis=0) >= MOST_WEIGHT
         end = start + (int(heavy.argmax()) if heavy.any() else stop - start)
         part = np.ascontiguousarray(weights[rows, start:end], dtype=np.float64)
-        yield Piece(rows, start, part, start > read[0])
+        yield Piece(rows, start, part, False, 0)
         start = end
         if start == stop:
             return
@@ -121,7 +133,8 @@ def multiply(
         shift, over = prime.bit_length() - HALF_BITS, _over(prime)
         loops.split(read, at, low, high)
         for piece, lows, highs in matrix.products(low, high):
-            loops.join(lows, highs, prime, over, shift, written[piece.rows], at, piece.more)
+            power = pow(2, piece.shift, prime)
+            loops.join(lows, highs, prime, over, shift, power, written[piece.rows], at, piece.more)
 
     blocks = [
         (part, number, prime, start)
@@ -160,6 +173,8 @@ def _with_numpy(
         high[k] = ct[some] >> np.uint64(HALF_BITS)
     for piece, lows, highs in matrix.products(low, high):
         found = _joined(lows.astype(np.int64), highs.astype(np.int64), prime)
+        for _ in range(piece.shift):
+            found = _reduced(2 * found, prime)
         for row, residues in zip(piece.rows.tolist(), found, strict=True):
             taken = outputs[row][some]
             if piece.more:
