@@ -43,6 +43,8 @@ def readme() -> str:
     """The section of the README."""
     demo, coarse, step, backends = map(_read, ("demo", "demo-40db", "step", "backends"))
     params, machine = demo["params"], demo["machine"]
+    counts = [len(run["params"]["modulus_bits"]) for run in (coarse, demo)]
+    primes = f"both have {counts[0]}" if counts[0] == counts[1] else f"{counts[0]} instead of {counts[1]}"
     rows = [
         ("whole run, from configuration to decrypted pictures", f"{demo['seconds']['total']:.0f} s"),
         ("evaluation of ten steps", f"{demo['seconds']['evaluate']:.1f} s"),
@@ -68,7 +70,7 @@ def readme() -> str:
         "",
         f"Asked for 40 dB instead of 60, the same takes {coarse['seconds']['evaluate']:.1f} s of evaluation and "
         f"{coarse['bytes']['evaluation_keys'] / 1e6:.0f} MB of keys, and reaches {coarse['psnr_db']:.0f} dB with a "
-        f"largest error of {coarse['max_abs_error']:.1e}. Levels come in whole primes: 50 and 60 dB get the same plan.",
+        f"largest error of {coarse['max_abs_error']:.1e}. Levels come in whole primes: {primes}.",
         "",
         _quality(),
         "",
@@ -77,7 +79,8 @@ def readme() -> str:
         f"`python -m benchmarks.step`, {step['what']}: a raw loop that evaluates each matrix by itself and rescales "
         f"after every layer takes {step['speedup_over_raw_loop']:.1f} times as long as hefw; hefw's own transforms "
         f"with a rescale after every layer take {step['speedup_over_plain_chain']:.1f} times as long. hefw adds "
-        f"{step['framework_overhead']:.1%} to a flat loop of the very library calls that it makes.",
+        f"{step['framework_overhead']:.1%} to a flat loop of the very calls that it makes, to the library and "
+        "to loops on its memory.",
         "",
         f"The same digits by other libraries, {backends['what']}: evaluation takes "
         + ", ".join(f"{row['evaluation_over_tenseal']:.2f} ({row['backend']})" for row in backends["rows"][1:])

@@ -45,9 +45,10 @@ def benchmarks(results: Path) -> str:
         "",
         "### What the framework adds",
         "",
-        f"`python -m benchmarks.step`, {step['what']}: hefw adds {step['framework_overhead']:.1%} to the very library "
-        f"calls that it makes, repeated in a flat loop. A raw loop that evaluates each matrix by itself and rescales "
-        f"after every layer takes {step['speedup_over_raw_loop']:.1f} times as long as hefw.",
+        f"`python -m benchmarks.step`, {step['what']}: hefw adds {step['framework_overhead']:.1%} to the very calls "
+        "that it makes, to the library and to loops on its memory, repeated in a flat loop. A raw loop that evaluates "
+        "each matrix by itself and rescales after every layer takes "
+        f"{step['speedup_over_raw_loop']:.1f} times as long as hefw.",
     ]
     suite = results / "suite.json"
     if suite.exists():
