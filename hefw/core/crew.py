@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -121,6 +121,13 @@ class Crew:
         ProtocolError if another process has ended, or its library has failed.
         """
         task, hand = self._tasks[op.name, number], self._hand
+        with hand.alone():
+            totals = self._shared(task, inputs)
+        return [hand.evaluator.fold(total, task.transform.folds) for total in totals if total is not None]
+
+    def _shared(self, task: _Task, inputs: Sequence[Ciphertext]) -> list[Ciphertext | None]:
+        """The sum of each output, before partial sums are added up."""
+        hand = self._hand
         for slot, ct in enumerate(inputs):
             hand.shared.write(slot, ct)
         for other in self._others:
@@ -139,8 +146,7 @@ class Crew:
                     part = hand.shared.read(task.slot_of_sum(rank, k), inputs[0].level, scale)
                     total = totals[k]
                     totals[k] = part if total is None else hand.evaluator.add_into(total, part)
-        folds = task.transform.folds
-        return [hand.evaluator.fold(total, folds) for total in totals if total is not None]
+        return totals
 
     @property
     def processes(self) -> int:
@@ -219,6 +225,15 @@ class _Hand:
     weights: WeightsOf
     shared: _Shared
     rank: int
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """By one thread: the other processes have the other cores."""
+        threads, self.evaluator.threads = self.evaluator.threads, 1
+        try:
+            yield
+        finally:
+            self.evaluator.threads = threads
 
     def turn(self, task: _Task, inputs: Sequence[Ciphertext]) -> dict[tuple[int, int], Ciphertext]:
         """Its baby steps, which the others find in shared memory."""
@@ -322,6 +337,7 @@ def _serve(hand: _Hand, tasks: Mapping[Name, _Task], connection: Connection) -> 
     name, given = asked
     evaluator, task = hand.evaluator, tasks[name]
     before = Counter(evaluator.counts)
+    evaluator.threads = 1
     try:
         inputs = [hand.shared.read(slot, level, scale) for slot, (level, scale) in enumerate(given)]
         own = hand.turn(task, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import warnings
 
 import _sealapi_cpp as seal
@@ -107,6 +108,27 @@ def test_rotations_sums_of_rotations_and_conjugates(holder, evaluator, values) -
     assert evaluator.counts["rotate"] == 5
     assert evaluator.counts["add"] == 3
     assert not evaluator._keys  # SEAL's own are not kept beside
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_several_threads_give_the_bytes_of_one(holder, evaluator, values, threads) -> None:
+    ct = evaluator.load(holder.encrypt_bytes(values, 2, 2.0**20))
+    weights = [evaluator.encode(values * k + 1, 2, 2.0**20) for k in range(5)]
+
+    def found() -> list[bytes]:
+        done = [*evaluator.rotate_many(ct, [1, 3]), evaluator.add_rotations(ct, [1, 3]), evaluator.conjugate(ct)]
+        done += [evaluator.multiply_accumulate([(ct, weight) for weight in weights]), evaluator.square(ct)]
+        return [evaluator.dump(each) for each in (*done, evaluator.rescale(done[-1]))]
+
+    wanted = found()
+    evaluator.threads = threads
+    assert found() == wanted
+    assert loops._helpers.cache_info().currsize
+    child = os.fork()  # where the others are not
+    if not child:
+        os._exit(found() != wanted)
+    assert os.waitpid(child, 0)[1] == 0
+    assert found() == wanted
 
 
 def test_a_result_that_hides_nothing_is_refused(holder, evaluator, values) -> None:

@@ -21,6 +21,7 @@ from hefw.core.runner import Shown, Weights
 OPERATIONS = (
     "add",
     "add_into",
+    "add_plain_into",
     "sub",
     "negate",
     "add_plain",

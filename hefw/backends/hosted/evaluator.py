@@ -84,6 +84,9 @@ class HostedEvaluator(Evaluator):
     def _add_into(self, a: Ciphertext, b: Ciphertext) -> Handle:
         return self._operate("add_into", a, b)
 
+    def _add_plain_into(self, a: Ciphertext, b: Plaintext) -> Handle:
+        return self._operate("add_plain_into", a, b)
+
     def _sub(self, a: Ciphertext, b: Ciphertext) -> Handle:
         return self._operate("sub", a, b)
 

@@ -74,7 +74,7 @@ def backward(a, roots, quotient, ends, constants, room, n):  # type: ignore[no-u
     )
 
 
-def decompose(part, tables, rows, centred, room, out, primes, digits, count, n):  # type: ignore[no-untyped-def]
+def decompose(part, tables, rows, centred, room, out, first, last, primes, digits, count, n):  # type: ignore[no-untyped-def]
     words.decompose(
         some(part, (digits, n)),
         opened(tables, primes, n),
@@ -83,21 +83,55 @@ def decompose(part, tables, rows, centred, room, out, primes, digits, count, n):
         some(room, (n,)),
         some(after(room, n), (4, ENDS)),
         some(out, (digits, count, n)),
+        first,
+        last,
     )
 
 
-def switched(  # type: ignore[no-untyped-def]
+def products(digits, key, rows, constants, room, out, first, last, count, primes, taken, kept, held, n, block):  # type: ignore[no-untyped-def]
+    words.switch(
+        some(digits, (count, taken, n)),
+        some(key, (kept, n // block, held, 2, block)),
+        integers(rows, (taken,)),
+        some(constants, (primes, COLUMNS)),
+        some(room, (6, block)),
+        some(out, (2, taken, n)),
+        first,
+        last,
+    )
+
+
+def switched(product, rows, tables, inverses, given, added, order, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
+    words.switched(
+        some(product, (2, taken, n)),
+        integers(rows, (taken,)),
+        opened(tables, primes, n),
+        some(inverses, (taken - 1, 2)),
+        some(given, (2, taken - 1, n)),
+        added,
+        integers(order, (n,)),
+        some(after(room, n + 4 * ENDS), (taken - 1, n)),
+        some(room, (n,)),
+        some(after(room, n), (4, ENDS)),
+        some(out, (2, taken - 1, n)),
+        first,
+        last,
+    )
+
+
+def accumulated(  # type: ignore[no-untyped-def]
     digits,
     key,
     rows,
-    tables,
-    inverses,
+    constants,
     given,
-    added,
     order,
     product,
     room,
+    total,
     out,
+    first,
+    last,
     count,
     primes,
     taken,
@@ -105,27 +139,6 @@ def switched(  # type: ignore[no-untyped-def]
     held,
     n,
     block,
-):
-    words.switched(
-        some(digits, (count, taken, n)),
-        some(key, (kept, n // block, held, 2, block)),
-        integers(rows, (taken,)),
-        opened(tables, primes, n),
-        some(inverses, (taken - 1, 2)),
-        some(given, (2, taken - 1, n)),
-        added,
-        integers(order, (n,)),
-        some(product, (2, taken, n)),
-        some(after(product, 2 * taken * n), (taken - 1, n)),
-        some(room, (n,)),
-        some(after(room, n), (4, ENDS)),
-        some(after(room, n + 4 * ENDS), (6, block)),
-        some(out, (2, taken - 1, n)),
-    )
-
-
-def accumulated(  # type: ignore[no-untyped-def]
-    digits, key, rows, constants, given, order, product, room, total, out, count, primes, taken, kept, held, n, block
 ):
     words.accumulated(
         some(digits, (count, taken, n)),
@@ -138,36 +151,42 @@ def accumulated(  # type: ignore[no-untyped-def]
         some(room, (6, block)),
         some(total, (2, taken, n)),
         some(out, (taken - 1, n)),
+        first,
+        last,
     )
 
 
-def folded(total, rows, tables, inverses, halves, room, out, primes, taken, n):  # type: ignore[no-untyped-def]
+def folded(total, rows, tables, inverses, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
     words.folded(
         some(total, (2, taken, n)),
         integers(rows, (taken,)),
         opened(tables, primes, n),
         some(inverses, (taken - 1, 2)),
-        some(halves, (taken - 1, n)),
+        some(after(room, n + 4 * ENDS), (taken - 1, n)),
         some(room, (n,)),
         some(after(room, n), (4, ENDS)),
         some(out, (2, taken - 1, n)),
+        first,
+        last,
     )
 
 
-def rescaled(given, rows, tables, inverses, copy, room, out, parts, primes, taken, n):  # type: ignore[no-untyped-def]
+def rescaled(given, rows, tables, inverses, room, out, first, last, parts, primes, taken, n):  # type: ignore[no-untyped-def]
     words.rescaled(
         some(given, (parts, taken, n)),
         integers(rows, (taken,)),
         opened(tables, primes, n),
         some(inverses, (taken - 1, 2)),
-        some(copy, (taken, n)),
+        some(after(room, n + 4 * ENDS), (taken, n)),
         some(room, (n,)),
         some(after(room, n), (4, ENDS)),
         some(out, (parts, taken - 1, n)),
+        first,
+        last,
     )
 
 
-def sums(cts, pts, starts, outs, constants, room, products, count, primes, n, block):  # type: ignore[no-untyped-def]
+def sums(cts, pts, starts, outs, constants, room, begin, stop, products, count, primes, n, block):  # type: ignore[no-untyped-def]
     words.sums(
         some(cts, (products,)),
         some(pts, (products,)),
@@ -177,12 +196,14 @@ def sums(cts, pts, starts, outs, constants, room, products, count, primes, n, bl
         n,
         some(constants, (primes, COLUMNS)),
         some(room, (6, block)),
+        begin,
+        stop,
     )
 
 
-def square(a, constants, room, out, primes, count, n, block):  # type: ignore[no-untyped-def]
+def square(a, constants, room, out, first, last, primes, count, n, block):  # type: ignore[no-untyped-def]
     table = some(constants, (primes, COLUMNS))
-    words.square(some(a, (2, count, n)), table, some(room, (6, block)), some(out, (3, count, n)))
+    words.square(some(a, (2, count, n)), table, some(room, (6, block)), some(out, (3, count, n)), first, last)
 
 
 def split(addresses, start, low, high, count, n):  # type: ignore[no-untyped-def]

@@ -240,7 +240,9 @@ class TensealEvaluator(Evaluator):
                 if self._native is not None and self._keys:
                     self._hand_over(handle)
         found = self._native
-        return found if found is not None and all(found.has(name) for name in keys) else None
+        if found is None or not all(found.has(name) for name in keys):
+            return None
+        return found.shared_by(self.threads)
 
     def _hand_over(self, example: Any) -> None:
         """Give SEAL's keys to the compiled ways; none of them if one does not work there."""

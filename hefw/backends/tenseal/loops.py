@@ -1,15 +1,18 @@
 """Compiled loops on residues, called from Python: machine code that is made once on a machine, then kept in a file.
 
-What they do is said in `words` and `halves`. Arrays must lie in memory without gaps. Python's lock is let go meanwhile.
+What they do is said in `words` and `halves`. Arrays must lie in memory without gaps. Python's lock is let go
+meanwhile, and several threads share a loop where that is asked for.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -74,11 +77,15 @@ def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Wo
     _call("backward", a, roots, quotient, ends, constants, _room.array("columns", 4, ENDS), len(a))
 
 
-def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Words) -> None:
+def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Words, threads: int) -> None:
     digits, size = part.shape
-    room = _room.array("row", size + 4 * ENDS)
-    primes = len(tables.constants)
-    _call("decompose", part, tables.addresses, rows, centred, room, out, primes, digits, len(rows), size)
+    sizes = len(tables.constants), digits, len(rows), size
+
+    def some(first: int, last: int) -> None:
+        room = _room.array("room", size + 4 * ENDS)
+        _call("decompose", part, tables.addresses, rows, centred, room, out, first, last, *sizes)
+
+    _shared(threads, digits, some)
 
 
 def switched(
@@ -91,46 +98,92 @@ def switched(
     added: int,
     order: Order,
     out: Words,
+    threads: int,
 ) -> None:
-    taken, size, block = len(rows), digits.shape[2], key.shape[4]
-    product = _room.array("product", 3 * taken * size)
-    room = _room.array("row", size + 4 * ENDS + 6 * block)
-    sizes = len(digits), len(tables.constants), taken, len(key), key.shape[2], size, block
-    _call("switched", digits, key, rows, tables.addresses, inverses, given, added, order, product, room, out, *sizes)
+    """`words.switch`, then `words.switched`."""
+    taken, primes, size = len(rows), len(tables.constants), digits.shape[2]
+    product = _room.array("product", 2 * taken * size)
+    sizes = len(digits), primes, taken, len(key), key.shape[2], size, key.shape[4]
+
+    def blocks(first: int, last: int) -> None:
+        room = _room.array("room", 6 * key.shape[4])
+        _call("products", digits, key, rows, tables.constants, room, product, first, last, *sizes)
+
+    def parts(first: int, last: int) -> None:
+        room, by = _room.array("room", taken * size + 4 * ENDS), tables.addresses
+        arguments = rows, by, inverses, given, added, order, room, out, first, last
+        _call("switched", product, *arguments, primes, taken, size)
+
+    _shared(threads, taken * key.shape[1], blocks)
+    _shared(threads, 2, parts)
 
 
 def accumulated(
-    digits: Words, key: Words, rows: Order, constants: Words, given: Words, order: Order, total: Words, out: Words
+    digits: Words,
+    key: Words,
+    rows: Order,
+    constants: Words,
+    given: Words,
+    order: Order,
+    total: Words,
+    out: Words,
+    threads: int,
 ) -> None:
     taken, size, block = len(rows), digits.shape[2], key.shape[4]
     product = _room.array("product", 2 * taken * size)
-    room = _room.array("row", 6 * block)
     sizes = len(digits), len(constants), taken, len(key), key.shape[2], size, block
-    _call("accumulated", digits, key, rows, constants, given, order, product, room, total, out, *sizes)
+
+    def some(first: int, last: int) -> None:
+        room = _room.array("room", 6 * block)
+        arguments = constants, given, order, product, room, total, out, first, last
+        _call("accumulated", digits, key, rows, *arguments, *sizes)
+
+    _shared(threads, taken, some)
 
 
-def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Words) -> None:
+def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
     taken, size = total.shape[1:]
-    halves, room = _room.array("product", taken * size), _room.array("row", size + 4 * ENDS)
-    _call("folded", total, rows, tables.addresses, inverses, halves, room, out, len(tables.constants), taken, size)
+    sizes = len(tables.constants), taken, size
+
+    def some(first: int, last: int) -> None:
+        room = _room.array("room", taken * size + 4 * ENDS)
+        _call("folded", total, rows, tables.addresses, inverses, room, out, first, last, *sizes)
+
+    _shared(threads, 2, some)
 
 
-def rescaled(given: Words, rows: Order, tables: Tables, inverses: Words, out: Words) -> None:
+def rescaled(given: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
     parts, taken, size = given.shape
-    copy, room = _room.array("product", taken * size), _room.array("row", size + 4 * ENDS)
-    sizes = parts, len(tables.constants), taken, size
-    _call("rescaled", given, rows, tables.addresses, inverses, copy, room, out, *sizes)
+
+    def some(first: int, last: int) -> None:
+        room = _room.array("room", (taken + 1) * size + 4 * ENDS)
+        arguments = tables.addresses, inverses, room, out, first, last
+        _call("rescaled", given, rows, *arguments, parts, len(tables.constants), taken, size)
+
+    _shared(threads, parts, some)
 
 
-def sums(cts: Words, pts: Words, starts: Order, outs: Words, primes: int, size: int, constants: Words) -> None:
+def sums(
+    cts: Words, pts: Words, starts: Order, outs: Words, primes: int, size: int, constants: Words, threads: int
+) -> None:
     block = min(BLOCK, size)
-    room = _room.array("sums", 6, block)
-    _call("sums", cts, pts, starts, outs, constants, room, len(cts), len(outs), primes, size, block)
+    sizes = len(cts), len(outs), primes, size, block
+
+    def some(first: int, last: int) -> None:
+        room = _room.array("room", 6 * block)
+        _call("sums", cts, pts, starts, outs, constants, room, first, last, *sizes)
+
+    _shared(threads, primes * size // block, some)
 
 
-def square(a: Words, constants: Words, out: Words) -> None:
+def square(a: Words, constants: Words, out: Words, threads: int) -> None:
     block = min(BLOCK, a.shape[2])
-    _call("square", a, constants, _room.array("sums", 6, block), out, len(constants), *a.shape[1:], block)
+    sizes = len(constants), *a.shape[1:], block
+
+    def some(first: int, last: int) -> None:
+        _call("square", a, constants, _room.array("room", 6 * block), out, first, last, *sizes)
+
+    _shared(threads, a.shape[1], some)
 
 
 def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
@@ -142,6 +195,36 @@ def join(
 ) -> None:
     quotient = (power << 64) // prime
     _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
+
+
+def _shared(threads: int, count: int, some: Callable[[int, int], None]) -> None:
+    """So many pieces of work, each of which `some(first, last)` does by itself, by several threads."""
+    cuts = [count * k // threads for k in range(threads + 1)] if threads > 1 else [0, count]
+    ranges = [(first, last) for first, last in itertools.pairwise(cuts) if first < last]
+    waiting = []
+    for one in ranges[1:]:
+        try:
+            waiting.append(_helpers().submit(some, *one))
+        except RuntimeError:  # another thread forks and has just ended them
+            some(*one)
+    some(*ranges[0])
+    for done in waiting:
+        done.result()
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that work besides the one that asks. A process that forks has none, until it asks again."""
+    return ThreadPoolExecutor(os.cpu_count())
+
+
+def _end_helpers() -> None:
+    if _helpers.cache_info().currsize:
+        _helpers().shutdown()
+        _helpers.cache_clear()
+
+
+os.register_at_fork(before=_end_helpers)
 
 
 def _call(name: str, *arguments: Any) -> None:

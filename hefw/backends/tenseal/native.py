@@ -53,6 +53,11 @@ class Native:
         finally:
             self._switching.centred = True
 
+    def shared_by(self, threads: int) -> Native:
+        """Itself, by so many threads."""
+        self._switching.threads = threads
+        return self
+
     def has(self, name: str) -> bool:
         """Whether a key was taken."""
         return name in self._keys

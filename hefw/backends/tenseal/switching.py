@@ -52,6 +52,7 @@ class Switching:
         self._constants = self._tables.constants
         self._special = len(primes) - 1
         self._room = Room()
+        self.threads = 1  # that share a loop
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         self._inverses = [inverses(q, primes[: self._special if q == primes[-1] else k]) for k, q in enumerate(primes)]
 
@@ -76,7 +77,7 @@ class Switching:
         part = residues[1] if polynomial is None else polynomial
         rows = np.append(np.arange(len(part)), self._special)
         digits = self._room.array("digits", len(part), len(rows), self._size)
-        loops.decompose(part, self._tables, rows, self.centred, digits)
+        loops.decompose(part, self._tables, rows, self.centred, digits, self.threads)
         return Decomposed(residues, digits, rows)
 
     def rotate(self, of: Decomposed, key: Key, out: Words) -> None:
@@ -89,9 +90,9 @@ class Switching:
         total = self._room.array("total", 2, len(of.rows), self._size)
         total[...] = 0
         for key in keys:
-            given = of.residues[0]
-            loops.accumulated(of.digits, key.residues, of.rows, self._constants, given, key.order, total, out[0])
-        loops.folded(total, of.rows, self._tables, self._by(of.rows), out)
+            given, held = of.residues[0], self._constants
+            loops.accumulated(of.digits, key.residues, of.rows, held, given, key.order, total, out[0], self.threads)
+        loops.folded(total, of.rows, self._tables, self._by(of.rows), out, self.threads)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
         """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
@@ -99,12 +100,12 @@ class Switching:
 
     def square(self, residues: Words, out: Words) -> None:
         """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
-        loops.square(residues, self._constants, out)
+        loops.square(residues, self._constants, out, self.threads)
 
     def rescale(self, residues: Words, out: Words) -> None:
         """Divide each part of a ciphertext (parts, level + 1, N) by its last prime: out (parts, level, N)."""
         rows = np.arange(residues.shape[1])
-        loops.rescaled(residues, rows, self._tables, self._by(rows), out)
+        loops.rescaled(residues, rows, self._tables, self._by(rows), out, self.threads)
 
     def sums(self, products: Sequence[Sequence[tuple[int, int]]], outs: Sequence[int], primes: int) -> None:
         """Write sums of products of (ciphertext, plaintext) to `outs`: all are the addresses of residues."""
@@ -118,12 +119,13 @@ class Switching:
             primes,
             self._size,
             self._constants,
+            self.threads,
         )
 
     def _switch(self, of: Decomposed, key: Key, added: int, out: Words) -> None:
         """Write a key switch of the digits plus the first `added` parts of the ciphertext, turned."""
-        by, given = self._by(of.rows), of.residues
-        loops.switched(of.digits, key.residues, of.rows, self._tables, by, given, added, key.order, out)
+        by, given, tables = self._by(of.rows), of.residues, self._tables
+        loops.switched(of.digits, key.residues, of.rows, tables, by, given, added, key.order, out, self.threads)
 
     def _by(self, rows: Order) -> Words:
         """The inverse of the last row's prime modulo the others."""

@@ -195,15 +195,15 @@ def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-u
 
 
 @inlined
-def decompose(part, tables, rows, centred, room, columns, out):  # type: ignore[no-untyped-def]
-    """One polynomial (level + 1, N) into digits (level + 1, len(rows), N): each modulo the primes of `rows`.
+def decompose(part, tables, rows, centred, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """One polynomial (level + 1, N) into digits (level + 1, len(rows), N), some of them, modulo the primes of `rows`.
 
     `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and ends); the last of `rows` is the
     special prime. Digits are taken between minus and plus half of their prime if `centred`, else from 0 on, as SEAL
     does: they are then twice as large in the mean square's root, and have a mean.
     """
     constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
-    for j in range(part.shape[0]):
+    for j in range(first, last):
         _copy(part[j], room)
         backward(room, inverse[j], inverse_[j], ends_[j], constants[j], columns)
         p, half = constants[j, PRIME], constants[j, HALF] if centred else ZERO
@@ -270,38 +270,39 @@ def _reduce(held, constants):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def switch(digits, key, rows, constants, held, out):  # type: ignore[no-untyped-def]
+def switch(digits, key, rows, constants, held, out, first, last):  # type: ignore[no-untyped-def]
     """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
 
-    Sums are below 4 primes. `rows` are their primes; the last one is that of the key's last row.
+    Only some blocks are, row by row. Sums are below 4 primes. `rows` are their primes; the last one is that of the
+    key's last row.
     """
-    count, block = digits.shape[0], key.shape[4]
-    for k in range(rows.shape[0]):
-        at = k if k < rows.shape[0] - 1 else key.shape[0] - 1
-        for number in range(key.shape[1]):
-            start, end = number * block, (number + 1) * block
-            some = key[at, number]
-            held[:] = ZERO
-            for j in range(0, count - 1, 2):
-                x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
-                _products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held)
-                if (j + 2) % AT_ONCE == 0:
-                    _reduce(held, constants[rows[k]])
-            if count % 2:
-                _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held)
-            _reduce(held, constants[rows[k]])
-            for part in range(2):
-                _copy(held[3 * part], out[part, k, start:end])
+    count, blocks, block = digits.shape[0], key.shape[1], key.shape[4]
+    for at in range(first, last):
+        k = at // blocks
+        number = at - k * blocks
+        start, end = number * block, (number + 1) * block
+        some = key[k if k < rows.shape[0] - 1 else key.shape[0] - 1, number]
+        held[:] = ZERO
+        for j in range(0, count - 1, 2):
+            x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
+            _products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held)
+            if (j + 2) % AT_ONCE == 0:
+                _reduce(held, constants[rows[k]])
+        if count % 2:
+            _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held)
+        _reduce(held, constants[rows[k]])
+        for part in range(2):
+            _copy(held[3 * part], out[part, k, start:end])
 
 
 @inlined
-def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants, held):  # type: ignore[no-untyped-def]
+def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants, held, begin, stop):  # type: ignore[no-untyped-def]
     """Sums of products of ciphertexts of two parts with plaintexts, all given by the addresses of their residues.
 
-    Output k is that of the products `starts[k]` to `starts[k + 1]`.
+    Output k is that of the products `starts[k]` to `starts[k + 1]`; only some blocks of residues are written.
     """
     block, length = held.shape[1], primes * size
-    for number in range(length // block):
+    for number in range(begin, stop):
         start, end = number * block, (number + 1) * block
         row = constants[start // size]
         for k in range(outs.shape[0]):
@@ -392,10 +393,10 @@ def reduce(a, rows, constants):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def square(a, constants, held, out):  # type: ignore[no-untyped-def]
-    """A ciphertext (2, rows, N) times itself: (3, rows, N)."""
+def square(a, constants, held, out, first, last):  # type: ignore[no-untyped-def]
+    """A ciphertext (2, rows, N) times itself: some rows of (3, rows, N)."""
     block = held.shape[1]
-    for k in range(a.shape[1]):
+    for k in range(first, last):
         row = constants[k]
         q = row[PRIME]
         for number in range(a.shape[2] // block):
@@ -417,14 +418,12 @@ def square(a, constants, held, out):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def switched(digits, key, rows, tables, inverses, given, added, order, product, halves, room, columns, held, out):  # type: ignore[no-untyped-def]
-    """A key switch of digits, divided by the last row's prime, plus the first `added` parts of `given`, permuted.
+def switched(product, rows, tables, inverses, given, added, order, halves, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """Some parts of a product (2, rows, N), divided by the last row's prime, plus those of `given`, permuted.
 
-    `given` (parts, rows - 1, N), `order` (N,), out (2, rows - 1, N); product (2, rows, N) and halves (rows - 1, N) are
-    written over.
+    `given` (parts, rows - 1, N) has `added` of them, out is (2, rows - 1, N); product and halves are written over.
     """
-    switch(digits, key, rows, tables[0], held, product)
-    for part in range(2):
+    for part in range(first, last):
         divide(product[part], tables, rows, inverses, room, columns, halves)
         if part < added:
             add(halves, given[part], rows, tables[0])
@@ -432,27 +431,31 @@ def switched(digits, key, rows, tables, inverses, given, added, order, product, 
 
 
 @inlined
-def accumulated(digits, key, rows, constants, given, order, product, held, total, out):  # type: ignore[no-untyped-def]
-    """Add a key switch of digits, permuted, to total (2, rows, N), and `given` (rows - 1, N), permuted, to `out`."""
-    switch(digits, key, rows, constants, held, product)
+def accumulated(digits, key, rows, constants, given, order, product, held, total, out, first, last):  # type: ignore[no-untyped-def]
+    """Add a key switch of digits, permuted, to total (2, rows, N), and `given` (rows - 1, N), permuted, to `out`.
+
+    Some rows only.
+    """
+    switch(digits, key, rows, constants, held, product, first * key.shape[1], last * key.shape[1])
+    some = rows[first:last]
     for part in range(2):
-        add_permuted(total[part], product[part], order, rows, constants)
-    add_permuted(out, given, order, rows, constants)
+        add_permuted(total[part, first:last], product[part, first:last], order, some, constants)
+    add_permuted(out[first:last], given[first:last], order, some, constants)
 
 
 @inlined
-def folded(total, rows, tables, inverses, halves, room, columns, out):  # type: ignore[no-untyped-def]
-    """Divide total (2, rows, N) by the last row's prime and add it to out (2, rows - 1, N), below 8 primes."""
-    for part in range(2):
+def folded(total, rows, tables, inverses, halves, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """Divide some parts of total (2, rows, N) by the last row's prime and add them to out, below 8 primes."""
+    for part in range(first, last):
         divide(total[part], tables, rows, inverses, room, columns, halves)
         reduce(out[part], rows, tables[0])
         add(out[part], halves, rows, tables[0])
 
 
 @inlined
-def rescaled(given, rows, tables, inverses, copy, room, columns, out):  # type: ignore[no-untyped-def]
-    """Divide each part of a ciphertext (parts, rows, N) by its last prime: out (parts, rows - 1, N)."""
-    for part in range(given.shape[0]):
+def rescaled(given, rows, tables, inverses, copy, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """Divide some parts of a ciphertext (parts, rows, N) by its last prime: out (parts, rows - 1, N)."""
+    for part in range(first, last):
         for k in range(copy.shape[0]):
             _copy(given[part, k], copy[k])
         divide(copy, tables, rows, inverses, room, columns, out[part])
