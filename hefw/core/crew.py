@@ -1,8 +1,9 @@
-"""One affine region by several processes: the libraries hold Python's lock, so that threads would not help.
+"""One affine region by several processes: most libraries hold Python's lock, so that threads would not help.
 
 The others are forked from an engine's process once it has its keys and weights: both are in memory once, and a program
 is known by where it is in memory. Ciphertexts go through shared memory as the numbers that they consist of
 (`Evaluator.residues`). Baby steps are dealt out first, then giant steps; the result is that of one process, bit by bit.
+Meanwhile each process uses one thread (`Evaluator.threads`), and in between the first one uses all.
 """
 
 from __future__ import annotations
