@@ -59,7 +59,7 @@ def test_where_nothing_can_be_kept_loops_are_missing(folders, made) -> None:
     loops._loaded.cache_clear()
     loops.missing.cache_clear()
     try:
-        assert loops.missing() == f"compiled loops cannot be written to {folders[0]} or {folders[1]}"
+        assert loops.missing() == f"RuntimeError: compiled loops cannot be written to {folders[0]} or {folders[1]}"
     finally:
         loops.missing.cache_clear()
     assert loops.missing() is not None

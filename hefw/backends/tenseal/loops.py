@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
+from hefw.core.errors import line
 from hefw.core.files import write_atomically
 
 Words = NDArray[np.uint64]
@@ -252,8 +253,8 @@ def missing() -> str | None:
     """Why loops cannot be used here, None where they can: tried once, which takes seconds where none are kept yet."""
     try:
         _loaded()
-    except (ImportError, OSError, RuntimeError) as error:
-        return str(error)
+    except Exception as error:  # a compiler may raise anything; SEAL's own calls do what loops would have done
+        return line(f"{type(error).__name__}: {error}")
     return None
 
 
