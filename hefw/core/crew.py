@@ -123,10 +123,10 @@ class Crew:
         """
         task, hand = self._tasks[op.name, number], self._hand
         with hand.alone():
-            totals = self._shared(task, inputs)
+            totals = self._totals(task, inputs)
         return [hand.evaluator.fold(total, task.transform.folds) for total in totals if total is not None]
 
-    def _shared(self, task: _Task, inputs: Sequence[Ciphertext]) -> list[Ciphertext | None]:
+    def _totals(self, task: _Task, inputs: Sequence[Ciphertext]) -> list[Ciphertext | None]:
         """The sum of each output, before partial sums are added up."""
         hand = self._hand
         for slot, ct in enumerate(inputs):

@@ -66,6 +66,16 @@ def test_where_nothing_can_be_kept_loops_are_missing(folders, made) -> None:
     loops.missing.cache_clear()
 
 
+def test_without_kept_code_and_numba_loops_are_missing(folders, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "hefw.backends.tenseal.compiling", None)
+    loops._loaded.cache_clear()
+    loops.missing.cache_clear()
+    try:
+        assert "hefw.backends.tenseal.compiling" in str(loops.missing())
+    finally:
+        loops.missing.cache_clear()
+
+
 def test_other_loops_or_another_processor_are_other_code(monkeypatch, tmp_path) -> None:
     own = loops._stamp()
     monkeypatch.setattr(loops, "description", lambda: "another processor")

@@ -25,7 +25,7 @@ SIGNATURES = {
     "decompose": "wwinwwnnnnnn",
     "products": "wwiwwwnnnnnnnnn",
     "switched": "wiwwwniwwnnnnn",
-    "accumulated": "wwiwwiwwwwnnnnnnnnn",
+    "accumulated": "wiwwiwwnnnnn",
     "folded": "wiwwwwnnnnn",
     "rescaled": "wiwwwwnnnnnn",
     "sums": "wwiwwwnnnnnnn",

@@ -119,36 +119,13 @@ def switched(product, rows, tables, inverses, given, added, order, room, out, fi
     )
 
 
-def accumulated(  # type: ignore[no-untyped-def]
-    digits,
-    key,
-    rows,
-    constants,
-    given,
-    order,
-    product,
-    room,
-    total,
-    out,
-    first,
-    last,
-    count,
-    primes,
-    taken,
-    kept,
-    held,
-    n,
-    block,
-):
+def accumulated(product, rows, constants, given, order, total, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
     words.accumulated(
-        some(digits, (count, taken, n)),
-        some(key, (kept, n // block, held, 2, block)),
+        some(product, (2, taken, n)),
         integers(rows, (taken,)),
         some(constants, (primes, COLUMNS)),
         some(given, (taken - 1, n)),
         integers(order, (n,)),
-        some(product, (2, taken, n)),
-        some(room, (6, block)),
         some(total, (2, taken, n)),
         some(out, (taken - 1, n)),
         first,

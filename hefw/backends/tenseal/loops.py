@@ -86,7 +86,7 @@ def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Word
         room = _room.array("room", size + 4 * ENDS)
         _call("decompose", part, tables.addresses, rows, centred, room, out, first, last, *sizes)
 
-    _shared(threads, digits, some)
+    shared(threads, digits, some)
 
 
 def switched(
@@ -102,21 +102,15 @@ def switched(
     threads: int,
 ) -> None:
     """`words.switch`, then `words.switched`."""
-    taken, primes, size = len(rows), len(tables.constants), digits.shape[2]
-    product = _room.array("product", 2 * taken * size)
-    sizes = len(digits), primes, taken, len(key), key.shape[2], size, key.shape[4]
+    taken, size = len(rows), digits.shape[2]
+    product = _products(digits, key, rows, tables.constants, threads)
 
-    def blocks(first: int, last: int) -> None:
-        room = _room.array("room", 6 * key.shape[4])
-        _call("products", digits, key, rows, tables.constants, room, product, first, last, *sizes)
-
-    def parts(first: int, last: int) -> None:
+    def some(first: int, last: int) -> None:
         room, by = _room.array("room", taken * size + 4 * ENDS), tables.addresses
         arguments = rows, by, inverses, given, added, order, room, out, first, last
-        _call("switched", product, *arguments, primes, taken, size)
+        _call("switched", product, *arguments, len(tables.constants), taken, size)
 
-    _shared(threads, taken * key.shape[1], blocks)
-    _shared(threads, 2, parts)
+    shared(threads, 2, some)
 
 
 def accumulated(
@@ -130,16 +124,28 @@ def accumulated(
     out: Words,
     threads: int,
 ) -> None:
+    """`words.switch`, then `words.accumulated`."""
+    product = _products(digits, key, rows, constants, threads)
+    sizes = len(constants), len(rows), digits.shape[2]
+
+    def some(first: int, last: int) -> None:
+        _call("accumulated", product, rows, constants, given, order, total, out, first, last, *sizes)
+
+    shared(threads, len(rows), some)
+
+
+def _products(digits: Words, key: Words, rows: Order, constants: Words, threads: int) -> Words:
+    """`words.switch`: valid in this thread until the next one."""
     taken, size, block = len(rows), digits.shape[2], key.shape[4]
     product = _room.array("product", 2 * taken * size)
     sizes = len(digits), len(constants), taken, len(key), key.shape[2], size, block
 
     def some(first: int, last: int) -> None:
         room = _room.array("room", 6 * block)
-        arguments = constants, given, order, product, room, total, out, first, last
-        _call("accumulated", digits, key, rows, *arguments, *sizes)
+        _call("products", digits, key, rows, constants, room, product, first, last, *sizes)
 
-    _shared(threads, taken, some)
+    shared(threads, taken * key.shape[1], some)
+    return product
 
 
 def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
@@ -150,7 +156,7 @@ def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Word
         room = _room.array("room", taken * size + 4 * ENDS)
         _call("folded", total, rows, tables.addresses, inverses, room, out, first, last, *sizes)
 
-    _shared(threads, 2, some)
+    shared(threads, 2, some)
 
 
 def rescaled(given: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
@@ -161,7 +167,7 @@ def rescaled(given: Words, rows: Order, tables: Tables, inverses: Words, out: Wo
         arguments = tables.addresses, inverses, room, out, first, last
         _call("rescaled", given, rows, *arguments, parts, len(tables.constants), taken, size)
 
-    _shared(threads, parts, some)
+    shared(threads, parts, some)
 
 
 def sums(
@@ -174,7 +180,7 @@ def sums(
         room = _room.array("room", 6 * block)
         _call("sums", cts, pts, starts, outs, constants, room, first, last, *sizes)
 
-    _shared(threads, primes * size // block, some)
+    shared(threads, primes * size // block, some)
 
 
 def square(a: Words, constants: Words, out: Words, threads: int) -> None:
@@ -184,7 +190,7 @@ def square(a: Words, constants: Words, out: Words, threads: int) -> None:
     def some(first: int, last: int) -> None:
         _call("square", a, constants, _room.array("room", 6 * block), out, first, last, *sizes)
 
-    _shared(threads, a.shape[1], some)
+    shared(threads, a.shape[1], some)
 
 
 def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
@@ -198,7 +204,7 @@ def join(
     _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
 
 
-def _shared(threads: int, count: int, some: Callable[[int, int], None]) -> None:
+def shared(threads: int, count: int, some: Callable[[int, int], None]) -> None:
     """So many pieces of work, each of which `some(first, last)` does by itself, by several threads."""
     cuts = [count * k // threads for k in range(threads + 1)] if threads > 1 else [0, count]
     ranges = [(first, last) for first, last in itertools.pairwise(cuts) if first < last]

@@ -9,9 +9,7 @@ are larger, for their scale is smaller, have them as multiples of a power of two
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from threading import local
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,36 +118,27 @@ def multiply(
     ordered = [inputs[k] for k in matrix.order]
     read, written = _addresses(ordered), _addresses(outputs)
     compiled = loops.missing() is None  # else numpy does it, in three times as long
-    own = local()  # memory of each thread: new one for each block takes as long as the products
-
-    def block(part: int, number: int, prime: int, start: int) -> None:
-        if not hasattr(own, "halves"):
-            own.halves = np.empty((2, len(ordered), min(BLOCK, size)))
-        low, high = own.halves
-        if not compiled:
-            _with_numpy(matrix, ordered, outputs, (part, number, slice(start, start + BLOCK)), prime, low, high)
-            return
-        at = (part * count + number) * size + start
-        shift, over = prime.bit_length() - HALF_BITS, _over(prime)
-        loops.split(read, at, low, high)
-        for piece, lows, highs in matrix.products(low, high):
-            power = pow(2, piece.shift, prime)
-            loops.join(lows, highs, prime, over, shift, power, written[piece.rows], at, piece.more)
-
     blocks = [
         (part, number, prime, start)
         for number, prime in enumerate(primes)
         for part in range(parts)
         for start in range(0, size, BLOCK)
     ]
-    if threads == 1:
-        for one in blocks:
-            block(*one)
-        return
-    with ThreadPoolExecutor(threads) as pool:  # numpy and loops let go of Python's lock
-        done = [pool.submit(block, *one) for one in blocks]
-    for future in done:
-        future.result()
+
+    def some(first: int, last: int) -> None:
+        low, high = np.empty((2, len(ordered), min(BLOCK, size)))  # new ones for each block take as long as products
+        for part, number, prime, start in blocks[first:last]:
+            if not compiled:
+                _with_numpy(matrix, ordered, outputs, (part, number, slice(start, start + BLOCK)), prime, low, high)
+                continue
+            at = (part * count + number) * size + start
+            shift, over = prime.bit_length() - HALF_BITS, _over(prime)
+            loops.split(read, at, low, high)
+            for piece, lows, highs in matrix.products(low, high):
+                power = pow(2, piece.shift, prime)
+                loops.join(lows, highs, prime, over, shift, power, written[piece.rows], at, piece.more)
+
+    loops.shared(threads, len(blocks), some)
 
 
 def _addresses(ciphertexts: Sequence[Words]) -> Words:

@@ -431,12 +431,8 @@ def switched(product, rows, tables, inverses, given, added, order, halves, room,
 
 
 @inlined
-def accumulated(digits, key, rows, constants, given, order, product, held, total, out, first, last):  # type: ignore[no-untyped-def]
-    """Add a key switch of digits, permuted, to total (2, rows, N), and `given` (rows - 1, N), permuted, to `out`.
-
-    Some rows only.
-    """
-    switch(digits, key, rows, constants, held, product, first * key.shape[1], last * key.shape[1])
+def accumulated(product, rows, constants, given, order, total, out, first, last):  # type: ignore[no-untyped-def]
+    """Add a product, permuted, to total (2, rows, N), and `given` (rows - 1, N), permuted, to `out`: some rows only."""
     some = rows[first:last]
     for part in range(2):
         add_permuted(total[part, first:last], product[part, first:last], order, some, constants)
