@@ -67,7 +67,7 @@ def test_the_transform_is_the_value_at_each_root_and_its_inverse() -> None:
     for place in (0, 1, 77, 1023):
         at = pow(root, 2 * int(reverse[place]) + 1, prime)
         assert int(found[place]) == sum(int(c) * pow(at, k, prime) for k, c in enumerate(given)) % prime
-    inverse, inverse_quotients, inverse_ends = (table[0] for table in made.arrays[4:])
+    inverse, inverse_quotients, inverse_ends = (table[0] for table in made.arrays[4:7])
     loops.backward(found, inverse, inverse_quotients, inverse_ends, constants)
     assert np.array_equal(found, given)
 

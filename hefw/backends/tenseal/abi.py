@@ -12,9 +12,11 @@ AT_ONCE = 8
 BLOCK = 512
 #: Fours of residues that the last layers of a transform work on at a time.
 ENDS = 64
-#: Columns of a table of one prime's constants: the prime, its half, 2^64 // prime, then numbers modulo it with their
-#: quotients (factor * 2^64 // prime): 2^60 and 1 / N.
-PRIME, HALF, ONE, WORD, WORD_, SIZE, SIZE_, COLUMNS = range(8)
+#: Columns of a table of one prime's constants: the prime, 2^64 // prime, then numbers modulo it with their quotients
+#: (factor * 2^64 // prime): 2^60 and 1 / N.
+PRIME, ONE, WORD, WORD_, SIZE, SIZE_, COLUMNS = range(7)
+#: And of a table of one prime modulo another: itself and its inverse, with their quotients.
+MODULO, MODULO_, INVERSE, INVERSE_, PAIRS = range(5)
 
 #: What each loop takes: arrays of 64-bit words, integers and floats (w, i, f), a word (u), an integer (n).
 SIGNATURES = {
@@ -22,12 +24,13 @@ SIGNATURES = {
     "quotients": "wuuuwn",
     "forward": "wwwwuwn",
     "backward": "wwwwwwn",
-    "decompose": "wwinwwnnnnnn",
-    "products": "wwiwwwnnnnnnnnn",
-    "switched": "wiwwwniwwnnnnn",
-    "accumulated": "wiwwiwwnnnnn",
-    "folded": "wiwwwwnnnnn",
-    "rescaled": "wiwwwwnnnnnn",
+    "digits": "wwiwwwnnnnnn",
+    "decompose": "wwwiiwwwnnnnnnn",
+    "products": "wwinwwwnnnnnnnnn",
+    "switched": "wiwnwwwniwwnnnnn",
+    "accumulated": "wiwwiwwnnnnnn",
+    "folded": "wiwnwwwwnnnnn",
+    "rescaled": "wiwwwwwnnnnnn",
     "sums": "wwiwwwnnnnnnn",
     "square": "wwwwnnnnnn",
     "split": "wnffnn",

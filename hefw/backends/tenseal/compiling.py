@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 from numba import carray, cfunc, types
 
 from hefw.backends.tenseal import halves, words
-from hefw.backends.tenseal.abi import COLUMNS, ENDS, PREFIX, SIGNATURES, machine
+from hefw.backends.tenseal.abi import COLUMNS, ENDS, PAIRS, PREFIX, SIGNATURES, machine
 from hefw.backends.tenseal.words import inlined, pointer, to_floats, to_integers
 
 
@@ -40,7 +40,7 @@ def after(address, words):  # type: ignore[no-untyped-def]
 @inlined
 def opened(tables, count, size):  # type: ignore[no-untyped-def]
     """`Switching`'s tables of so many primes, from an array of their addresses."""
-    t = some(tables, (7,))
+    t = some(tables, (8,))
     every, quarter = (count, size), (count, 4, size // 4)
     return (
         some(t[0], (count, COLUMNS)),
@@ -50,6 +50,7 @@ def opened(tables, count, size):  # type: ignore[no-untyped-def]
         some(t[4], every),
         some(t[5], every),
         some(t[6], quarter),
+        some(t[7], (count, count, PAIRS)),
     )
 
 
@@ -74,25 +75,40 @@ def backward(a, roots, quotient, ends, constants, room, n):  # type: ignore[no-u
     )
 
 
-def decompose(part, tables, rows, centred, room, out, first, last, primes, digits, count, n):  # type: ignore[no-untyped-def]
-    words.decompose(
-        some(part, (digits, n)),
+def digits(part, tables, starts, halves, room, out, first, last, primes, taken, level, n):  # type: ignore[no-untyped-def]
+    words.digits(
+        some(part, (level, n)),
         opened(tables, primes, n),
-        integers(rows, (count,)),
-        centred,
-        some(room, (n,)),
-        some(after(room, n), (4, ENDS)),
-        some(out, (digits, count, n)),
+        integers(starts, (taken + 1,)),
+        some(halves, (taken, primes)),
+        some(room, (4, ENDS)),
+        some(out, (level, n)),
         first,
         last,
     )
 
 
-def products(digits, key, rows, constants, room, out, first, last, count, primes, taken, kept, held, n, block):  # type: ignore[no-untyped-def]
+def decompose(part, given, tables, rows, starts, halves, room, out, first, last, primes, taken, level, count, n):  # type: ignore[no-untyped-def]
+    words.decompose(
+        some(part, (level, n)),
+        some(given, (level, n)),
+        opened(tables, primes, n),
+        integers(rows, (count,)),
+        integers(starts, (taken + 1,)),
+        some(halves, (taken, primes)),
+        some(room, (4, ENDS)),
+        some(out, (taken, count, n)),
+        first,
+        last,
+    )
+
+
+def products(digits, key, rows, special, constants, room, out, first, last, count, primes, taken, kept, held, n, block):  # type: ignore[no-untyped-def]
     words.switch(
         some(digits, (count, taken, n)),
         some(key, (kept, n // block, held, 2, block)),
         integers(rows, (taken,)),
+        special,
         some(constants, (primes, COLUMNS)),
         some(room, (6, block)),
         some(out, (2, taken, n)),
@@ -101,58 +117,67 @@ def products(digits, key, rows, constants, room, out, first, last, count, primes
     )
 
 
-def switched(product, rows, tables, inverses, given, added, order, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
+def switched(
+    product, rows, tables, special, halves, inverses, given, added, order, room, out, first, last, primes, taken, n
+):  # type: ignore[no-untyped-def]
+    left = taken - special
     words.switched(
         some(product, (2, taken, n)),
         integers(rows, (taken,)),
         opened(tables, primes, n),
-        some(inverses, (taken - 1, 2)),
-        some(given, (2, taken - 1, n)),
+        special,
+        some(halves, (primes,)),
+        some(inverses, (left, 2)),
+        some(given, (2, left, n)),
         added,
         integers(order, (n,)),
-        some(after(room, n + 4 * ENDS), (taken - 1, n)),
+        some(after(room, n + 4 * ENDS), (left, n)),
         some(room, (n,)),
         some(after(room, n), (4, ENDS)),
-        some(out, (2, taken - 1, n)),
+        some(out, (2, left, n)),
         first,
         last,
     )
 
 
-def accumulated(product, rows, constants, given, order, total, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
+def accumulated(product, rows, constants, given, order, total, out, first, last, special, primes, taken, n):  # type: ignore[no-untyped-def]
     words.accumulated(
         some(product, (2, taken, n)),
         integers(rows, (taken,)),
         some(constants, (primes, COLUMNS)),
-        some(given, (taken - 1, n)),
+        some(given, (taken - special, n)),
         integers(order, (n,)),
         some(total, (2, taken, n)),
-        some(out, (taken - 1, n)),
+        some(out, (taken - special, n)),
         first,
         last,
     )
 
 
-def folded(total, rows, tables, inverses, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
+def folded(total, rows, tables, special, halves, inverses, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
+    left = taken - special
     words.folded(
         some(total, (2, taken, n)),
         integers(rows, (taken,)),
         opened(tables, primes, n),
-        some(inverses, (taken - 1, 2)),
-        some(after(room, n + 4 * ENDS), (taken - 1, n)),
+        special,
+        some(halves, (primes,)),
+        some(inverses, (left, 2)),
+        some(after(room, n + 4 * ENDS), (left, n)),
         some(room, (n,)),
         some(after(room, n), (4, ENDS)),
-        some(out, (2, taken - 1, n)),
+        some(out, (2, left, n)),
         first,
         last,
     )
 
 
-def rescaled(given, rows, tables, inverses, room, out, first, last, parts, primes, taken, n):  # type: ignore[no-untyped-def]
+def rescaled(given, rows, tables, halves, inverses, room, out, first, last, parts, primes, taken, n):  # type: ignore[no-untyped-def]
     words.rescaled(
         some(given, (parts, taken, n)),
         integers(rows, (taken,)),
         opened(tables, primes, n),
+        some(halves, (primes,)),
         some(inverses, (taken - 1, 2)),
         some(after(room, n + 4 * ENDS), (taken, n)),
         some(room, (n,)),

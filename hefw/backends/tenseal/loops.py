@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -51,12 +52,23 @@ class Room(local):
 
 
 class Tables:
-    """Constants; roots, quotients and `ends`; inverse roots, quotients and ends: by prime, the special one last."""
+    """Constants; roots, quotients and `ends`; inverse roots, quotients and ends: by prime, the special ones last; pairs
+    of primes."""
 
     def __init__(self, arrays: Sequence[Words]) -> None:
         self.arrays = tuple(arrays)
         self.constants = arrays[0]
         self.addresses = np.array([_address(array, np.uint64) for array in arrays], np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """By the product of so many primes: half of it modulo each prime (primes,), and its inverse modulo those from the
+    first on that stay, with quotients (..., 2)."""
+
+    count: int
+    halves: Words
+    inverses: Words
 
 
 _room = Room()
@@ -78,15 +90,23 @@ def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Wo
     _call("backward", a, roots, quotient, ends, constants, _room.array("columns", 4, ENDS), len(a))
 
 
-def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Words, threads: int) -> None:
-    digits, size = part.shape
-    sizes = len(tables.constants), digits, len(rows), size
+def decompose(
+    part: Words, tables: Tables, rows: Order, starts: Order, halves: Words, out: Words, threads: int
+) -> None:
+    """`words.digits`, then `words.decompose`."""
+    (level, size), taken, count = part.shape, len(starts) - 1, len(rows)
+    given = _room.array("given", level, size)
+
+    def digits(first: int, last: int) -> None:
+        room, sizes = _room.array("columns", 4, ENDS), (len(tables.constants), taken, level, size)
+        _call("digits", part, tables.addresses, starts, halves, room, given, first, last, *sizes)
 
     def some(first: int, last: int) -> None:
-        room = _room.array("room", size + 4 * ENDS)
-        _call("decompose", part, tables.addresses, rows, centred, room, out, first, last, *sizes)
+        room, sizes = _room.array("columns", 4, ENDS), (len(tables.constants), taken, level, count, size)
+        _call("decompose", part, given, tables.addresses, rows, starts, halves, room, out, first, last, *sizes)
 
-    shared(threads, digits, some)
+    shared(threads, taken, digits)
+    shared(threads, taken * count, some)
 
 
 def switched(
@@ -94,7 +114,7 @@ def switched(
     key: Words,
     rows: Order,
     tables: Tables,
-    inverses: Words,
+    by: Division,
     given: Words,
     added: int,
     order: Order,
@@ -103,12 +123,12 @@ def switched(
 ) -> None:
     """`words.switch`, then `words.switched`."""
     taken, size = len(rows), digits.shape[2]
-    product = _products(digits, key, rows, tables.constants, threads)
+    product = _products(digits, key, rows, by.count, tables.constants, threads)
 
     def some(first: int, last: int) -> None:
-        room, by = _room.array("room", taken * size + 4 * ENDS), tables.addresses
-        arguments = rows, by, inverses, given, added, order, room, out, first, last
-        _call("switched", product, *arguments, len(tables.constants), taken, size)
+        room = _room.array("room", taken * size + 4 * ENDS)
+        arguments = tables.addresses, by.count, by.halves, by.inverses, given, added, order, room, out, first, last
+        _call("switched", product, rows, *arguments, len(tables.constants), taken, size)
 
     shared(threads, 2, some)
 
@@ -117,6 +137,7 @@ def accumulated(
     digits: Words,
     key: Words,
     rows: Order,
+    special: int,
     constants: Words,
     given: Words,
     order: Order,
@@ -125,8 +146,8 @@ def accumulated(
     threads: int,
 ) -> None:
     """`words.switch`, then `words.accumulated`."""
-    product = _products(digits, key, rows, constants, threads)
-    sizes = len(constants), len(rows), digits.shape[2]
+    product = _products(digits, key, rows, special, constants, threads)
+    sizes = special, len(constants), len(rows), digits.shape[2]
 
     def some(first: int, last: int) -> None:
         _call("accumulated", product, rows, constants, given, order, total, out, first, last, *sizes)
@@ -134,7 +155,7 @@ def accumulated(
     shared(threads, len(rows), some)
 
 
-def _products(digits: Words, key: Words, rows: Order, constants: Words, threads: int) -> Words:
+def _products(digits: Words, key: Words, rows: Order, special: int, constants: Words, threads: int) -> Words:
     """`words.switch`: valid in this thread until the next one."""
     taken, size, block = len(rows), digits.shape[2], key.shape[4]
     product = _room.array("product", 2 * taken * size)
@@ -142,29 +163,30 @@ def _products(digits: Words, key: Words, rows: Order, constants: Words, threads:
 
     def some(first: int, last: int) -> None:
         room = _room.array("room", 6 * block)
-        _call("products", digits, key, rows, constants, room, product, first, last, *sizes)
+        _call("products", digits, key, rows, special, constants, room, product, first, last, *sizes)
 
     shared(threads, taken * key.shape[1], some)
     return product
 
 
-def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
+def folded(total: Words, rows: Order, tables: Tables, by: Division, out: Words, threads: int) -> None:
     taken, size = total.shape[1:]
     sizes = len(tables.constants), taken, size
 
     def some(first: int, last: int) -> None:
         room = _room.array("room", taken * size + 4 * ENDS)
-        _call("folded", total, rows, tables.addresses, inverses, room, out, first, last, *sizes)
+        arguments = tables.addresses, by.count, by.halves, by.inverses, room, out, first, last
+        _call("folded", total, rows, *arguments, *sizes)
 
     shared(threads, 2, some)
 
 
-def rescaled(given: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
+def rescaled(given: Words, rows: Order, tables: Tables, by: Division, out: Words, threads: int) -> None:
     parts, taken, size = given.shape
 
     def some(first: int, last: int) -> None:
         room = _room.array("room", (taken + 1) * size + 4 * ENDS)
-        arguments = tables.addresses, inverses, room, out, first, last
+        arguments = tables.addresses, by.halves, by.inverses, room, out, first, last
         _call("rescaled", given, rows, *arguments, parts, len(tables.constants), taken, size)
 
     shared(threads, parts, some)

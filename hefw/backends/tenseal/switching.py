@@ -1,21 +1,24 @@
-"""Key switching and sums of products on residues in SEAL's own memory: what SEAL does, in fewer and faster passes.
+"""Key switching and sums of products on residues in SEAL's own memory, in fewer and faster passes than SEAL's.
 
 A ciphertext's second part is decomposed once for all rotations of it (hoisting; Halevi and Shoup 2018): a rotation is
-then a product with its key, a division by the special prime, and a permutation. Keys are kept turned back by their
-rotation, so that nothing but the result is permuted. Transforms and products are two to four times faster than SEAL's.
+then a product with its key, a division by the special primes, and a permutation. Keys are kept turned back by their
+rotation, so that nothing but the result is permuted. With several special primes a digit has as many primes of the
+chain (hybrid key switching; Han and Ki 2020), which SEAL does not do: there are fewer digits, and keys are smaller.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal import abi, loops
-from hefw.backends.tenseal.loops import Room, Tables
+from hefw.backends.tenseal.loops import Division, Room, Tables
 from hefw.core.params import Resolved
 
 Words = NDArray[np.uint64]
@@ -35,7 +38,8 @@ class Key:
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """A ciphertext (2, level + 1, N) and the digits (level + 1, level + 2, N) of its second part."""
+    """A ciphertext (2, level + 1, N) and the digits (digits, rows, N) of its second part, modulo the primes of `rows`:
+    its own, then the special ones."""
 
     residues: Words
     digits: Words
@@ -46,18 +50,39 @@ class Switching:
     """Operations under one set of parameters."""
 
     def __init__(self, params: Resolved) -> None:
-        primes = (*params.primes, *params.special_primes)
+        self._primes = (*params.primes, *params.special_primes)
         self._size = params.params.ring_dimension
-        self._tables = tables(primes, self._size)
+        self._tables = tables(self._primes, self._size)
         self._constants = self._tables.constants
-        self._special = len(primes) - 1
+        self._special = len(params.special_primes)
         self._room = Room()
         self.threads = 1  # that share a loop
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
-        self._inverses = [inverses(q, primes[: self._special if q == primes[-1] else k]) for k, q in enumerate(primes)]
+        self._starts = [
+            np.array([*range(0, level + 1, self._special), level + 1]) for level in range(len(params.primes))
+        ]
+        self._down = self._division(len(params.primes), self._special)
+        self._rescales = [self._division(level, 1) for level in range(len(params.primes))]
+
+    def _division(self, first: int, count: int) -> Division:
+        """By the product of so many primes from one on, of numbers modulo those before."""
+        product = math.prod(self._primes[first : first + count])
+        return Division(count, self._half(product), inverses(product, self._primes[:first]))
+
+    def _half(self, product: int) -> Words:
+        """Half of a product of primes modulo every prime."""
+        return np.array([product // 2 % q for q in self._primes], np.uint64)
+
+    @cached_property
+    def _halves(self) -> list[Words]:
+        """By level, half of each digit's primes: (digits, primes)."""
+        return [
+            np.stack([self._half(math.prod(self._primes[a:b])) for a, b in itertools.pairwise(starts.tolist())])
+            for starts in self._starts
+        ]
 
     def key(self, parts: Sequence[Words], element: int) -> Key:
-        """A key from SEAL's residues (2, primes, N) of each digit, for a Galois element; 1: it turns nothing."""
+        """A key from residues (2, primes, N) of each digit, for a Galois element; 1: it turns nothing."""
         block = min(abi.BLOCK, self._size)
         primes = parts[0].shape[1]
         held = np.empty((primes, self._size // block, len(parts), 2, block), np.uint64)
@@ -75,9 +100,11 @@ class Switching:
         They are valid in this thread until the next one is taken apart.
         """
         part = residues[1] if polynomial is None else polynomial
-        rows = np.append(np.arange(len(part)), self._special)
-        digits = self._room.array("digits", len(part), len(rows), self._size)
-        loops.decompose(part, self._tables, rows, self.centred, digits, self.threads)
+        starts, halves = self._starts[len(part) - 1], self._halves[len(part) - 1]
+        rows = np.append(np.arange(len(part)), np.arange(len(self._primes) - self._special, len(self._primes)))
+        digits = self._room.array("digits", len(halves), len(rows), self._size)
+        halves = halves if self.centred else np.zeros_like(halves)
+        loops.decompose(part, self._tables, rows, starts, halves, digits, self.threads)
         return Decomposed(residues, digits, rows)
 
     def rotate(self, of: Decomposed, key: Key, out: Words) -> None:
@@ -89,10 +116,11 @@ class Switching:
         out[...] = of.residues
         total = self._room.array("total", 2, len(of.rows), self._size)
         total[...] = 0
+        digits, rows, given, special = of.digits, of.rows, of.residues[0], self._special
         for key in keys:
-            given, held = of.residues[0], self._constants
-            loops.accumulated(of.digits, key.residues, of.rows, held, given, key.order, total, out[0], self.threads)
-        loops.folded(total, of.rows, self._tables, self._by(of.rows), out, self.threads)
+            held, order = self._constants, key.order
+            loops.accumulated(digits, key.residues, rows, special, held, given, order, total, out[0], self.threads)
+        loops.folded(total, rows, self._tables, self._down, out, self.threads)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
         """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
@@ -105,7 +133,7 @@ class Switching:
     def rescale(self, residues: Words, out: Words) -> None:
         """Divide each part of a ciphertext (parts, level + 1, N) by its last prime: out (parts, level, N)."""
         rows = np.arange(residues.shape[1])
-        loops.rescaled(residues, rows, self._tables, self._by(rows), out, self.threads)
+        loops.rescaled(residues, rows, self._tables, self._rescales[len(rows) - 1], out, self.threads)
 
     def sums(self, products: Sequence[Sequence[tuple[int, int]]], outs: Sequence[int], primes: int) -> None:
         """Write sums of products of (ciphertext, plaintext) to `outs`: all are the addresses of residues."""
@@ -124,13 +152,8 @@ class Switching:
 
     def _switch(self, of: Decomposed, key: Key, added: int, out: Words) -> None:
         """Write a key switch of the digits plus the first `added` parts of the ciphertext, turned."""
-        by, given, tables = self._by(of.rows), of.residues, self._tables
+        by, given, tables = self._down, of.residues, self._tables
         loops.switched(of.digits, key.residues, of.rows, tables, by, given, added, key.order, out, self.threads)
-
-    def _by(self, rows: Order) -> Words:
-        """The inverse of the last row's prime modulo the others."""
-        by: Words = self._inverses[rows[-1]][: len(rows) - 1]
-        return by
 
 
 def suits(params: Resolved) -> bool:
@@ -140,21 +163,29 @@ def suits(params: Resolved) -> bool:
 
 @lru_cache(maxsize=8)
 def tables(primes: tuple[int, ...], size: int) -> Tables:
-    """Constants and roots of unity of each prime, the special one last."""
+    """Constants and roots of unity of each prime, the special ones last, and what pairs of primes have."""
     count = len(primes)
     constants = np.zeros((count, abi.COLUMNS), np.uint64)
     straight, back = _Roots(count, size), _Roots(count, size)
     for k, q in enumerate(primes):
         constants[k, abi.PRIME] = q
         constants[k, abi.ONE] = 2**64 // q
-        constants[k, abi.HALF] = q // 2
         for column, value in ((abi.WORD, 2**60 % q), (abi.SIZE, pow(size, -1, q))):
             constants[k, column], constants[k, column + 1] = value, (value << 64) // q
         root = least_root(q, size)
         straight.fill(k, q, root, constants[k])
         back.fill(k, q, pow(root, -1, q), constants[k])
     powers = (array for roots in (straight, back) for array in (roots.roots, roots.quotients, roots.ends))
-    return Tables([constants, *powers])
+    return Tables([constants, *powers, _pairs(primes)])
+
+
+def _pairs(primes: Sequence[int]) -> Words:
+    """Each prime modulo each other, and its inverse, with their quotients: (primes, primes, abi.PAIRS)."""
+    found = np.zeros((len(primes), len(primes), abi.PAIRS), np.uint64)
+    for (i, p), (k, q) in itertools.permutations(enumerate(primes), 2):
+        for column, value in ((abi.MODULO, p % q), (abi.INVERSE, pow(p, -1, q))):
+            found[i, k, column], found[i, k, column + 1] = value, (value << 64) // q
+    return found
 
 
 class _Roots:
@@ -178,10 +209,10 @@ class _Roots:
             self.ends[k, 2 * n + 1] = self.quotients[k, size // 2 + n :: 2]
 
 
-def inverses(prime: int, others: Sequence[int]) -> Words:
-    """The inverse of a prime modulo each of the others, and its quotient (`words.times`): (others, 2)."""
-    found = [pow(prime, -1, q) for q in others]
-    return np.array([(x, (x << 64) // q) for x, q in zip(found, others, strict=True)], np.uint64).reshape(-1, 2)
+def inverses(number: int, primes: Sequence[int]) -> Words:
+    """The inverse of a number modulo each prime, and its quotient (`words.times`): (primes, 2)."""
+    found = [pow(number, -1, q) for q in primes]
+    return np.array([(x, (x << 64) // q) for x, q in zip(found, primes, strict=True)], np.uint64).reshape(-1, 2)
 
 
 def least_root(prime: int, size: int) -> int:

@@ -15,7 +15,20 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from hefw.backends.tenseal.abi import AT_ONCE, ENDS, HALF, ONE, PRIME, SIZE, SIZE_, WORD, WORD_
+from hefw.backends.tenseal.abi import (
+    AT_ONCE,
+    ENDS,
+    INVERSE,
+    INVERSE_,
+    MODULO,
+    MODULO_,
+    ONE,
+    PRIME,
+    SIZE,
+    SIZE_,
+    WORD,
+    WORD_,
+)
 
 LOW = np.uint64(0xFFFFFFFF)
 THIRTY = np.uint64((1 << 30) - 1)
@@ -195,34 +208,89 @@ def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-u
 
 
 @inlined
-def decompose(part, tables, rows, centred, room, columns, out, first, last):  # type: ignore[no-untyped-def]
-    """One polynomial (level + 1, N) into digits (level + 1, len(rows), N), some of them, modulo the primes of `rows`.
+def _mixed(parts, base, tables):  # type: ignore[no-untyped-def]
+    """Residues (count, N) modulo primes from number `base` on, each below its prime, to digits of the one number that
+    they stand for: v0 + q0 (v1 + q1 (v2 + ...)), each below its prime (Garner)."""
+    constants, pairs = tables[0], tables[7]
+    for i in range(1, parts.shape[0]):
+        q, one, x = constants[base + i, PRIME], constants[base + i, ONE], parts[i]
+        for k in range(i):
+            by, by_, v = pairs[base + k, base + i, INVERSE], pairs[base + k, base + i, INVERSE_], parts[k]
+            for n in range(x.shape[0]):
+                x[n] = times(x[n] + (q << TWO) - times(v[n], np.uint64(1), one, q), by, by_, q)
+        for n in range(x.shape[0]):
+            x[n] = whole(x[n], q)
 
-    `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and ends); the last of `rows` is the
-    special prime. Digits are taken between minus and plus half of their prime if `centred`, else from 0 on, as SEAL
-    does: they are then twice as large in the mean square's root, and have a mean.
+
+@inlined
+def _taken(parts, base, row, less, tables, out):  # type: ignore[no-untyped-def]
+    """What `_mixed` made, modulo the prime of a row, plus `less`, which is at most that: below 4 primes."""
+    constants, pairs = tables[0], tables[7]
+    q, one, count = constants[row, PRIME], constants[row, ONE], parts.shape[0]
+    first, three = parts[count - 1], q + (q << np.uint64(1))
+    if constants[base + count - 1, PRIME] > three:
+        for n in range(out.shape[0]):
+            out[n] = below(times(first[n], np.uint64(1), one, q), q << np.uint64(1))
+    elif count > 1:
+        for n in range(out.shape[0]):
+            out[n] = first[n]
+    else:
+        for n in range(out.shape[0]):
+            out[n] = first[n] + less
+        return
+    for k in range(count - 1):
+        i = count - 2 - k
+        by, by_, v = pairs[base + i, row, MODULO], pairs[base + i, row, MODULO_], parts[i]
+        if constants[base + i, PRIME] > three:
+            for n in range(out.shape[0]):
+                v_ = times(v[n], np.uint64(1), one, q)
+                out[n] = below(below(times(out[n], by, by_, q) + v_, q << TWO), q << np.uint64(1))
+        else:
+            for n in range(out.shape[0]):
+                out[n] = below(below(times(out[n], by, by_, q) + v[n], q << TWO), q << np.uint64(1))
+    for n in range(out.shape[0]):
+        out[n] += less
+
+
+@inlined
+def digits(part, tables, starts, halves, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """Some digits of a polynomial (level + 1, N), of the primes from `starts[j]` to `starts[j + 1]` each: out is alike.
+
+    To each is added what `halves` (digits, primes) says, then it is written as `_mixed`.
     """
-    constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
+    constants, inverse, inverse_, ends_ = tables[0], tables[4], tables[5], tables[6]
     for j in range(first, last):
-        _copy(part[j], room)
-        backward(room, inverse[j], inverse_[j], ends_[j], constants[j], columns)
-        p, half = constants[j, PRIME], constants[j, HALF] if centred else ZERO
-        for n in range(room.shape[0]):
-            room[n] = below(room[n] + half, p)
-        for k in range(rows.shape[0]):
-            row = rows[k]
-            if row == j:
-                _copy(part[j], out[j, k])
-                continue
-            q, digit = constants[row, PRIME], out[j, k]
-            less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
-            if p > q + (q << np.uint64(1)):
-                for n in range(room.shape[0]):
-                    digit[n] = below(times(room[n], np.uint64(1), constants[row, ONE], q), q << np.uint64(1)) + less
-            else:
-                for n in range(room.shape[0]):
-                    digit[n] = room[n] + less
-            forward(digit, roots[row], quotient[row], ends[row], q, columns)
+        start, end = starts[j], starts[j + 1]
+        for i in range(start, end):
+            room = out[i]
+            _copy(part[i], room)
+            backward(room, inverse[i], inverse_[i], ends_[i], constants[i], columns)
+            p, half = constants[i, PRIME], halves[j, i]
+            for n in range(room.shape[0]):
+                room[n] = below(room[n] + half, p)
+        _mixed(out[start:end], start, tables)
+
+
+@inlined
+def decompose(part, given, tables, rows, starts, halves, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """What `digits` gave of one polynomial (level + 1, N), modulo the primes of `rows`: (digits, len(rows), N).
+
+    Only some polynomials are written, counted over all digits. `halves` are taken away again: with half of a digit's
+    primes it is between minus and plus that, with 0 it is from 0 on, as SEAL has it: twice as large in the mean
+    square's root, and with a mean. `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and
+    ends, pairs); the special primes are last.
+    """
+    constants, roots, quotient, ends = tables[0], tables[1], tables[2], tables[3]
+    for at in range(first, last):
+        j = at // rows.shape[0]
+        k = at - j * rows.shape[0]
+        row, start, end = rows[k], starts[j], starts[j + 1]
+        if start <= row < end:
+            _copy(part[row], out[j, k])
+        else:
+            q = constants[row, PRIME]
+            _taken(given[start:end], start, row, q - halves[j, row], tables, out[j, k])
+            forward(out[j, k], roots[row], quotient[row], ends[row], q, columns)
 
 
 @inlined
@@ -270,18 +338,18 @@ def _reduce(held, constants):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def switch(digits, key, rows, constants, held, out, first, last):  # type: ignore[no-untyped-def]
+def switch(digits, key, rows, special, constants, held, out, first, last):  # type: ignore[no-untyped-def]
     """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
 
-    Only some blocks are, row by row. Sums are below 4 primes. `rows` are their primes; the last one is that of the
-    key's last row.
+    Only some blocks are, row by row. Sums are below 4 primes. `rows` are their primes; the last ones, as many as are
+    special, are those of the key's last rows.
     """
     count, blocks, block = digits.shape[0], key.shape[1], key.shape[4]
     for at in range(first, last):
         k = at // blocks
         number = at - k * blocks
         start, end = number * block, (number + 1) * block
-        some = key[k if k < rows.shape[0] - 1 else key.shape[0] - 1, number]
+        some = key[k if k < rows.shape[0] - special else key.shape[0] - rows.shape[0] + k, number]
         held[:] = ZERO
         for j in range(0, count - 1, 2):
             x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
@@ -329,26 +397,29 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants, held, b
 
 
 @inlined
-def divide(a, tables, rows, inverses, room, columns, out):  # type: ignore[no-untyped-def]
-    """Divide a polynomial (rows, N), below 8 primes, by the last row's prime, rounded: out (rows - 1, N).
+def divide(a, tables, rows, dropped, halves, inverses, room, columns, out):  # type: ignore[no-untyped-def]
+    """Divide a polynomial (rows, N), below 8 primes, by the primes of the last rows, rounded: out (rows - dropped, N).
 
-    `a` is overwritten. `inverses` has that prime's inverse modulo the others, and its quotient: (rows - 1, 2).
+    `a` is overwritten. `halves` has half of those primes' product modulo every prime, `inverses` their inverse modulo
+    those of the rows that stay, and its quotient: (rows - dropped, 2).
     """
-    constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
-    last = rows[rows.shape[0] - 1]
-    top = a[rows.shape[0] - 1]
-    p, half = constants[last, PRIME], constants[last, HALF]
-    for n in range(top.shape[0]):
-        top[n] = below(top[n], p << TWO)
-    backward(top, inverse[last], inverse_[last], ends_[last], constants[last], columns)
-    for n in range(top.shape[0]):
-        top[n] = below(top[n] + half, p)
-    for k in range(rows.shape[0] - 1):
+    constants, roots, quotient, ends = tables[0], tables[1], tables[2], tables[3]
+    inverse, inverse_, ends_ = tables[4], tables[5], tables[6]
+    left = rows.shape[0] - dropped
+    base = rows[left]
+    for i in range(dropped):
+        top, row = a[left + i], base + i
+        p, half = constants[row, PRIME], halves[row]
+        for n in range(top.shape[0]):
+            top[n] = below(top[n], p << TWO)
+        backward(top, inverse[row], inverse_[row], ends_[row], constants[row], columns)
+        for n in range(top.shape[0]):
+            top[n] = below(top[n] + half, p)
+    _mixed(a[left:], base, tables)
+    for k in range(left):
         row = rows[k]
         q = constants[row, PRIME]
-        less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
-        for n in range(room.shape[0]):
-            room[n] = below(times(top[n], np.uint64(1), constants[row, ONE], q) + less, q << TWO)
+        _taken(a[left:], base, row, q - halves[row], tables, room)
         forward(room, roots[row], quotient[row], ends[row], q, columns)
         by, by_ = inverses[k, 0], inverses[k, 1]
         given, taken = a[k], out[k]
@@ -418,21 +489,22 @@ def square(a, constants, held, out, first, last):  # type: ignore[no-untyped-def
 
 
 @inlined
-def switched(product, rows, tables, inverses, given, added, order, halves, room, columns, out, first, last):  # type: ignore[no-untyped-def]
-    """Some parts of a product (2, rows, N), divided by the last row's prime, plus those of `given`, permuted.
+def switched(product, rows, tables, special, halves, inverses, given, added, order, less, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """Some parts of a product (2, rows, N), divided by the special primes, plus those of `given`, permuted.
 
-    `given` (parts, rows - 1, N) has `added` of them, out is (2, rows - 1, N); product and halves are written over.
+    `given` (parts, rows - special, N) has `added` of them, out is (2, rows - special, N); product and `less`, of a
+    part's size, are written over.
     """
     for part in range(first, last):
-        divide(product[part], tables, rows, inverses, room, columns, halves)
+        divide(product[part], tables, rows, special, halves, inverses, room, columns, less)
         if part < added:
-            add(halves, given[part], rows, tables[0])
-        permute(halves, order, out[part])
+            add(less, given[part], rows, tables[0])
+        permute(less, order, out[part])
 
 
 @inlined
 def accumulated(product, rows, constants, given, order, total, out, first, last):  # type: ignore[no-untyped-def]
-    """Add a product, permuted, to total (2, rows, N), and `given` (rows - 1, N), permuted, to `out`: some rows only."""
+    """Add a product, permuted, to total (2, rows, N), and `given` (rows - special, N), permuted, to `out`: some rows."""
     some = rows[first:last]
     for part in range(2):
         add_permuted(total[part, first:last], product[part, first:last], order, some, constants)
@@ -440,18 +512,18 @@ def accumulated(product, rows, constants, given, order, total, out, first, last)
 
 
 @inlined
-def folded(total, rows, tables, inverses, halves, room, columns, out, first, last):  # type: ignore[no-untyped-def]
-    """Divide some parts of total (2, rows, N) by the last row's prime and add them to out, below 8 primes."""
+def folded(total, rows, tables, special, halves, inverses, less, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """Divide some parts of total (2, rows, N) by the special primes and add them to out, below 8 primes."""
     for part in range(first, last):
-        divide(total[part], tables, rows, inverses, room, columns, halves)
+        divide(total[part], tables, rows, special, halves, inverses, room, columns, less)
         reduce(out[part], rows, tables[0])
-        add(out[part], halves, rows, tables[0])
+        add(out[part], less, rows, tables[0])
 
 
 @inlined
-def rescaled(given, rows, tables, inverses, copy, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+def rescaled(given, rows, tables, halves, inverses, copy, room, columns, out, first, last):  # type: ignore[no-untyped-def]
     """Divide some parts of a ciphertext (parts, rows, N) by its last prime: out (parts, rows - 1, N)."""
     for part in range(first, last):
         for k in range(copy.shape[0]):
             _copy(given[part, k], copy[k])
-        divide(copy, tables, rows, inverses, room, columns, out[part])
+        divide(copy, tables, rows, 1, halves, inverses, room, columns, out[part])
