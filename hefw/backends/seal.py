@@ -14,16 +14,16 @@ RELINEARISATION = 2  # the power of the secret that the key replaces; Galois ele
 RING_DIMENSIONS = (1024, 2048, 4096, 8192, 16384, 32768)
 
 
-def prime_sizes(params: CkksParams) -> list[int]:
-    """Bits of the chain and of the one special prime; ParameterError if SEAL's key switching cannot use it."""
-    if len(params.special_bits) != 1:
+def prime_sizes(params: CkksParams, most_special: int = 1) -> list[int]:
+    """Bits of the chain and of the special primes; ParameterError if key switching cannot use them."""
+    special, largest = list(params.special_bits), max(params.modulus_bits)
+    if len(special) > most_special:
+        taken = "SEAL has one special prime" if most_special == 1 else f"at most {most_special} special primes are used"
+        raise ParameterError(f"{taken}; special_bits {special} has {len(special)}")
+    if min(special) < largest:
         raise ParameterError(
-            f"SEAL has one special prime; special_bits {list(params.special_bits)} has {len(params.special_bits)}"
-        )
-    if params.special_bits[0] < max(params.modulus_bits):
-        raise ParameterError(
-            f"the special prime of {params.special_bits[0]} bits must be at least as large as the others "
-            f"({max(params.modulus_bits)} bits), or key switching drowns the message"
+            f"a special prime of {min(special)} bits must be at least as large as the others ({largest} bits), or key "
+            "switching drowns the message"
         )
     return [*params.modulus_bits, *params.special_bits]
 
@@ -42,6 +42,11 @@ def refused(params: CkksParams) -> ParameterError:
 def key_element(name: str, ring_dimension: int) -> int:
     """SEAL's name for an evaluation key: a rotation's or conjugation's Galois element, or RELINEARISATION."""
     return RELINEARISATION if name == "relinearisation" else galois_element(name, ring_dimension)
+
+
+def key_place(element: int) -> int:
+    """Where SEAL's files of keys have the one of a `key_element`."""
+    return 0 if element == RELINEARISATION else (element - 1) // 2
 
 
 def galois_element(name: str, ring_dimension: int) -> int:

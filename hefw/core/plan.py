@@ -43,6 +43,7 @@ MOST_TOGETHER = 6  # scales that move at once
 SMALLER_PRIMES = (0, 2, 4)  # bits below the special prime: each halves noise, and some libraries insist on four
 LEAST_TUNED = 10  # bits of a tuned scale
 MOST_PRIMES = 39
+MOST_SPECIAL = 3  # special primes that a chain makes room for
 COST_TOLERANCE = 0.05  # plans that cost so little more count as equal: the most precise is taken
 MANY_OPERATIONS = 12  # from here on every other scale is tried: tuning finds those between
 INSECURE_LIKE = 16384  # insecure rings get the modulus that is secure at this ring dimension
@@ -85,9 +86,10 @@ class Costs:
         digits = -(-primes // special)
         return self.key_switch_square * digits * (primes + special) + self.key_switch_linear * primes
 
-    def shared(self, primes: int) -> float:
+    def shared(self, primes: int, special: int = 1) -> float:
         """The part of a rotation that others of the same ciphertext do not take again."""
-        return self.shared_square * primes * (primes + 1) + self.shared_linear * primes
+        digits = -(-primes // special)
+        return self.shared_square * digits * (primes + special) + self.shared_linear * primes
 
     def mul_plain(self, primes: int) -> float:
         """A product with an encoded plaintext, and its addition."""
@@ -517,7 +519,8 @@ class Planner:
             work = self.work.get(node.name, NO_WORK)
             before = work.rotations - work.folds
             cost = work.folds * costs.key_switch(primes - rescales, special)
-            cost -= work.shared_folds * costs.shared(primes - rescales) + work.shared * costs.shared(primes)
+            cost -= work.shared_folds * costs.shared(primes - rescales, special)
+            cost -= work.shared * costs.shared(primes, special)
             cost += before * costs.key_switch(primes, special) + work.encoded * costs.encode(primes)
             cost += work.products * costs.mul_plain(primes) + work.constants * costs.encode_constant(primes)
             cost += costs.matrix(work.matrix, work.matrix_cts, primes)
@@ -535,7 +538,8 @@ def _coarsest(chain: tuple[int, ...]) -> _Option:
 
 
 def _chains(ring_dimension: int, capabilities: Capabilities, allow_insecure: bool) -> Iterator[tuple[int, ...]]:
-    """Moduli to try, short ones first: equal primes, as large as library and security allow, and slightly smaller.
+    """Moduli to try, short ones first: equal primes, as large as library and security allow, and slightly smaller; then
+    such that leave room for more special primes.
 
     Where a library's primes must be smaller than its first one, the first is larger by a bit.
     """
@@ -543,10 +547,13 @@ def _chains(ring_dimension: int, capabilities: Capabilities, allow_insecure: boo
     most = capabilities.largest_prime_bits
     first = 1 if most < MAXIMUM_PRIME_BITS else 0
     for primes in range(2, MOST_PRIMES + 1):
-        bits = min(most, (limit - MAXIMUM_PRIME_BITS - first) // primes)
-        for less in SMALLER_PRIMES:
-            if bits - less >= MINIMUM_CHAIN_BITS:
-                yield (bits - less + first, *((bits - less,) * (primes - 1)))
+        largest = [
+            min(most, (limit - special * MAXIMUM_PRIME_BITS - first) // primes)
+            for special in range(1, min(capabilities.special_primes, MOST_SPECIAL) + 1)
+        ]
+        for bits in dict.fromkeys([*(largest[0] - less for less in SMALLER_PRIMES), *largest[1:]]):
+            if bits >= MINIMUM_CHAIN_BITS:
+                yield (bits + first, *((bits,) * (primes - 1)))
 
 
 def _specials(

@@ -191,4 +191,4 @@ def test_primes_that_the_loops_do_not_take(holder, evaluator, values, monkeypatc
         warnings.simplefilter("error")
         check(results(evaluator, holder, values), values)
     assert evaluator._native is None
-    assert isinstance(evaluator._keys["rotation/1"], seal.GaloisKeys)
+    assert isinstance(evaluator._whole["rotation/1"], seal.GaloisKeys)

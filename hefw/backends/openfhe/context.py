@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hefw.backends.openfhe import bootstrap, cache, keymap
 from hefw.backends.openfhe.chain import encrypt_sample, make, scaling_bits
 from hefw.backends.openfhe.library import openfhe, reason
-from hefw.backends.openfhe.residues import Residues, Structure, pack, split, unpack
+from hefw.backends.openfhe.residues import Structure, split
+from hefw.backends.packing import Residues, pack, unpack
 from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
 from hefw.core.params import Resolved
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hefw.backends.openfhe import bootstrap, cache
 from hefw.backends.openfhe.context import Context, context
 from hefw.backends.openfhe.library import openfhe
-from hefw.backends.openfhe.residues import pack, unpack
+from hefw.backends.packing import pack, unpack
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
 from hefw.core.errors import CapabilityError

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from Pyfhel import PyCtxt, Pyfhel, PyPtxt
 
-from hefw.backends import seal
-from hefw.backends.pyfhel import frames
+from hefw.backends import frames, seal
 from hefw.core.errors import EncodingError, EnvelopeError
 from hefw.core.params import CkksParams, Resolved
 
@@ -80,12 +79,12 @@ class Context:
 
     def relinearising(self, payload: bytes) -> Iterator[bytes]:
         """A file, in pieces, that has any evaluation key in the place of the one for relinearisation."""
-        return frames.keys(self.primes, self.ring_dimension, 1, {0: payload[ELEMENT_BYTES:]})
+        return frames.keys(self.primes, self.ring_dimension, 1, {0: self._digits(payload)})
 
     def key_payload(self, name: str, saved: bytes) -> bytes:
         """What is sent of a file that holds one evaluation key: which it is, and its residues."""
         element = self._element(name)
-        residues = frames.bare_key(saved, self.primes, self.ring_dimension, _place(element))
+        residues = frames.bare_key(saved, self.primes, self.ring_dimension, seal.key_place(element))
         return element.to_bytes(ELEMENT_BYTES, "big") + residues
 
     def check_key(self, name: str, payload: bytes) -> None:
@@ -101,8 +100,16 @@ class Context:
         """A file, in pieces, of the relinearisation key or of rotation keys, by name."""
         # SEAL keeps a place for the Galois key of every odd number below 2 N, and one for relinearisation.
         places = 1 if "relinearisation" in payloads else self.ring_dimension
-        found = {_place(self._element(name)): payload[ELEMENT_BYTES:] for name, payload in payloads.items()}
+        found = {seal.key_place(self._element(name)): self._digits(payload) for name, payload in payloads.items()}
         return frames.keys(self.primes, self.ring_dimension, places, found)
+
+    def _digits(self, payload: bytes) -> list[bytes]:
+        """The files of an evaluation key's digits."""
+        size = frames.residue_bytes(len(self.primes), self.ring_dimension)
+        return [
+            frames.ciphertext(self.primes, self.ring_dimension, 1.0, payload[start : start + size])
+            for start in range(ELEMENT_BYTES, len(payload), size)
+        ]
 
     def _element(self, name: str) -> int:
         return seal.key_element(name, self.ring_dimension)
@@ -130,7 +137,3 @@ def _make(params: CkksParams, **primes: list[int]) -> Any:
     if not status.startswith("success"):
         raise seal.refused(params)
     return made
-
-
-def _place(element: int) -> int:
-    return 0 if element == seal.RELINEARISATION else (element - 1) // 2

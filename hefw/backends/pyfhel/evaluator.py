@@ -7,8 +7,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hefw.backends.frames import bare_ciphertext
 from hefw.backends.pyfhel.context import Context
-from hefw.backends.pyfhel.frames import bare_ciphertext
 from hefw.backends.seal import memory_file, opaque, path_of
 from hefw.core.backend import Capabilities, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import CapabilityError, EnvelopeError

@@ -10,8 +10,8 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.backends.frames import bare_ciphertext
 from hefw.backends.pyfhel.context import Context
-from hefw.backends.pyfhel.frames import bare_ciphertext
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import MAX_PAYLOAD, Envelope
 from hefw.core.errors import EnvelopeError, KeyMismatchError

@@ -29,6 +29,7 @@ class TensealBackend(Backend):
     capabilities = Capabilities(
         ring_dimensions=RING_DIMENSIONS,
         hoisted_rotations=True,
+        special_primes=4,
         costs=COSTS,
         seeded_bytes=True,
         plaintext_levels=True,

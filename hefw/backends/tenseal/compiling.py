@@ -117,9 +117,9 @@ def products(digits, key, rows, special, constants, room, out, first, last, coun
     )
 
 
-def switched(
+def switched(  # type: ignore[no-untyped-def]
     product, rows, tables, special, halves, inverses, given, added, order, room, out, first, last, primes, taken, n
-):  # type: ignore[no-untyped-def]
+):
     left = taken - special
     words.switched(
         some(product, (2, taken, n)),

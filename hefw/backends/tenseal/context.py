@@ -9,16 +9,21 @@ from typing import IO, Any
 import _sealapi_cpp as seal
 
 from hefw.backends.seal import memory_file, no_primes, path_of, prime_sizes, refused
-from hefw.core.errors import EncodingError, EnvelopeError
+from hefw.backends.tenseal import loops
+from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
 from hefw.core.params import CkksParams, Resolved
 
 LENGTH_BYTES = 8
 SLACK_BITS = 10
-OVERHEAD = 4096  # headers, seeds, and the table of a rotation key
+OVERHEAD = 4096  # headers and seeds
+MOST_SPECIAL = 4  # special primes
 
 
 class Context:
-    """A SEAL context and, for each level, the id under which SEAL knows it."""
+    """A SEAL context and, for each level, the id under which SEAL knows it.
+
+    SEAL takes all special primes but the last for primes of the chain, at levels that no ciphertext has.
+    """
 
     def __init__(self, params: Resolved) -> None:
         self.params = params
@@ -56,14 +61,27 @@ class Context:
 
 def resolve(params: CkksParams, backend: str) -> Resolved:
     """SEAL's choice of primes; its context is made once to be sure that it accepts them."""
-    bits = prime_sizes(params)
+    bits = prime_sizes(params, MOST_SPECIAL)
     try:
         moduli = [m.value() for m in seal.CoeffModulus.Create(params.ring_dimension, bits)]
     except (ValueError, RuntimeError) as error:
         raise no_primes(params, error) from None
-    resolved = Resolved(params, backend, tuple(moduli[:-1]), tuple(moduli[-1:]))
+    count, count_special = len(params.modulus_bits), len(params.special_bits)
+    if count_special > 1 and (reason := loops.missing()) is not None:
+        raise ParameterError(
+            f"{count_special} special primes need compiled loops, which cannot be used here ({reason}); use one"
+        )
+    resolved = Resolved(params, backend, tuple(moduli[:count]), tuple(moduli[count:]))
     Context(resolved)
     return resolved
+
+
+def saved(save: Callable[[str], None]) -> bytes:
+    """The bytes that a SEAL object saves."""
+    with memory_file() as file:
+        save(path_of(file))
+        file.seek(0)
+        return file.read()
 
 
 def dump(save: Callable[[str], None], padded: int) -> bytes:
@@ -71,31 +89,19 @@ def dump(save: Callable[[str], None], padded: int) -> bytes:
 
     SEAL compresses, so that lengths would vary with random bits: two runs would tell apart by their sizes.
     """
-    with memory_file() as file:
-        save(path_of(file))
-        file.seek(0)
-        data = file.read()
+    data = saved(save)
     if len(data) + LENGTH_BYTES > padded:
         raise EnvelopeError(f"a SEAL object of {len(data)} bytes exceeds its padded length of {padded}")
     return len(data).to_bytes(LENGTH_BYTES, "big") + data + bytes(padded - LENGTH_BYTES - len(data))
 
 
-def parse(what: str, load: Callable[[str], None], payload: bytes, file: PublicFile | None = None) -> None:
-    """Hand the unpadded bytes to SEAL's checking loader; EnvelopeError if it refuses them. `file` is for no secret."""
+def parse(what: str, load: Callable[[str], None], payload: bytes) -> None:
+    """Hand the unpadded bytes to SEAL's checking loader; EnvelopeError if it refuses them."""
     length = int.from_bytes(payload[:LENGTH_BYTES], "big")
     if len(payload) < LENGTH_BYTES or length > len(payload) - LENGTH_BYTES or any(payload[LENGTH_BYTES + length :]):
         raise EnvelopeError(f"not a padded {what}: {len(payload)} bytes announce {length}")
-    data = memoryview(payload)[LENGTH_BYTES : LENGTH_BYTES + length]
-    if file is None:
-        load_checked(what, load, data)
-    else:
-        file.load(what, load, data)
-
-
-def load_checked(what: str, load: Callable[[str], None], data: bytes | memoryview) -> None:
-    """Hand bytes to SEAL's checking loader; EnvelopeError if it refuses them."""
     with memory_file() as file:
-        _load(what, load, data, file)
+        _load(what, load, memoryview(payload)[LENGTH_BYTES : LENGTH_BYTES + length], file)
 
 
 class PublicFile:
@@ -108,7 +114,7 @@ class PublicFile:
         self._process = 0
 
     def load(self, what: str, load: Callable[[str], None], data: bytes | memoryview) -> None:
-        """As `load_checked`."""
+        """Hand bytes to SEAL's checking loader; EnvelopeError if it refuses them."""
         if self._file is None or self._process != os.getpid():
             self._file, self._process = memory_file(), os.getpid()
         self._file.seek(0)
@@ -145,7 +151,7 @@ def _parameters(params: CkksParams, moduli: Any) -> Any:
 def _level_ids(context: Any, max_level: int) -> list[Any]:
     data = context.first_context_data()
     ids = []
-    for _ in range(max_level + 1):
+    while data is not None:
         ids.append(data.parms_id())
         data = data.next_context_data()
-    return ids[::-1]
+    return ids[::-1][: max_level + 1]

@@ -11,8 +11,9 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.seal import galois_element, key_element, memory_file, opaque, path_of
-from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length, parse
+from hefw.backends.seal import galois_element, memory_file, opaque, path_of
+from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length
+from hefw.backends.tenseal.keys import KeyLoaded
 from hefw.backends.tenseal.matrices import Matrices
 from hefw.backends.tenseal.native import WRONG, Native, native
 from hefw.backends.tenseal.residues import Residues
@@ -29,7 +30,8 @@ class TensealEvaluator(Evaluator):
         super().__init__(params, capabilities)
         self._context = Context(params)
         self._evaluator = seal.Evaluator(self._context.seal)
-        self._keys: dict[str, Any] = {}  # SEAL's own, by name; those that `Native` takes are not kept
+        self._keys: dict[str, KeyLoaded] = {}  # by name; those that `Native` takes are not kept
+        self._whole: dict[str, Any] = {}  # SEAL's own, where its calls have to be used
         self._native: Native | None = None
         self._tried = False
         self._trying = threading.Lock()
@@ -38,11 +40,14 @@ class TensealEvaluator(Evaluator):
         self._matrices = Matrices(self, self._residues)
 
     def _load_key(self, name: str, payload: bytes) -> None:
-        key: Any = seal.RelinKeys() if name == "relinearisation" else seal.GaloisKeys()
-        parse(f"{name} key", lambda path: key.load(self._context.seal, path), payload, self._file)
-        if not key.has_key(key_element(name, self.params.params.ring_dimension)):
-            raise EnvelopeError(f"the bytes sent as {name!r} hold another key")
-        self._keys[name] = key
+        self._whole.pop(name, None)
+        self._keys[name] = KeyLoaded(self._context, name, payload, self.keys[name], self._file)
+
+    def _own(self, name: str) -> Any:
+        """A key for SEAL's own calls."""
+        if name not in self._whole:
+            self._whole[name] = self._keys[name].whole()
+        return self._whole[name]
 
     def _load(self, payload: bytes, level: int, scale: float) -> Any:
         return self._context.ciphertext(payload, level, scale)
@@ -167,7 +172,7 @@ class TensealEvaluator(Evaluator):
         if native is not None:
             return native.relinearise(a.handle)
         out = seal.Ciphertext()
-        self._evaluator.relinearize(a.handle, self._keys["relinearisation"], out)
+        self._evaluator.relinearize(a.handle, self._own("relinearisation"), out)
         return out
 
     def _rescale(self, a: Ciphertext) -> Any:
@@ -225,7 +230,7 @@ class TensealEvaluator(Evaluator):
             return native.rotate_many(a.handle, [name])[0]
         out = seal.Ciphertext()
         element = galois_element(name, self.params.params.ring_dimension)
-        self._evaluator.apply_galois(a.handle, element, self._keys[name], out)
+        self._evaluator.apply_galois(a.handle, element, self._own(name), out)
         return out
 
     def _faster(self, example: Ciphertext, *keys: str) -> Native | None:
@@ -249,7 +254,7 @@ class TensealEvaluator(Evaluator):
         assert self._native is not None
         taken = []
         for name, key in self._keys.items():
-            if not self._native.take(name, key, self.keys[name], example):
+            if not self._native.take(name, key, example):
                 warnings.warn(WRONG, RuntimeWarning, stacklevel=2)
                 self._native = None
                 return

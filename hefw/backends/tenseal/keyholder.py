@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.seal import galois_element
 from hefw.backends.tenseal.context import Context, dump, padded_length, parse
+from hefw.backends.tenseal.secret import KeyMaker
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
 from hefw.core.params import Resolved
@@ -62,15 +63,11 @@ class TensealKeyHolder(KeyHolder):
         return self._context.ciphertext(payload, level, scale)
 
     def _evaluation_key(self, name: str) -> bytes:
-        ring_dimension = self.params.params.ring_dimension
-        if name == "relinearisation":
-            key = self._generator.create_relin_keys()
-        else:
-            key = self._generator.create_galois_keys([galois_element(name, ring_dimension)])
-        primes = (*self.params.primes, *self.params.special_primes)
-        # One seeded pair a prime of the chain; SEAL also stores an (empty, compressible) place for every other element.
-        padded = padded_length(primes, ring_dimension, len(self.params.primes))
-        return dump(key.save, padded)
+        return self._maker.make(name, self.manifest.level(name, self.params.max_level))
+
+    @cached_property
+    def _maker(self) -> KeyMaker:
+        return KeyMaker(self._context, self._generator.secret_key())
 
     def _secret_bytes(self) -> bytes:
         primes = (*self.params.primes, *self.params.special_primes)

@@ -90,9 +90,7 @@ def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Wo
     _call("backward", a, roots, quotient, ends, constants, _room.array("columns", 4, ENDS), len(a))
 
 
-def decompose(
-    part: Words, tables: Tables, rows: Order, starts: Order, halves: Words, out: Words, threads: int
-) -> None:
+def decompose(part: Words, tables: Tables, rows: Order, starts: Order, halves: Words, out: Words, threads: int) -> None:
     """`words.digits`, then `words.decompose`."""
     (level, size), taken, count = part.shape, len(starts) - 1, len(rows)
     given = _room.array("given", level, size)

@@ -12,8 +12,10 @@ import numpy as np
 from hefw.backends.seal import RELINEARISATION, key_element, transparent
 from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.context import Context
+from hefw.backends.tenseal.keys import KeyLoaded
 from hefw.backends.tenseal.residues import Place, Residues, places
 from hefw.backends.tenseal.switching import Key, Switching, suits
+from hefw.backends.tenseal.trial import switches
 
 WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
 MISSING = (
@@ -35,21 +37,23 @@ class Native:
         self._keys: dict[str, Key] = {}
         self._tried: set[str] = set()
 
-    def take(self, name: str, key: Any, level: int, example: Any) -> bool:
-        """A key of SEAL's, for ciphertexts of up to a level; whether it does with a ciphertext what SEAL does."""
+    def take(self, name: str, key: KeyLoaded, example: Any) -> bool:
+        """A key; whether it does with a ciphertext what SEAL does with it, or what it must where SEAL cannot use it."""
         element = key_element(name, self._context.params.params.ring_dimension)
         relinearises = element == RELINEARISATION
-        digits = [self._residues.view(digit.data()) for digit in key.key(element)[: level + 1]]
-        rows = [*range(level + 1), digits[0].shape[1] - 1]
-        self._keys[name] = self._switching.key([digit[:, rows] for digit in digits], 1 if relinearises else element)
+        digits = [self._residues.view(digit.data())[:, key.form.rows] for digit in key.digits]
+        self._keys[name] = self._switching.key(digits, 1 if relinearises else element)
         kind = name.partition("/")[0]
         if kind in self._tried:
             return True
         self._tried.add(kind)
-        example = self._tame(example, min(level, int(example.coeff_modulus_size()) - 1))
+        example = self._tame(example, min(key.level, int(example.coeff_modulus_size()) - 1))
+        if not key.for_seal:
+            return switches(self._switching, self._context.params, self._residues.view(example))
+        whole = key.whole()
         self._switching.centred = False
         try:
-            return self._relinearises(key, example) if relinearises else self._turns(name, key, element, example)
+            return self._relinearises(whole, example) if relinearises else self._turns(name, whole, element, example)
         finally:
             self._switching.centred = True
 

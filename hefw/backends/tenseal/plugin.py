@@ -16,6 +16,6 @@ def hefw_backends() -> list[Entry]:
             requires=("_sealapi_cpp",),
             advice="hefw backends install tenseal",
             distribution="tenseal",
-            install=(Install(("tenseal>=0.3.16", "numba>=0.60")),),
+            install=(Install(("tenseal>=0.3.16", "numba>=0.60", "zstandard>=0.22")),),
         )
     ]

@@ -150,6 +150,15 @@ class Switching:
             self.threads,
         )
 
+    def small(self, polynomial: Words, most: int) -> bool:
+        """Whether all coefficients of a polynomial (level + 1, N) are at most so large."""
+        constants, _, _, _, roots, quotients, ends, _ = self._tables.arrays
+        for k, row in enumerate(polynomial.copy()):
+            loops.backward(row, roots[k], quotients[k], ends[k], constants[k])
+            if (np.minimum(row, np.uint64(self._primes[k]) - row) > most).any():
+                return False
+        return True
+
     def _switch(self, of: Decomposed, key: Key, added: int, out: Words) -> None:
         """Write a key switch of the digits plus the first `added` parts of the ciphertext, turned."""
         by, given, tables = self._down, of.residues, self._tables

@@ -489,7 +489,9 @@ def square(a, constants, held, out, first, last):  # type: ignore[no-untyped-def
 
 
 @inlined
-def switched(product, rows, tables, special, halves, inverses, given, added, order, less, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+def switched(  # type: ignore[no-untyped-def]
+    product, rows, tables, special, halves, inverses, given, added, order, less, room, columns, out, first, last
+):
     """Some parts of a product (2, rows, N), divided by the special primes, plus those of `given`, permuted.
 
     `given` (parts, rows - special, N) has `added` of them, out is (2, rows - special, N); product and `less`, of a

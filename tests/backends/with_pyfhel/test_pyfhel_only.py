@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from Pyfhel import Pyfhel
 
-from hefw.backends.pyfhel import frames, keyholder
+from hefw.backends import frames
+from hefw.backends.pyfhel import keyholder
 from hefw.backends.pyfhel.backend import PyfhelBackend
 from hefw.backends.pyfhel.context import Context
 from hefw.backends.pyfhel.evaluator import KEYS_TOGETHER

@@ -10,13 +10,17 @@ import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
+Version = tuple[int, int]
+
 RESIDUE_BYTES = 8
+PYFHELS: Version = (4, 1)
 CKKS = 2  # SEAL's number of the scheme
 NTT_FORM = 1
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, its own size, version, compression (none), reserved, size of everything
 _CIPHERTEXT = struct.Struct("<32sBQQQdQ")  # parameters, form, parts, N, primes, scale, BGV's correction factor
 _COUNT = struct.Struct("<Q")
 _PARAMETERS_BYTES = 32
+HEADER_BYTES = _HEADER.size
 FRAME_BYTES = 2 * _HEADER.size + _CIPHERTEXT.size + _COUNT.size
 
 
@@ -35,22 +39,37 @@ def bare_ciphertext(saved: bytes) -> bytes:
     return saved[FRAME_BYTES:]
 
 
-def keys(primes: Sequence[int], ring_dimension: int, places: int, found: Mapping[int, bytes]) -> Iterator[bytes]:
-    """A file of key-switching keys, in pieces: `found` maps a place (of so many places) to a key's residues.
+def seeded_ciphertext(primes: Sequence[int], ring_dimension: int, first: bytes, seed: bytes, version: Version) -> bytes:
+    """A file of a ciphertext at scale 1 whose second part is a seed: the first part's residues, then SEAL's own words
+    for the seed."""
+    return _frame(primes, ring_dimension, 1.0, held=1, after=len(seed), version=version) + first + seed
 
-    `primes` are the chain and the special prime. A key has a digit for each prime of the chain, and each digit the form
-    of a ciphertext under all primes.
+
+def bare_seeded(saved: bytes, primes: int, ring_dimension: int) -> tuple[bytes, bytes]:
+    """The first part's residues, and the seed, of such a file."""
+    end = FRAME_BYTES + residue_bytes(primes, ring_dimension, 1)
+    return saved[FRAME_BYTES:end], saved[end:]
+
+
+def keys(
+    primes: Sequence[int],
+    ring_dimension: int,
+    places: int,
+    found: Mapping[int, Sequence[bytes]],
+    version: Version = PYFHELS,
+) -> Iterator[bytes]:
+    """A file of key-switching keys, in pieces: `found` maps a place (of so many places) to a key's digits.
+
+    `primes` are the chain and the special prime. A key has a digit for each prime of the chain, and each digit is the
+    file of a ciphertext under all primes at scale 1.
     """
-    frame, digit = _frame(primes, ring_dimension, 1.0), residue_bytes(len(primes), ring_dimension)
-    digits = len(primes) - 1
-    size = _HEADER.size + _PARAMETERS_BYTES + _COUNT.size * (1 + places) + len(found) * digits * (len(frame) + digit)
-    yield _header(size) + _parameters(primes, ring_dimension) + _COUNT.pack(places)
+    size = _HEADER.size + _PARAMETERS_BYTES + _COUNT.size * (1 + places)
+    size += sum(len(digit) for digits in found.values() for digit in digits)
+    yield _header(size, version) + _parameters(primes, ring_dimension) + _COUNT.pack(places)
     after = 0
     for place in sorted(found):
-        yield bytes(_COUNT.size * (place - after)) + _COUNT.pack(digits)
-        for start in range(0, digits * digit, digit):
-            yield frame
-            yield found[place][start : start + digit]
+        yield bytes(_COUNT.size * (place - after)) + _COUNT.pack(len(found[place]))
+        yield from found[place]
         after = place + 1
     yield bytes(_COUNT.size * (places - after))
 
@@ -63,19 +82,35 @@ def bare_key(saved: bytes, primes: Sequence[int], ring_dimension: int, place: in
     return b"".join(saved[start : start + digit] for start in starts)
 
 
-def _frame(primes: Sequence[int], ring_dimension: int, scale: float, parts: int = 2) -> bytes:
-    size = residue_bytes(len(primes), ring_dimension, parts)
+def _frame(
+    primes: Sequence[int],
+    ring_dimension: int,
+    scale: float,
+    parts: int = 2,
+    *,
+    held: int | None = None,
+    after: int = 0,
+    version: Version = PYFHELS,
+) -> bytes:
+    """Of a ciphertext of so many parts, all of which are `held` by it unless fewer are; so many bytes come after."""
+    size = residue_bytes(len(primes), ring_dimension, parts if held is None else held)
     parameters = _parameters(primes, ring_dimension)
     return (
-        _header(FRAME_BYTES + size)
+        _header(FRAME_BYTES + size + after, version)
         + _CIPHERTEXT.pack(parameters, NTT_FORM, parts, ring_dimension, len(primes), scale, 1)
-        + _header(_HEADER.size + _COUNT.size + size)
+        + _header(_HEADER.size + _COUNT.size + size, version)
         + _COUNT.pack(size // RESIDUE_BYTES)
     )
 
 
-def _header(size: int) -> bytes:
-    return _HEADER.pack(0xA15E, _HEADER.size, 4, 1, 0, 0, size)
+def version(saved: bytes) -> Version:
+    """Of the SEAL that wrote a file: it reads no other."""
+    _, _, *found, _, _, _ = _HEADER.unpack_from(saved)
+    return found[0], found[1]
+
+
+def _header(size: int, version: Version) -> bytes:
+    return _HEADER.pack(0xA15E, _HEADER.size, *version, 0, 0, size)
 
 
 def _parameters(primes: Sequence[int], ring_dimension: int) -> bytes:
