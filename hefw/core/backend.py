@@ -76,6 +76,8 @@ class Capabilities:
     fine_reals: bool = False  # `encode(real=True)` rounds half as much: an encoder that rounds to the nearest integers
     joined_rotations: bool = False  # those that are added up share a division: keys of their own are worth it
     costs: tuple[tuple[str, float], ...] = ()  # measured times that differ from the defaults of `core.plan.Costs`
+    fast_prime_bits: int = 0  # where all primes have at most so many, `fast_costs` hold besides
+    fast_costs: tuple[tuple[str, float], ...] = ()
     centred_digits: bool = False  # key switches take digits around 0: half of the noise, and none that depends on keys
     residues: bool = False  # `Evaluator.residues`: a ciphertext's numbers in memory, which forked processes can share
 

@@ -72,6 +72,8 @@ class Costs:
     number_ct_linear: float = 0.0
     #: Rotations are made of each other: as many take fewer keys.
     chained: bool = False
+    #: For each special prime but the first.
+    special_linear: float = 0.0
     #: What of a key switch several rotations of one ciphertext have in common.
     shared_square: float = 0.0
     shared_linear: float = 0.0
@@ -81,10 +83,16 @@ class Costs:
         own: dict[str, Any] = dict(capabilities.costs)
         return replace(self, chained=not capabilities.joined_rotations, **own)
 
+    def with_fast(self, capabilities: Capabilities) -> Costs:
+        """Those where all primes are small enough for a library to be faster."""
+        own: dict[str, Any] = dict(capabilities.fast_costs)
+        return replace(self, **own)
+
     def key_switch(self, primes: int, special: int = 1) -> float:
         """A rotation or a relinearisation: with `special` primes P there are so many fewer digits."""
         digits = -(-primes // special)
-        return self.key_switch_square * digits * (primes + special) + self.key_switch_linear * primes
+        linear = self.key_switch_linear * primes + self.special_linear * (special - 1)
+        return self.key_switch_square * digits * (primes + special) + linear
 
     def shared(self, primes: int, special: int = 1) -> float:
         """The part of a rotation that others of the same ciphertext do not take again."""
@@ -161,6 +169,14 @@ Accept = Callable[[CkksParams], bool]
 
 
 @dataclass(frozen=True)
+class _Means:
+    """What operations on a chain cost, with so many special primes."""
+
+    costs: Costs
+    special: int = 1
+
+
+@dataclass(frozen=True)
 class _Option:
     chain: tuple[int, ...]
     fresh: float  # scale of fresh ciphertexts
@@ -189,6 +205,7 @@ class Planner:
         self.work: Mapping[str, Work] = {}
         self.layouts: Mapping[str, Layout] = {}
         self.costs = costs
+        self._fast = costs.with_fast(capabilities)
         self._forecasters: dict[int, Forecaster] = {}
         history = graph.trajectory(graph.calibration)
         self.peak_bits = {
@@ -219,33 +236,60 @@ class Planner:
         allow_insecure: bool = False,
     ) -> Plan:
         """The cheapest plan that reaches `precision_db` (PSNR); LoweringError, with the nearest miss, if none does."""
-        best_miss: Plan | None = None
-        for _, chains in itertools.groupby(_chains(ring_dimension, self.capabilities, allow_insecure), key=len):
-            found = [plan for chain in chains for plan in self._accepted(ring_dimension, chain, accept, allow_insecure)]
-            plan, miss = self._first_precise(found, precision_db)
-            if plan is not None:
-                return plan
-            if miss is not None and (best_miss is None or miss.forecast_db > best_miss.forecast_db):
-                best_miss = miss
-        nearest = f"; the best forecast is {best_miss.forecast_db:.1f} dB" if best_miss else ""
+        able, insecure = self.capabilities, allow_insecure
+        given = ring_dimension, precision_db, accept, insecure
+        plan, miss = self._shortest(_fast_chains(ring_dimension, able, insecure), *given)
+        # Of small primes there are more: fewer large ones may cost less, or reach the precision where those do not.
+        most = MOST_PRIMES if plan is None else len(plan.params.modulus_bits) - 1
+        others = (chain for chain in _chains(ring_dimension, able, insecure) if len(chain) <= most)
+        other, another_miss = self._shortest(others, *given)
+        found = [one for one in (plan, other) if one is not None]
+        if found:
+            return min(found, key=lambda one: one.cost)
+        misses = [one.forecast_db for one in (miss, another_miss) if one is not None]
+        nearest = f"; the best forecast is {max(misses):.1f} dB" if misses else ""
         raise LoweringError(
             f"no plan reaches {precision_db:g} dB at ring dimension {ring_dimension}{nearest}: ask for less "
             "precision_db, or allow a larger ring dimension"
         )
 
+    def _shortest(
+        self,
+        chains: Iterable[tuple[int, ...]],
+        ring_dimension: int,
+        precision_db: float,
+        accept: Accept,
+        insecure: bool,
+    ) -> tuple[Plan | None, Plan | None]:
+        """The cheapest plan on the shortest of some chains, short ones first, that reach the precision; the nearest
+        miss."""
+        best_miss: Plan | None = None
+        for _, some in itertools.groupby(chains, key=len):
+            found = [plan for chain in some for plan in self._accepted(ring_dimension, chain, accept, insecure)]
+            plan, miss = self._first_precise(found, precision_db)
+            if plan is not None:
+                return plan, None
+            if miss is not None and (best_miss is None or miss.forecast_db > best_miss.forecast_db):
+                best_miss = miss
+        return None, best_miss
+
     def _accepted(self, ring_dimension: int, chain: tuple[int, ...], accept: Accept, insecure: bool) -> Iterable[Plan]:
-        """Plans on one chain, with the number of special primes that costs least among those that the library takes."""
+        """Plans on one chain, with the special primes that cost least among those that the library takes."""
         if self._place(_coarsest(chain)) is None:
             return ()
-        for special in _specials(ring_dimension, chain, self.capabilities, self.costs, insecure):
+        costs = self._means(chain).costs
+        for special in _specials(ring_dimension, chain, self.capabilities, costs, insecure):
             if accept(CkksParams(ring_dimension, chain, special, float(SCALES[0]), insecure)):
                 return self._plans(ring_dimension, chain, special, insecure)
         return ()
 
+    def _means(self, chain: tuple[int, ...], special: tuple[int, ...] = ()) -> _Means:
+        fast = max(chain + special) <= self.capabilities.fast_prime_bits
+        return _Means(self._fast if fast else self.costs, len(special))
+
     def fits(self, ring_dimension: int, *, allow_insecure: bool = False) -> bool:
         """Whether any chain of this ring dimension takes the graph's operations, whatever the precision."""
-        chains = _chains(ring_dimension, self.capabilities, allow_insecure)
-        return any(self._place(_coarsest(chain)) for chain in chains)
+        return any(self._place(_coarsest(c)) for c in _chains(ring_dimension, self.capabilities, allow_insecure))
 
     def fits_on(self, chain: tuple[int, ...]) -> bool:
         """Whether a chain takes the graph's operations between begin and end of the frame, whatever the precision."""
@@ -399,13 +443,13 @@ class Planner:
         forecaster = self._forecaster(ring_dimension)
         above_least = FRESH_ABOVE if self.frame.fresh is None else (0,)
         finest = 1 if len(self.order) <= MANY_OPERATIONS else 2
-        costs: _Costs = {}
+        means, costs = self._means(chain, special), _Costs()
         most = math.inf  # scales that did not fit with smaller weights do not fit with larger ones
         for weight, scale, above in itertools.product(WEIGHTS[::finest], SCALES[::finest], above_least):
             if scale >= most:
                 continue
             fresh = float(scale + above) if self.frame.fresh is None else self.frame.fresh
-            found = self._place(_Option(chain, fresh, scale, weight), len(special), costs)
+            found = self._place(_Option(chain, fresh, scale, weight), means, costs)
             if found is not None:
                 params = CkksParams(ring_dimension, chain, special, fresh, insecure)
                 choices = self._with_tables(found[1], chain, fresh, ring_dimension)
@@ -429,7 +473,7 @@ class Planner:
         return self._forecasters[ring_dimension]
 
     def _place(
-        self, option: _Option, special: int = 1, costs: _Costs | None = None
+        self, option: _Option, means: _Means | None = None, costs: _Costs | None = None
     ) -> tuple[float, dict[str, Choice]] | None:
         """The cheapest (cost, choices) on one chain, or None if it does not fit; `costs` are of earlier calls.
 
@@ -440,10 +484,10 @@ class Planner:
         start = (option.fresh if frame.fresh is None else frame.fresh, top)
         front: dict[_State, _Way] = {(start,) * len(self.live[0]): (0.0, None, 0.0, 0, 0)}
         layers = []
-        costs = {} if costs is None else costs
+        costs, means = _Costs() if costs is None else costs, means or _Means(self.costs)
         for i in range(len(self.order)):
             layers.append(front)
-            front = self._advance(i, front, option, special, costs)
+            front = self._advance(i, front, option, means, costs)
             if not front:
                 return None
         best = min(front.values(), key=lambda way: way[0])
@@ -456,7 +500,7 @@ class Planner:
         return cost, dict(reversed(choices.items()))
 
     def _advance(
-        self, i: int, front: Mapping[_State, _Way], option: _Option, special: int, costs: _Costs
+        self, i: int, front: Mapping[_State, _Way], option: _Option, means: _Means, costs: _Costs
     ) -> dict[_State, _Way]:
         """The states after one operation."""
         node, frame, capacity = self.order[i], self.frame, option.capacity
@@ -489,7 +533,7 @@ class Planner:
                 if end and (rest > frame.end_scale or left < frame.end_level):
                     continue
                 if (i, level, rescales) not in costs:
-                    costs[i, level, rescales] = self._cost(node, level + 1, rescales, special)
+                    costs[i, level, rescales] = self._cost(node, level + 1, rescales, means)
                 cost, own = way[0] + costs[i, level, rescales], (rest, left)
                 key = tuple([own if k < 0 else state[k] for k in kept])
                 before = after.get(key)
@@ -512,9 +556,9 @@ class Planner:
         """Whether the largest value of a node at a scale (bits) fits a modulus of `capacity` bits."""
         return scale + self.peak_bits[name] + HEADROOM_BITS <= capacity
 
-    def _cost(self, node: Node, primes: int, rescales: int, special: int) -> float:
+    def _cost(self, node: Node, primes: int, rescales: int, means: _Means) -> float:
         """One operation on ciphertexts of so many primes."""
-        costs = self.costs
+        costs, special = means.costs, means.special
         if isinstance(node, Affine):
             work = self.work.get(node.name, NO_WORK)
             before = work.rotations - work.folds
@@ -546,23 +590,38 @@ def _chains(ring_dimension: int, capabilities: Capabilities, allow_insecure: boo
     limit = _limit(ring_dimension, allow_insecure)
     most = capabilities.largest_prime_bits
     first = 1 if most < MAXIMUM_PRIME_BITS else 0
+    # Digits that are not centred are converted roughly: with more special primes, that is less precise.
+    special_primes = min(capabilities.special_primes, MOST_SPECIAL) if capabilities.centred_digits else 1
     for primes in range(2, MOST_PRIMES + 1):
         largest = [
             min(most, (limit - special * MAXIMUM_PRIME_BITS - first) // primes)
-            for special in range(1, min(capabilities.special_primes, MOST_SPECIAL) + 1)
+            for special in range(1, special_primes + 1)
         ]
         for bits in dict.fromkeys([*(largest[0] - less for less in SMALLER_PRIMES), *largest[1:]]):
             if bits >= MINIMUM_CHAIN_BITS:
                 yield (bits + first, *((bits,) * (primes - 1)))
 
 
+def _fast_chains(ring_dimension: int, capabilities: Capabilities, allow_insecure: bool) -> Iterator[tuple[int, ...]]:
+    """Those of primes by which a library is faster, the special ones alike: as large as they may be."""
+    most = capabilities.fast_prime_bits
+    limit = _limit(ring_dimension, allow_insecure)
+    for primes in range(2, MOST_PRIMES + 1) if most else ():
+        counts = range(1, min(capabilities.special_primes, MOST_SPECIAL) + 1)
+        for bits in dict.fromkeys(min(most, (limit - special * most) // primes) for special in counts):
+            if bits >= MINIMUM_CHAIN_BITS:
+                yield (bits,) * primes
+
+
 def _specials(
     ring_dimension: int, chain: tuple[int, ...], capabilities: Capabilities, costs: Costs, allow_insecure: bool
 ) -> list[tuple[int, ...]]:
     """Special primes that security leaves room for beside a chain, cheapest key switch first."""
-    room = (_limit(ring_dimension, allow_insecure) - sum(chain)) // MAXIMUM_PRIME_BITS
+    fast = capabilities.fast_prime_bits
+    bits = fast if max(chain) <= fast else MAXIMUM_PRIME_BITS
+    room = (_limit(ring_dimension, allow_insecure) - sum(chain)) // bits
     counts = range(1, min(room, capabilities.special_primes, len(chain)) + 1)
-    return [(MAXIMUM_PRIME_BITS,) * k for k in sorted(counts, key=lambda k: costs.key_switch(len(chain), k))]
+    return [(bits,) * k for k in sorted(counts, key=lambda k: costs.key_switch(len(chain), k))]
 
 
 def _limit(ring_dimension: int, allow_insecure: bool) -> int:

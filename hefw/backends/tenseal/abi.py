@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 #: Largest size of a prime, in bits: values up to 16 times the prime are 64-bit numbers.
 MOST_BITS = 60
 #: Products by halves that are added before the sum is reduced.
 AT_ONCE = 8
+#: Primes below 2^50 have loops of their own where a processor multiplies 52-bit numbers (`fast`), which add so many.
+FAST_BITS, FAST_AT_ONCE = 50, 1024
 #: Residues of one polynomial that are worked on at a time.
 BLOCK = 512
 #: Fours of residues that the last layers of a transform work on at a time.
 ENDS = 64
 #: Columns of a table of one prime's constants: the prime, 2^64 // prime, then numbers modulo it with their quotients
-#: (factor * 2^64 // prime): 2^60 and 1 / N.
-PRIME, ONE, WORD, WORD_, SIZE, SIZE_, COLUMNS = range(7)
+#: (factor * 2^64 // prime): 2^60, 1 / N and 2^52.
+PRIME, ONE, WORD, WORD_, SIZE, SIZE_, NEAR, NEAR_, COLUMNS = range(9)
 #: And of a table of one prime modulo another: itself and its inverse, with their quotients.
 MODULO, MODULO_, INVERSE, INVERSE_, PAIRS = range(5)
 
@@ -48,6 +51,15 @@ def machine() -> Any:
     llvm.initialize_native_asmprinter()
     features = llvm.get_host_cpu_features().flatten()
     return llvm.Target.from_default_triple().create_target_machine(llvm.get_host_cpu_name(), features, 3, jit=True)
+
+
+@cache
+def fast() -> bool:
+    """Whether this processor multiplies eight 52-bit numbers at once (AVX-512 IFMA)."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("avx512ifma") and features.get("avx512f"))
 
 
 def description() -> str:

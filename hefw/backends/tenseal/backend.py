@@ -5,20 +5,35 @@ from __future__ import annotations
 import importlib.metadata
 from pathlib import Path
 
+from hefw.backends.processor import has
 from hefw.backends.seal import RING_DIMENSIONS
+from hefw.backends.tenseal.abi import FAST_BITS
 from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import CkksParams, Resolved
 
-#: Of compiled loops (benchmarks/test_primitives.py), by fields of `core.plan.Costs`.
+#: Of compiled loops, by fields of `core.plan.Costs`, in ms on one core of an AMD EPYC (benchmarks/test_primitives.py).
 COSTS = (
-    ("key_switch_square", 0.14),
-    ("key_switch_linear", 0.24),
-    ("shared_square", 0.08),
-    ("shared_linear", 0.08),
+    ("key_switch_square", 0.062),
+    ("key_switch_linear", 0.233),
+    ("special_linear", 0.227),
+    ("shared_square", 0.041),
+    ("shared_linear", 0.054),
     ("mul_plain_linear", 0.025),
-    ("rescale_linear", 0.28),
+    ("square_linear", 0.08),
+    ("rescale_linear", 0.11),
     ("mul_number_linear", 0.0015),  # residues multiplied by float64
     ("number_ct_linear", 0.1),
+)
+#: And modulo primes that `lanes` takes.
+FAST_COSTS = (
+    ("key_switch_square", 0.033),
+    ("key_switch_linear", 0.152),
+    ("special_linear", 0.144),
+    ("shared_square", 0.016),
+    ("shared_linear", 0.051),
+    ("mul_plain_linear", 0.02),
+    ("square_linear", 0.06),
+    ("rescale_linear", 0.057),
 )
 
 
@@ -31,6 +46,8 @@ class TensealBackend(Backend):
         hoisted_rotations=True,
         special_primes=4,
         costs=COSTS,
+        fast_prime_bits=FAST_BITS if has("avx512ifma") else 0,
+        fast_costs=FAST_COSTS,
         seeded_bytes=True,
         plaintext_levels=True,
         alternating_imaginary=True,

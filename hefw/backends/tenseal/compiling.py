@@ -12,9 +12,9 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import carray, cfunc, types
 
-from hefw.backends.tenseal import halves, words
+from hefw.backends.tenseal import halves, modular, transforms, words
 from hefw.backends.tenseal.abi import COLUMNS, ENDS, PAIRS, PREFIX, SIGNATURES, machine
-from hefw.backends.tenseal.words import inlined, pointer, to_floats, to_integers
+from hefw.backends.tenseal.modular import inlined, pointer, to_floats, to_integers
 
 
 @inlined
@@ -41,37 +41,37 @@ def after(address, words):  # type: ignore[no-untyped-def]
 def opened(tables, count, size):  # type: ignore[no-untyped-def]
     """`Switching`'s tables of so many primes, from an array of their addresses."""
     t = some(tables, (8,))
-    every, quarter = (count, size), (count, 4, size // 4)
+    every, ends = (count, size), (count, 2 * size)
     return (
         some(t[0], (count, COLUMNS)),
         some(t[1], every),
         some(t[2], every),
-        some(t[3], quarter),
+        some(t[3], ends),
         some(t[4], every),
         some(t[5], every),
-        some(t[6], quarter),
+        some(t[6], ends),
         some(t[7], (count, count, PAIRS)),
     )
 
 
 def powers(base, quotient, constants, out, n):  # type: ignore[no-untyped-def]
-    words.powers(base, quotient, some(constants, (COLUMNS,)), some(out, (n,)))
+    modular.powers(base, quotient, some(constants, (COLUMNS,)), some(out, (n,)))
 
 
 def quotients(values, high, low, prime, out, n):  # type: ignore[no-untyped-def]
-    words.quotients(some(values, (n,)), high, low, prime, some(out, (n,)))
+    modular.quotients(some(values, (n,)), high, low, prime, some(out, (n,)))
 
 
 def forward(a, roots, quotient, ends, prime, room, n):  # type: ignore[no-untyped-def]
-    words.forward(
-        some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (4, n // 4)), prime, some(room, (4, ENDS))
+    transforms.forward(
+        some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (2 * n,)), prime, some(room, (4, ENDS))
     )
 
 
 def backward(a, roots, quotient, ends, constants, room, n):  # type: ignore[no-untyped-def]
     row = some(constants, (COLUMNS,))
-    words.backward(
-        some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (4, n // 4)), row, some(room, (4, ENDS))
+    transforms.backward(
+        some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (2 * n,)), row, some(room, (4, ENDS))
     )
 
 

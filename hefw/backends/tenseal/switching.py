@@ -179,7 +179,7 @@ def tables(primes: tuple[int, ...], size: int) -> Tables:
     for k, q in enumerate(primes):
         constants[k, abi.PRIME] = q
         constants[k, abi.ONE] = 2**64 // q
-        for column, value in ((abi.WORD, 2**60 % q), (abi.SIZE, pow(size, -1, q))):
+        for column, value in ((abi.WORD, 2**60 % q), (abi.SIZE, pow(size, -1, q)), (abi.NEAR, 2**52 % q)):
             constants[k, column], constants[k, column + 1] = value, (value << 64) // q
         root = least_root(q, size)
         straight.fill(k, q, root, constants[k])
@@ -203,19 +203,24 @@ class _Roots:
     def __init__(self, count: int, size: int) -> None:
         self._reverse = reversed_bits(size)
         self.roots, self.quotients = np.empty((count, size), np.uint64), np.empty((count, size), np.uint64)
-        self.ends = np.empty((count, 4, size // 4), np.uint64)
+        self.ends = np.empty((count, 2 * size), np.uint64)  # roots of the last layers, in the order of use
 
     def fill(self, k: int, prime: int, root: int, constants: Words) -> None:
         """Those of prime number k."""
-        size = len(self._reverse)
+        size, blocks = len(self._reverse), len(self._reverse) // 8
         row = np.empty(size, np.uint64)
         loops.powers(root, (root << 64) // prime, constants, row)
         self.roots[k] = row[self._reverse]
         high, low = divmod(2**128 // prime, 2**64)
         loops.quotients(self.roots[k], high, low, prime, self.quotients[k])
-        for n in range(2):
-            self.ends[k, 2 * n] = self.roots[k, size // 2 + n :: 2]
-            self.ends[k, 2 * n + 1] = self.quotients[k, size // 2 + n :: 2]
+        roots, quotients = self.roots[k], self.quotients[k]
+        if abi.fast() and prime < 1 << abi.FAST_BITS:  # three layers, a row for each of a block's seven roots
+            rows = [(blocks * many + at, 2 * blocks * many, many) for many in (1, 2, 4) for at in range(many)]
+            found = [table[slice(*row)] for table in (roots, quotients) for row in rows]
+        else:
+            found = [table[size // 2 + n :: 2] for n in range(2) for table in (roots, quotients)]
+        ends = np.concatenate(found)
+        self.ends[k, : len(ends)] = ends
 
 
 def inverses(number: int, primes: Sequence[int]) -> Words:

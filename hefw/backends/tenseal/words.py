@@ -1,210 +1,41 @@
-"""Loops over 64-bit residues, for numba to compile: transforms, products and sums modulo primes below 2^60.
-
-They are written so that LLVM makes vector instructions of them. Those have no high half of a 64-bit product, so it is
-put together from 32-bit parts without its lowest carry: a quotient may be 2 too small, and a remainder is then below
-four times the prime instead of two. Nothing in them can raise or takes memory, so that they need neither numba nor
-Python when they run (`compiling`).
-"""
+"""Loops over residues, for numba to compile: digits, products and sums modulo primes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba import carray
 
 from hefw.backends.tenseal.abi import (
     AT_ONCE,
-    ENDS,
+    FAST_AT_ONCE,
+    FAST_BITS,
     INVERSE,
     INVERSE_,
     MODULO,
     MODULO_,
+    NEAR,
+    NEAR_,
     ONE,
     PRIME,
-    SIZE,
-    SIZE_,
     WORD,
     WORD_,
+    fast,
 )
-
-LOW = np.uint64(0xFFFFFFFF)
-THIRTY = np.uint64((1 << 30) - 1)
-U30, U32, ZERO, TWO, THREE = (np.uint64(k) for k in (30, 32, 0, 2, 3))
-inlined = njit(forceinline=True, boundscheck=False, error_model="numpy")
-
-
-def _pointer(kind: Any) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-    def pointer(_: Any, address: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(kind)(types.uint64), code
-
-    return pointer
-
-
-#: Addresses of words, integers and floats as pointers.
-pointer, to_integers, to_floats = (_pointer(kind) for kind in (types.uint64, types.int64, types.float64))
-
-
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def _transpose(_: Any, source: Any, apart: Any, target: Any, apart_there: Any) -> Any:
-    """Four rows of four words become four columns; rows are so many bytes apart."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(64), 4)
-
-        def row(start: Any, step: Any, k: int) -> Any:
-            at = builder.add(start, builder.mul(step, ir.Constant(ir.IntType(64), k)))
-            return builder.inttoptr(at, vector.as_pointer())
-
-        def mixed(x: Any, y: Any, order: list[int]) -> Any:
-            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), 4), order))
-
-        rows = [builder.load(row(args[0], args[1], k), align=8) for k in range(4)]
-        even, odd = [0, 4, 2, 6], [1, 5, 3, 7]
-        pairs = [[mixed(rows[k], rows[k + 1], order) for k in (0, 2)] for order in (even, odd)]
-        for k, (order, half) in enumerate([(0, [0, 1, 4, 5]), (1, [0, 1, 4, 5]), (0, [2, 3, 6, 7]), (1, [2, 3, 6, 7])]):
-            first, second = pairs[order]
-            builder.store(mixed(first, second, half), row(args[2], args[3], k), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.uint64, types.uint64, types.uint64, types.uint64), code
-
-
-@inlined
-def _copy(a, out):  # type: ignore[no-untyped-def]
-    for n in range(out.shape[0]):
-        out[n] = a[n]
-
-
-@inlined
-def below(x, most):  # type: ignore[no-untyped-def]
-    """x modulo `most` for x below twice that; x is below 2^63."""
-    less = x - most
-    return x if np.int64(less) < 0 else less
-
-
-@inlined
-def times(x, factor, quotient, prime):  # type: ignore[no-untyped-def]
-    """x times a factor modulo a prime, below 4 primes; `quotient` is factor * 2^64 // prime, x any 64-bit number."""
-    x0, x1, q0, q1 = x & LOW, x >> U32, quotient & LOW, quotient >> U32
-    return x * factor - (x1 * q1 + ((x1 * q0) >> U32) + ((x0 * q1) >> U32)) * prime
-
-
-@inlined
-def whole(x, prime):  # type: ignore[no-untyped-def]
-    """x below 8 primes -> below one."""
-    return below(below(below(x, prime << TWO), prime + prime), prime)
-
-
-@inlined
-def powers(base, quotient, constants, out):  # type: ignore[no-untyped-def]
-    """Write the powers of a number from 0 on."""
-    q, value = constants[PRIME], np.uint64(1)
-    for k in range(out.shape[0]):
-        out[k] = value
-        value = whole(times(value, base, quotient, q), q)
-
-
-@inlined
-def quotients(values, high, low, prime, out):  # type: ignore[no-untyped-def]
-    """value * 2^64 // prime for each; `high` and `low` are the two words of 2^128 // prime."""
-    for k in range(values.shape[0]):
-        x = values[k]
-        x0, x1, l0, l1 = x & LOW, x >> U32, low & LOW, low >> U32
-        middle = x1 * l0 + ((x0 * l0) >> U32)
-        top = x1 * l1 + (middle >> U32) + ((x0 * l1 + (middle & LOW)) >> U32)
-        found = x * high + top
-        rest = ZERO - found * prime  # of value * 2^64, modulo 2^64
-        out[k] = found + np.uint64(1) if rest >= prime else found
-
-
-@inlined
-def _columns(a, start, columns):  # type: ignore[no-untyped-def]
-    """Words 4 k + c of a block of `a` to word k of row c of `columns` (4, ENDS)."""
-    source, target = np.uint64(a.ctypes.data) + np.uint64(8 * start), np.uint64(columns.ctypes.data)
-    for k in range(ENDS // 4):
-        _transpose(source + np.uint64(128 * k), np.uint64(32), target + np.uint64(32 * k), np.uint64(8 * ENDS))
-
-
-@inlined
-def _rows(columns, a, start):  # type: ignore[no-untyped-def]
-    """Back again."""
-    source, target = np.uint64(columns.ctypes.data), np.uint64(a.ctypes.data) + np.uint64(8 * start)
-    for k in range(ENDS // 4):
-        _transpose(source + np.uint64(32 * k), np.uint64(8 * ENDS), target + np.uint64(128 * k), np.uint64(32))
-
-
-@inlined
-def forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]
-    """Number-theoretic transform in place, as SEAL orders it; a (N,) below 4 primes, then below one.
-
-    `ends` (4, N / 4) are the roots of the last layer, even ones and odd ones, each with their quotients; `columns`
-    (4, ENDS) is written over.
-    """
-    q4 = q << TWO
-    t, m = a.shape[0] >> 1, 1
-    while t >= 4:
-        for i in range(m):
-            w, wq = roots[m + i], quotient[m + i]
-            low, high = a[2 * i * t : 2 * i * t + t], a[2 * i * t + t : 2 * i * t + 2 * t]
-            for j in range(t):
-                x = below(low[j], q4)
-                y = times(high[j], w, wq, q)
-                low[j] = x + y
-                high[j] = x + q4 - y
-        m, t = m << 1, t >> 1
-    b0, b1, b2, b3 = columns[0], columns[1], columns[2], columns[3]
-    for start in range(0, m, ENDS):  # the last two layers, in columns
-        _columns(a, 4 * start, columns)
-        ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
-        us, uqs = ends[0, start : start + ENDS], ends[1, start : start + ENDS]
-        vs, vqs = ends[2, start : start + ENDS], ends[3, start : start + ENDS]
-        for i in range(ENDS):
-            x0, x1 = below(b0[i], q4), below(b1[i], q4)
-            y0, y1 = times(b2[i], ws[i], wqs[i], q), times(b3[i], ws[i], wqs[i], q)
-            x2, x3 = below(x0 + q4 - y0, q4), times(x1 + q4 - y1, vs[i], vqs[i], q)
-            x0, x1 = below(x0 + y0, q4), times(x1 + y1, us[i], uqs[i], q)
-            b0[i], b1[i] = whole(x0 + x1, q), whole(x0 + q4 - x1, q)
-            b2[i], b3[i] = whole(x2 + x3, q), whole(x2 + q4 - x3, q)
-        _rows(columns, a, 4 * start)
-
-
-@inlined
-def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-untyped-def]
-    """The inverse of `forward`, with the inverses of its roots; a (N,) below 4 primes, then below one."""
-    q = constants[PRIME]
-    q4 = q << TWO
-    m = a.shape[0] >> 2
-    b0, b1, b2, b3 = columns[0], columns[1], columns[2], columns[3]
-    for start in range(0, m, ENDS):
-        _columns(a, 4 * start, columns)
-        ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
-        us, uqs = ends[0, start : start + ENDS], ends[1, start : start + ENDS]
-        vs, vqs = ends[2, start : start + ENDS], ends[3, start : start + ENDS]
-        for i in range(ENDS):
-            x0, x1 = below(b0[i] + b1[i], q4), times(b0[i] + q4 - b1[i], us[i], uqs[i], q)
-            x2, x3 = below(b2[i] + b3[i], q4), times(b2[i] + q4 - b3[i], vs[i], vqs[i], q)
-            b0[i], b2[i] = below(x0 + x2, q4), times(x0 + q4 - x2, ws[i], wqs[i], q)
-            b1[i], b3[i] = below(x1 + x3, q4), times(x1 + q4 - x3, ws[i], wqs[i], q)
-        _rows(columns, a, 4 * start)
-    t, m = 4, m >> 1
-    while m >= 1:
-        for i in range(m):
-            w, wq = roots[m + i], quotient[m + i]
-            low, high = a[2 * i * t : 2 * i * t + t], a[2 * i * t + t : 2 * i * t + 2 * t]
-            for j in range(t):
-                x, y = low[j], high[j]
-                low[j] = below(x + y, q4)
-                high[j] = times(x + q4 - y, w, wq, q)
-        m, t = m >> 1, t << 1
-    for j in range(a.shape[0]):
-        a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
+from hefw.backends.tenseal.modular import (
+    LOW,
+    THIRTY,
+    THREE,
+    TWO,
+    U30,
+    ZERO,
+    below,
+    copy,
+    inlined,
+    pointer,
+    times,
+    whole,
+)
+from hefw.backends.tenseal.transforms import backward, forward
 
 
 @inlined
@@ -263,7 +94,7 @@ def digits(part, tables, starts, halves, columns, out, first, last):  # type: ig
         start, end = starts[j], starts[j + 1]
         for i in range(start, end):
             room = out[i]
-            _copy(part[i], room)
+            copy(part[i], room)
             backward(room, inverse[i], inverse_[i], ends_[i], constants[i], columns)
             p, half = constants[i, PRIME], halves[j, i]
             for n in range(room.shape[0]):
@@ -286,7 +117,7 @@ def decompose(part, given, tables, rows, starts, halves, columns, out, first, la
         k = at - j * rows.shape[0]
         row, start, end = rows[k], starts[j], starts[j + 1]
         if start <= row < end:
-            _copy(part[row], out[j, k])
+            copy(part[row], out[j, k])
         else:
             q = constants[row, PRIME]
             _taken(given[start:end], start, row, q - halves[j, row], tables, out[j, k])
@@ -294,7 +125,7 @@ def decompose(part, given, tables, rows, starts, halves, columns, out, first, la
 
 
 @inlined
-def _products(x, y, z, u, v, w, held):  # type: ignore[no-untyped-def]
+def _products_any(x, y, z, u, v, w, held):  # type: ignore[no-untyped-def]
     """Add x times y and z, and u times v and w, by halves: to the first three and to the next three rows of `held`."""
     a, b, c, d, e, f = held[0], held[1], held[2], held[3], held[4], held[5]
     for n in range(x.shape[0]):
@@ -310,8 +141,8 @@ def _products(x, y, z, u, v, w, held):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _product(x, y, z, held):  # type: ignore[no-untyped-def]
-    """Add x times y and z, as `_products`."""
+def _product_any(x, y, z, held):  # type: ignore[no-untyped-def]
+    """Add x times y and z, as `_products_any`."""
     a, b, c, d, e, f = held[0], held[1], held[2], held[3], held[4], held[5]
     for n in range(x.shape[0]):
         x0, x1 = x[n] & THIRTY, (x[n] >> U30) & LOW
@@ -325,7 +156,7 @@ def _product(x, y, z, held):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _reduce(held, constants):  # type: ignore[no-untyped-def]
+def _reduce_any(held, constants):  # type: ignore[no-untyped-def]
     """What was added so far, as one number below 4 primes: there is room for AT_ONCE products more, and the carry."""
     q, word, word_, one = constants[PRIME], constants[WORD], constants[WORD_], constants[ONE]
     for part in range(2):
@@ -335,6 +166,78 @@ def _reduce(held, constants):  # type: ignore[no-untyped-def]
             top = times(high[n] + (b >> U30), word, word_, q)
             low[n] = below(top + times(low[n] + ((b & THIRTY) << U30), np.uint64(1), one, q), q << TWO)
             middle[n] = high[n] = ZERO
+
+
+@inlined
+def _products(x, y, z, u, v, w, held, q):  # type: ignore[no-untyped-def]
+    """Add x times y and z, and u times v and w, to what is `held`."""
+    _products_any(x, y, z, u, v, w, held)
+
+
+@inlined
+def _product(x, y, z, held, q):  # type: ignore[no-untyped-def]
+    """Add x times y and z."""
+    _product_any(x, y, z, held)
+
+
+@inlined
+def _reduce(held, constants):  # type: ignore[no-untyped-def]
+    """What was added so far, as one number below 4 primes, in rows 0 and 3: there is room for as many products more."""
+    _reduce_any(held, constants)
+
+
+@inlined
+def _most(q):  # type: ignore[no-untyped-def]
+    """How many products can be held."""
+    return AT_ONCE
+
+
+if fast():
+    from hefw.backends.tenseal import lanes
+
+    FAST, BYTES = np.uint64(FAST_BITS), np.uint64(8)
+
+    @inlined
+    def _address(a):  # type: ignore[no-untyped-def]
+        return np.uint64(a.ctypes.data)
+
+    @inlined
+    def _products(x, y, z, u, v, w, held, q):  # type: ignore[no-untyped-def]
+        if q >> FAST:
+            _products_any(x, y, z, u, v, w, held)
+            return
+        a, b, c, d, e, f = _address(x), _address(y), _address(z), _address(u), _address(v), _address(w)
+        to, row = _address(held), np.uint64(held.shape[1]) * BYTES
+        for n in range(0, x.shape[0], lanes.COUNT):
+            k = np.uint64(n) * BYTES
+            lanes.products(a + k, b + k, c + k, d + k, e + k, f + k, to + k, row)
+
+    @inlined
+    def _product(x, y, z, held, q):  # type: ignore[no-untyped-def]
+        if q >> FAST:
+            _product_any(x, y, z, held)
+            return
+        a, b, c, to, row = _address(x), _address(y), _address(z), _address(held), np.uint64(held.shape[1]) * BYTES
+        for n in range(0, x.shape[0], lanes.COUNT):
+            k = np.uint64(n) * BYTES
+            lanes.product(a + k, b + k, c + k, to + k, row)
+
+    @inlined
+    def _most(q):  # type: ignore[no-untyped-def]
+        return AT_ONCE if q >> FAST else FAST_AT_ONCE
+
+    @inlined
+    def _reduce(held, constants):  # type: ignore[no-untyped-def]
+        q, near, near_, one = constants[PRIME], constants[NEAR], constants[NEAR_], constants[ONE]
+        if q >> FAST:
+            _reduce_any(held, constants)
+            return
+        for part in range(2):
+            low, high = held[3 * part], held[3 * part + 1]
+            for n in range(low.shape[0]):
+                total = times(high[n], near, near_, q) + times(low[n], np.uint64(1), one, q)
+                low[n] = below(total, q << TWO)
+                high[n] = ZERO
 
 
 @inlined
@@ -350,17 +253,18 @@ def switch(digits, key, rows, special, constants, held, out, first, last):  # ty
         number = at - k * blocks
         start, end = number * block, (number + 1) * block
         some = key[k if k < rows.shape[0] - special else key.shape[0] - rows.shape[0] + k, number]
+        q = constants[rows[k], PRIME]
         held[:] = ZERO
         for j in range(0, count - 1, 2):
             x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
-            _products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held)
-            if (j + 2) % AT_ONCE == 0:
+            _products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held, q)
+            if (j + 2) % _most(q) == 0:
                 _reduce(held, constants[rows[k]])
         if count % 2:
-            _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held)
+            _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held, q)
         _reduce(held, constants[rows[k]])
         for part in range(2):
-            _copy(held[3 * part], out[part, k, start:end])
+            copy(held[3 * part], out[part, k, start:end])
 
 
 @inlined
@@ -373,6 +277,7 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants, held, b
     for number in range(begin, stop):
         start, end = number * block, (number + 1) * block
         row = constants[start // size]
+        q = row[PRIME]
         for k in range(outs.shape[0]):
             held[:] = ZERO
             first, last = starts[k], starts[k + 1]
@@ -381,15 +286,15 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants, held, b
                 y = carray(pointer(ciphertexts[t]), (2, length))
                 u = carray(pointer(plaintexts[t + 1]), (length,))[start:end]
                 v = carray(pointer(ciphertexts[t + 1]), (2, length))
-                _products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held)
-                if (t + 2 - first) % AT_ONCE == 0:
+                _products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held, q)
+                if (t + 2 - first) % _most(q) == 0:
                     _reduce(held, row)
             if (last - first) % 2:
                 x = carray(pointer(plaintexts[last - 1]), (length,))[start:end]
                 y = carray(pointer(ciphertexts[last - 1]), (2, length))
-                _product(x, y[0, start:end], y[1, start:end], held)
+                _product(x, y[0, start:end], y[1, start:end], held, q)
             _reduce(held, row)
-            out, q = carray(pointer(outs[k]), (2, length)), row[PRIME]
+            out = carray(pointer(outs[k]), (2, length))
             for part in range(2):
                 total, found = held[3 * part], out[part, start:end]
                 for n in range(block):
@@ -474,14 +379,14 @@ def square(a, constants, held, out, first, last):  # type: ignore[no-untyped-def
             start, end = number * block, (number + 1) * block
             x, y = a[0, k, start:end], a[1, k, start:end]
             held[:] = ZERO
-            _product(x, x, y, held)
+            _product(x, x, y, held, q)
             _reduce(held, row)
             first, second = out[0, k, start:end], out[1, k, start:end]
             for n in range(block):
                 first[n] = whole(held[0, n], q)
                 second[n] = below(whole(held[3, n], q) << np.uint64(1), q)
             held[:] = ZERO
-            _product(y, y, y, held)
+            _product(y, y, y, held, q)
             _reduce(held, row)
             third = out[2, k, start:end]
             for n in range(block):
@@ -506,7 +411,7 @@ def switched(  # type: ignore[no-untyped-def]
 
 @inlined
 def accumulated(product, rows, constants, given, order, total, out, first, last):  # type: ignore[no-untyped-def]
-    """Add a product, permuted, to total (2, rows, N), and `given` (rows - special, N), permuted, to `out`: some rows."""
+    """Add a product, permuted, to total (2, rows, N), and `given` (rows - special, N), permuted, to out: some rows."""
     some = rows[first:last]
     for part in range(2):
         add_permuted(total[part, first:last], product[part, first:last], order, some, constants)
@@ -523,9 +428,9 @@ def folded(total, rows, tables, special, halves, inverses, less, room, columns, 
 
 
 @inlined
-def rescaled(given, rows, tables, halves, inverses, copy, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+def rescaled(given, rows, tables, halves, inverses, given_up, room, columns, out, first, last):  # type: ignore[no-untyped-def]
     """Divide some parts of a ciphertext (parts, rows, N) by its last prime: out (parts, rows - 1, N)."""
     for part in range(first, last):
-        for k in range(copy.shape[0]):
-            _copy(given[part, k], copy[k])
-        divide(copy, tables, rows, 1, halves, inverses, room, columns, out[part])
+        for k in range(given_up.shape[0]):
+            copy(given[part, k], given_up[k])
+        divide(given_up, tables, rows, 1, halves, inverses, room, columns, out[part])

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hefw.backends import packing
 from hefw.backends.openfhe import bootstrap, cache, chain, context, residues
 from hefw.backends.openfhe.backend import OpenfheBackend
 from hefw.backends.openfhe.library import openfhe
@@ -134,8 +135,8 @@ def residues_are_taken_apart_and_put_together_again() -> None:
         structure, blocks = residues.split(data, 2048)
         assert structure.primes == PARTIES.params.primes[: len(structure.primes) // 2] * 2
         assert structure.fill(blocks) == data
-        packed = residues.pack(blocks, structure.primes)
-        again = residues.unpack("ciphertext", memoryview(packed), structure.primes, 2048)
+        packed = packing.pack(blocks, structure.primes)
+        again = packing.unpack("ciphertext", memoryview(packed), structure.primes, 2048)
         assert all((one == other).all() for one, other in zip(blocks, again, strict=True))
 
 

@@ -1,0 +1,284 @@
+"""Eight residues at a time, modulo primes below 2^50: where the processor multiplies 52-bit numbers (AVX-512 IFMA).
+
+A product's lower and upper 52 bits are one instruction each, where other processors take a dozen for 64 bits. Numbers
+are at addresses; each function below is instructions for numba to put in place, and compiles on such processors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+COUNT = 8
+WORD = ir.IntType(64)
+VECTOR = ir.VectorType(WORD, COUNT)
+LOW = (1 << 52) - 1
+
+
+class Lanes:
+    """Instructions on vectors of eight words."""
+
+    def __init__(self, builder: Any, prime: Any) -> None:
+        self._builder = builder
+        self.prime = self.spread(prime)
+        self.twice = builder.add(self.prime, self.prime)
+        self._zero = ir.Constant(VECTOR, [0] * COUNT)
+
+    def spread(self, word: Any) -> Any:
+        """One word in all places."""
+        first = self._builder.insert_element(ir.Constant(VECTOR, ir.Undefined), word, ir.Constant(ir.IntType(32), 0))
+        return self._mixed(first, first, [0] * COUNT)
+
+    def load(self, address: Any) -> Any:
+        return self._builder.load(self._builder.inttoptr(address, VECTOR.as_pointer()), align=8)
+
+    def store(self, vector: Any, address: Any) -> None:
+        self._builder.store(vector, self._builder.inttoptr(address, VECTOR.as_pointer()), align=8)
+
+    def at(self, address: Any, k: int, apart: Any) -> Any:
+        """The address of number k of those that are so many bytes apart."""
+        return self._builder.add(address, self._builder.mul(apart, ir.Constant(WORD, k)))
+
+    def add(self, x: Any, y: Any) -> Any:
+        return self._builder.add(x, y)
+
+    def below(self, x: Any, most: Any) -> Any:
+        """x modulo `most` for x below twice that."""
+        less = self._builder.sub(x, most)
+        return self._builder.select(self._builder.icmp_unsigned("<", less, x), less, x)
+
+    def low(self, total: Any, x: Any, y: Any) -> Any:
+        """The total plus the lower 52 bits of x y, of numbers below 2^52."""
+        return self._multiplied("l", total, x, y)
+
+    def high(self, total: Any, x: Any, y: Any) -> Any:
+        """The total plus what x y has above 52 bits."""
+        return self._multiplied("h", total, x, y)
+
+    def times(self, x: Any, factor: Any, quotient: Any) -> Any:
+        """x below 2^52 times a factor, below two primes; `quotient` is factor * 2^64 // prime (`words.times`)."""
+        by = self._builder.lshr(quotient, ir.Constant(VECTOR, [12] * COUNT))
+        found = self.high(self._zero, x, by)
+        rest = self._builder.sub(self.low(self._zero, x, factor), self.low(self._zero, found, self.prime))
+        return self._builder.and_(rest, ir.Constant(VECTOR, [LOW] * COUNT))
+
+    def down(self, x: Any, y: Any, factor: Any, quotient: Any) -> tuple[Any, Any]:
+        """x plus and minus a factor times y: below 4 primes, of such."""
+        x, y = self.below(x, self.twice), self.times(y, factor, quotient)
+        return self.add(x, y), self._less(x, y)
+
+    def up(self, x: Any, y: Any, factor: Any, quotient: Any) -> tuple[Any, Any]:
+        """x plus y, and their difference times a factor: below 2 primes, of such."""
+        return self.below(self.add(x, y), self.twice), self.times(self._less(x, y), factor, quotient)
+
+    def _less(self, x: Any, y: Any) -> Any:
+        return self._builder.sub(self._builder.add(x, self.twice), y)
+
+    def whole(self, x: Any) -> Any:
+        """x below 4 primes -> below one."""
+        return self.below(self.below(x, self.twice), self.prime)
+
+    def transposed(self, rows: Sequence[Any]) -> list[Any]:
+        """Eight vectors as columns."""
+        even, odd = [0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15]
+        front, back = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
+        pairs = [[self._mixed(rows[k], rows[k + 1], which) for k in range(0, 8, 2)] for which in (even, odd)]
+        found: list[Any] = [None] * COUNT
+        for parity, some in enumerate(pairs):
+            for half, which in enumerate((front, back)):
+                upper, lower = (self._mixed(some[k], some[k + 1], which) for k in (0, 2))
+                column = parity + 2 * half
+                found[column] = self._mixed(upper, lower, [0, 1, 2, 3, 8, 9, 10, 11])
+                found[column + 4] = self._mixed(upper, lower, [4, 5, 6, 7, 12, 13, 14, 15])
+        return found
+
+    def _mixed(self, x: Any, y: Any, order: list[int]) -> Any:
+        return self._builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), COUNT), order))
+
+    def _multiplied(self, part: str, total: Any, x: Any, y: Any) -> Any:
+        kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
+        name = f"llvm.x86.avx512.vpmadd52{part}.uq.512"
+        module = self._builder.module
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        return self._builder.call(function, [total, x, y])
+
+
+Code = Callable[[Any, Any], None]
+
+
+def _given(count: int, code: Code) -> tuple[Any, Any]:
+    """What an intrinsic of so many words gives numba: `code(builder, arguments)` writes it."""
+
+    def generated(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        code(builder, args)
+        return context.get_dummy_value()
+
+    return types.void(*([types.uint64] * count)), generated
+
+
+#: Pairs of columns that a layer of the transform joins, with the number of their root among those of `ends`.
+LAYERS = (
+    ((0, 4, 0), (1, 5, 0), (2, 6, 0), (3, 7, 0)),
+    ((0, 2, 1), (1, 3, 1), (4, 6, 2), (5, 7, 2)),
+    ((0, 1, 3), (2, 3, 4), (4, 5, 5), (6, 7, 6)),
+)
+ROOTS = 7
+#: Rows with sums of products, out of those that `words` has for any prime.
+HELD = (0, 1, 3, 4)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def forward_pair(_: Any, x: Any, y: Any, root: Any, quotient: Any, prime: Any) -> Any:
+    """One layer of the transform on eight words at x and eight at y."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[4])
+        found = lanes.down(*map(lanes.load, args[:2]), *map(lanes.spread, args[2:4]))
+        for vector, address in zip(found, args[:2], strict=True):
+            lanes.store(vector, address)
+
+    return _given(5, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def backward_pair(_: Any, x: Any, y: Any, root: Any, quotient: Any, prime: Any) -> Any:
+    """One layer of the inverse transform."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[4])
+        found = lanes.up(*map(lanes.load, args[:2]), *map(lanes.spread, args[2:4]))
+        for vector, address in zip(found, args[:2], strict=True):
+            lanes.store(vector, address)
+
+    return _given(5, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def forward_quad(_: Any, at: Any, apart: Any, r: Any, r_: Any, s: Any, s_: Any, t: Any, t_: Any, prime: Any) -> Any:
+    """Two layers on four times eight words, so many bytes apart: by the root r, then by s and t."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[8])
+        r, r_, s, s_, t, t_ = map(lanes.spread, args[2:8])
+        places = [lanes.at(args[0], k, args[1]) for k in range(4)]
+        a, b, c, d = map(lanes.load, places)
+        (a, c), (b, d) = lanes.down(a, c, r, r_), lanes.down(b, d, r, r_)
+        (a, b), (c, d) = lanes.down(a, b, s, s_), lanes.down(c, d, t, t_)
+        for vector, place in zip((a, b, c, d), places, strict=True):
+            lanes.store(vector, place)
+
+    return _given(9, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def backward_quad(_: Any, at: Any, apart: Any, r: Any, r_: Any, s: Any, s_: Any, t: Any, t_: Any, prime: Any) -> Any:
+    """Two layers of the inverse transform: by the roots s and t, then by r."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[8])
+        r, r_, s, s_, t, t_ = map(lanes.spread, args[2:8])
+        places = [lanes.at(args[0], k, args[1]) for k in range(4)]
+        a, b, c, d = map(lanes.load, places)
+        (a, b), (c, d) = lanes.up(a, b, s, s_), lanes.up(c, d, t, t_)
+        (a, c), (b, d) = lanes.up(a, c, r, r_), lanes.up(b, d, r, r_)
+        for vector, place in zip((a, b, c, d), places, strict=True):
+            lanes.store(vector, place)
+
+    return _given(9, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def forward_end(_: Any, at: Any, ends: Any, apart: Any, prime: Any) -> Any:
+    """The last three layers on 64 words, then below one prime. Roots are at `ends`, ROOTS rows so many bytes apart,
+    then their quotients."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes, columns, roots = _ends(builder, args)
+        for layer in LAYERS:
+            for x, y, root in layer:
+                columns[x], columns[y] = lanes.down(columns[x], columns[y], *roots[root])
+        _write_rows(lanes, args[0], [lanes.whole(column) for column in columns])
+
+    return _given(4, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def backward_end(_: Any, at: Any, ends: Any, apart: Any, prime: Any) -> Any:
+    """The first three layers of the inverse transform on 64 words below 4 primes: below 2 primes then."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes, columns, roots = _ends(builder, args)
+        columns = [lanes.below(column, lanes.twice) for column in columns]
+        for layer in LAYERS[::-1]:
+            for x, y, root in layer:
+                columns[x], columns[y] = lanes.up(columns[x], columns[y], *roots[root])
+        _write_rows(lanes, args[0], columns)
+
+    return _given(4, code)
+
+
+def _ends(builder: Any, args: Any) -> tuple[Lanes, list[Any], list[tuple[Any, Any]]]:
+    lanes, bytes_a_row = Lanes(builder, args[3]), ir.Constant(WORD, 8 * COUNT)
+    columns = lanes.transposed([lanes.load(lanes.at(args[0], k, bytes_a_row)) for k in range(COUNT)])
+    rows = [lanes.load(lanes.at(args[1], k, args[2])) for k in range(2 * ROOTS)]
+    return lanes, columns, list(zip(rows[:ROOTS], rows[ROOTS:], strict=True))
+
+
+def _write_rows(lanes: Lanes, at: Any, columns: Sequence[Any]) -> None:
+    for k, row in enumerate(lanes.transposed(columns)):
+        lanes.store(row, lanes.at(at, k, ir.Constant(WORD, 8 * COUNT)))
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def scale(_: Any, at: Any, factor: Any, quotient: Any, prime: Any) -> Any:
+    """Eight words below 4 primes times a factor, below one prime."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[3])
+        found = lanes.times(lanes.load(args[0]), *map(lanes.spread, args[1:3]))
+        lanes.store(lanes.below(found, lanes.prime), args[0])
+
+    return _given(4, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def product(_: Any, x: Any, y: Any, z: Any, held: Any, apart: Any) -> Any:
+    """Add x times y and z, of eight words each, to HELD of some vectors at `held`, so many bytes apart: lower and upper
+    bits of the one, and of the other."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, ir.Constant(WORD, 0))
+        x, places = lanes.load(args[0]), [lanes.at(args[3], k, args[4]) for k in HELD]
+        totals = [lanes.load(place) for place in places]
+        for number, total in enumerate(_with_products(lanes, totals, x, args[1:3])):
+            lanes.store(total, places[number])
+
+    return _given(5, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def products(_: Any, x: Any, y: Any, z: Any, u: Any, v: Any, w: Any, held: Any, apart: Any) -> Any:
+    """`product` of x, y and z, and of u, v and w."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, ir.Constant(WORD, 0))
+        places = [lanes.at(args[6], k, args[7]) for k in HELD]
+        totals = [lanes.load(place) for place in places]
+        totals = _with_products(lanes, totals, lanes.load(args[0]), args[1:3])
+        totals = _with_products(lanes, totals, lanes.load(args[3]), args[4:6])
+        for total, place in zip(totals, places, strict=True):
+            lanes.store(total, place)
+
+    return _given(8, code)
+
+
+def _with_products(lanes: Lanes, totals: Sequence[Any], x: Any, others: Sequence[Any]) -> list[Any]:
+    found = []
+    for number, other in enumerate(others):
+        y = lanes.load(other)
+        found += [lanes.low(totals[2 * number], x, y), lanes.high(totals[2 * number + 1], x, y)]
+    return found
