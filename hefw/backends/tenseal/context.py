@@ -71,13 +71,18 @@ def dump(save: Callable[[str], None], padded: int) -> bytes:
 
     SEAL compresses, so that lengths would vary with random bits: two runs would tell apart by their sizes.
     """
-    with memory_file() as file:
-        save(path_of(file))
-        file.seek(0)
-        data = file.read()
+    data = saved(save)
     if len(data) + LENGTH_BYTES > padded:
         raise EnvelopeError(f"a SEAL object of {len(data)} bytes exceeds its padded length of {padded}")
     return len(data).to_bytes(LENGTH_BYTES, "big") + data + bytes(padded - LENGTH_BYTES - len(data))
+
+
+def saved(save: Callable[[str], None]) -> bytes:
+    """The bytes that a SEAL object saves."""
+    with memory_file() as file:
+        save(path_of(file))
+        file.seek(0)
+        return file.read()
 
 
 def parse(what: str, load: Callable[[str], None], payload: bytes, file: PublicFile | None = None) -> None:
