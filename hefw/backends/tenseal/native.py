@@ -42,7 +42,7 @@ class Native:
         relinearises = element == RELINEARISATION
         digits = [self._residues.view(digit.data()) for digit in key.key(element)[: level + 1]]
         rows = [*range(level + 1), digits[0].shape[1] - 1]
-        self._keys[name] = self._switching.key([digit[:, rows] for digit in digits], 1 if relinearises else element)
+        self._keys[name] = self._switching.key(digits, rows, 1 if relinearises else element)
         kind = name.partition("/")[0]
         if kind in self._tried:
             return True
