@@ -34,7 +34,8 @@ LARGEST_SHARE = 0.5
 #: Files that an interrupted process left behind are removed when they are older, in seconds.
 LEFT_BEHIND = 3600.0
 
-MAGIC = b"HEFWCACH\x01"
+#: With the digest behind it, a multiple of 16 bytes: arrays in the content then lie as they should.
+MAGIC = b"HEFWCACHE".ljust(15, b"\x00") + b"\x02"
 _HEADER = len(MAGIC) + 32
 _NAME = re.compile(r"([a-z]+)-([0-9a-f]{32})")
 #: What an entry is called while it is written.

@@ -97,15 +97,11 @@ def generate(
     settings: Config, as_json: Annotated[bool, typer.Option("--json", help="Print run.json on stdout.")] = False
 ) -> None:
     """Draw images with the help of a server that sees ciphertext, and write them with a report into a folder."""
-    try:
-        from hefw.report.write import write_run
-    except ImportError as error:
-        raise ConfigError(
-            f"reports need {error.name}, which is not installed; run: pip install 'hefw[report]'"
-        ) from error
+    from hefw.report import needs
     from hefw.report.files import check_writable
     from hefw.report.terminal import show_progress
 
+    needs.check()
     check_writable(settings.folder)
     import hefw.run
 
@@ -113,8 +109,8 @@ def generate(
 
     # A library that prints must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr), show_progress(sys.stderr) as progress:
-        result = hefw.run.generate(settings, progress=progress, passphrase=passphrase)
-        paths = write_run(result, settings.folder)
+        result = hefw.run.generate(settings, progress=needs.meanwhile(progress), passphrase=passphrase)
+        paths = needs.writer()(result, settings.folder)
     if result.record.banner:
         typer.echo(result.record.banner, err=True)
     for path in paths:

@@ -427,11 +427,14 @@ class Evaluator(ABC):
         return a if level == a.level else Plaintext(self._drop_plain_level(a, level), level, a.scale)
 
     def dump_plaintext(self, a: Plaintext) -> bytes:
-        """The library's bytes of a plaintext, for `load_plaintext`. CapabilityError if that is not declared."""
+        """The bytes of a plaintext, for `load_plaintext`. CapabilityError if that is not declared."""
         raise CapabilityError(f"backend {self.params.backend!r} does not write plaintexts as bytes; encode them again")
 
     def load_plaintext(self, data: bytes | memoryview, level: int, scale: float) -> Plaintext:
-        """The plaintext that `dump_plaintext` wrote, of that level and scale; EnvelopeError if the bytes are none."""
+        """The plaintext that `dump_plaintext` wrote, of that level and scale; EnvelopeError if the bytes are none.
+
+        It may go on reading `data`, which must not change.
+        """
         raise CapabilityError(f"backend {self.params.backend!r} does not read plaintexts from bytes; encode them again")
 
     # -- additions: levels and scales of both operands must agree ---------------------------------------------------

@@ -361,6 +361,18 @@ def test_reports_need_their_extra(run: FakeRun, call: Call, monkeypatch: pytest.
     assert "pip install 'hefw[report]'" in line
 
 
+def test_broken_reports_end_a_run_at_its_first_step(run: FakeRun, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hefw.report.write", None)
+    run.before = lambda: pytest.fail("the run went on")
+    result = call("generate")
+    assert result.code == 2
+    assert "evaluating 1/2" in result.err
+    assert (
+        "error: reports cannot be written: import of hefw.report.write halted; None in sys.modules; run: pip"
+        in result.err
+    )
+
+
 SCRIPT = """
 import sys, time
 from types import ModuleType

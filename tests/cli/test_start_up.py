@@ -75,3 +75,20 @@ def test_key_sets_are_listed_without_torch(tmp_path, monkeypatch) -> None:
     found = imported("keys", "list")
     assert foreign(found) <= CONFIG | {"numpy", "msgpack", "psutil", "cython_runtime"}
     assert "hefw.run" not in found
+
+
+REPORTS = """
+import sys
+from hefw.core.progress import Progress
+from hefw.report import needs
+heavy = {"matplotlib", "PIL", "jinja2"}
+needs.check()
+told = needs.meanwhile(lambda event: print(event.stage, sorted(heavy & set(sys.modules))))
+for stage in ("encode", "evaluate", "evaluate"):
+    told(Progress(stage, 1, 2, ""))
+"""
+
+
+def test_what_writes_reports_is_imported_when_the_server_evaluates() -> None:
+    done = subprocess.run([sys.executable, "-c", REPORTS], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["encode []", "evaluate []", "evaluate ['PIL', 'jinja2', 'matplotlib']"]

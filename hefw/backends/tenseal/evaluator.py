@@ -11,14 +11,14 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.seal import galois_element, memory_file, opaque, path_of
+from hefw.backends.seal import galois_element, opaque
 from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length
 from hefw.backends.tenseal.keys import KeyLoaded
 from hefw.backends.tenseal.matrices import Matrices
 from hefw.backends.tenseal.native import WRONG, Native, native
+from hefw.backends.tenseal.plaintexts import Plaintexts
 from hefw.backends.tenseal.residues import Residues
 from hefw.core.backend import MOST_PRODUCTS, Capabilities, Ciphertext, Evaluator, Plaintext
-from hefw.core.errors import EnvelopeError
 from hefw.core.linear import Group, Transform
 from hefw.core.params import Resolved
 
@@ -37,6 +37,7 @@ class TensealEvaluator(Evaluator):
         self._trying = threading.Lock()
         self._file = PublicFile()
         self._residues = Residues(self._context)
+        self._plaintexts = Plaintexts(self._context)
         self._matrices = Matrices(self, self._residues)
 
     def _load_key(self, name: str, payload: bytes) -> None:
@@ -60,19 +61,12 @@ class TensealEvaluator(Evaluator):
         return self._context.encode(values, level, scale)
 
     def dump_plaintext(self, a: Plaintext) -> bytes:
-        """As SEAL saves it, compressed: three times faster to load than to encode (N = 16384)."""
-        with memory_file() as file:
-            a.handle.save(path_of(file))
-            file.seek(0)
-            return file.read()
+        """Its residues: read back without a copy. Where SEAL keeps them out of reach, what it saves."""
+        return self._plaintexts.dump(a.handle, a.level, a.scale)
 
     def load_plaintext(self, data: bytes | memoryview, level: int, scale: float) -> Plaintext:
-        """By SEAL's loader, which checks it against the context."""
-        plaintext = seal.Plaintext()
-        self._file.load("plaintext", lambda path: plaintext.load(self._context.seal, path), data)
-        if plaintext.parms_id() != self._context.level_ids[level] or plaintext.scale != scale:
-            raise EnvelopeError(f"a plaintext that is not of level {level} and scale {scale:g}")
-        return Plaintext(plaintext, level, scale)
+        """Of either form, checked."""
+        return Plaintext(self._plaintexts.load(data, level, scale), level, scale)
 
     def _add(self, a: Ciphertext, b: Ciphertext) -> Any:
         out = seal.Ciphertext()
@@ -100,34 +94,35 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _add_plain(self, a: Ciphertext, b: Plaintext) -> Any:
-        out = seal.Ciphertext()
-        a.handle.scale = b.handle.scale = a.scale
-        self._evaluator.add_plain(a.handle, b.handle, out)
+        out, addend = seal.Ciphertext(), self._plaintexts.object(b.handle)
+        a.handle.scale = addend.scale = a.scale
+        self._evaluator.add_plain(a.handle, addend, out)
         return out
 
     def _add_plain_into(self, a: Ciphertext, b: Plaintext) -> Any:
-        a.handle.scale = b.handle.scale = a.scale
-        self._evaluator.add_plain_inplace(a.handle, b.handle)
+        addend = self._plaintexts.object(b.handle)
+        a.handle.scale = addend.scale = a.scale
+        self._evaluator.add_plain_inplace(a.handle, addend)
         return a.handle
 
     def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Any:
         out = seal.Ciphertext()
         with opaque():
-            self._evaluator.multiply_plain(a.handle, b.handle, out)
+            self._evaluator.multiply_plain(a.handle, self._plaintexts.object(b.handle), out)
         return out
 
     def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
         native = self._faster(pairs[0][0]) if len(pairs) > 1 else None  # SEAL's own call is faster for one product
         if native is not None:
             return native.sums([[(a.handle, b.handle) for a, b in pairs]])[0]
-        evaluator = self._evaluator
+        evaluator, library = self._evaluator, self._plaintexts.object
         first, weight = pairs[0]
         total = seal.Ciphertext()
         product = seal.Ciphertext()  # reused: an allocation a product costs as much as its addition
         with opaque():
-            evaluator.multiply_plain(first.handle, weight.handle, total)
+            evaluator.multiply_plain(first.handle, library(weight.handle), total)
             for a, b in pairs[1:]:
-                evaluator.multiply_plain(a.handle, b.handle, product)
+                evaluator.multiply_plain(a.handle, library(b.handle), product)
                 product.scale = total.scale
                 evaluator.add_inplace(total, product)
         return total
@@ -189,9 +184,7 @@ class TensealEvaluator(Evaluator):
         return out
 
     def _drop_plain_level(self, a: Plaintext, level: int) -> Any:
-        out = seal.Plaintext()
-        self._evaluator.mod_switch_to(a.handle, self._context.level_ids[level], out)
-        return out
+        return self._plaintexts.dropped(a.handle, level)
 
     def _rotate(self, a: Ciphertext, step: int) -> Any:
         return self._turned(a, f"rotation/{step}")
@@ -240,7 +233,7 @@ class TensealEvaluator(Evaluator):
         if example.size == 2 and (self._keys or not self._tried):
             with self._trying:
                 if not self._tried:
-                    self._native = native(self._context, self._residues, handle)
+                    self._native = native(self._context, self._residues, self._plaintexts, handle)
                     self._tried = True
                 if self._native is not None and self._keys:
                     self._hand_over(handle)

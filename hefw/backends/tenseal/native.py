@@ -13,7 +13,8 @@ from hefw.backends.seal import RELINEARISATION, key_element, transparent
 from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.context import Context
 from hefw.backends.tenseal.keys import KeyLoaded
-from hefw.backends.tenseal.residues import Place, Residues, places
+from hefw.backends.tenseal.plaintexts import EXAMPLE_SCALE, Plaintexts
+from hefw.backends.tenseal.residues import Residues
 from hefw.backends.tenseal.switching import Key, Switching, suits
 from hefw.backends.tenseal.trial import switches
 
@@ -21,14 +22,14 @@ WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
 MISSING = (
     f"compiled loops cannot be used ({{}}): {WORSE}; hefw backends install tenseal adds numba, which compiles them"
 )
-EXAMPLE_SCALE = 2.0**10  # fits every modulus
+HIDDEN = f"this build of TenSEAL keeps the residues of plaintexts where hefw does not find them: {WORSE}"
 WRONG = f"compiled loops do not give what SEAL gives: {WORSE}"
 
 
 class Native:
     """Faster ways of one evaluator, with the keys that it was given."""
 
-    def __init__(self, context: Context, residues: Residues, switching: Switching, plaintexts: Place) -> None:
+    def __init__(self, context: Context, residues: Residues, switching: Switching, plaintexts: Plaintexts) -> None:
         self._context = context
         self._evaluator = seal.Evaluator(context.seal)
         self._residues = residues
@@ -41,8 +42,8 @@ class Native:
         """A key; whether it does with a ciphertext what SEAL does with it, or what it must where SEAL cannot use it."""
         element = key_element(name, self._context.params.params.ring_dimension)
         relinearises = element == RELINEARISATION
-        digits = [self._residues.view(digit.data())[:, key.form.rows] for digit in key.digits]
-        self._keys[name] = self._switching.key(digits, 1 if relinearises else element)
+        digits = [self._residues.view(digit.data()) for digit in key.digits]
+        self._keys[name] = self._switching.key(digits, key.form.rows, 1 if relinearises else element)
         kind = name.partition("/")[0]
         if kind in self._tried:
             return True
@@ -171,7 +172,7 @@ class Native:
         return out
 
 
-def native(context: Context, residues: Residues, example: Any) -> Native | None:
+def native(context: Context, residues: Residues, plaintexts: Plaintexts, example: Any) -> Native | None:
     """What works with this build of SEAL, tried with a ciphertext of two parts; None, with a warning, if it does not.
 
     Products, sums and rescales must be SEAL's own, bit by bit; `Native.take` tries keys.
@@ -182,14 +183,11 @@ def native(context: Context, residues: Residues, example: Any) -> Native | None:
         return None
     if not residues.usable(example) or not suits(context.params):
         return None
-    for place in _plaintext_places(context, int(example.coeff_modulus_size()) - 1):
-        found = Native(context, residues, Switching(context.params), place)
-        if found.agrees(example):
-            return found
+    if plaintexts.place is None:
+        warnings.warn(HIDDEN, RuntimeWarning, stacklevel=2)
+        return None
+    found = Native(context, residues, Switching(context.params), plaintexts)
+    if found.agrees(example):
+        return found
     warnings.warn(WRONG, RuntimeWarning, stacklevel=2)
     return None
-
-
-def _plaintext_places(context: Context, level: int) -> list[Place]:
-    few = np.arange(context.params.slots) / context.params.slots
-    return places(*(context.encode(few + k, level, EXAMPLE_SCALE) for k in range(2)))

@@ -81,17 +81,20 @@ class Switching:
             for starts in self._starts
         ]
 
-    def key(self, parts: Sequence[Words], element: int) -> Key:
-        """A key from residues (2, primes, N) of each digit, for a Galois element; 1: it turns nothing."""
+    def key(self, parts: Sequence[Words], rows: Sequence[int], element: int) -> Key:
+        """A key from SEAL's residues (2, all primes, N) of each digit, by the primes of `rows`, for a Galois element.
+
+        1 turns nothing.
+        """
         block = min(abi.BLOCK, self._size)
-        primes = parts[0].shape[1]
-        held = np.empty((primes, self._size // block, len(parts), 2, block), np.uint64)
+        held = np.empty((len(rows), self._size // block, len(parts), 2, block), np.uint64)
         order = turned(element, self._size)
         back = np.empty_like(order)
         back[order] = np.arange(self._size)
         for number, digit in enumerate(parts):
             for part in range(2):
-                held[:, :, number, part] = digit[part][:, back].reshape(primes, -1, block)
+                for k, row in enumerate(rows):  # one by one: memory for more is new each time, which takes longer
+                    held[k, :, number, part] = digit[part, row].take(back).reshape(-1, block)
         return Key(held, order)
 
     def decompose(self, residues: Words, polynomial: Words | None = None) -> Decomposed:
