@@ -26,14 +26,14 @@ COSTS = (
 )
 #: And modulo primes that `lanes` takes.
 FAST_COSTS = (
-    ("key_switch_square", 0.033),
-    ("key_switch_linear", 0.152),
-    ("special_linear", 0.144),
-    ("shared_square", 0.016),
-    ("shared_linear", 0.051),
-    ("mul_plain_linear", 0.02),
-    ("square_linear", 0.06),
-    ("rescale_linear", 0.057),
+    ("key_switch_square", 0.04),
+    ("key_switch_linear", 0.105),
+    ("special_linear", 0.122),
+    ("shared_square", 0.019),
+    ("shared_linear", 0.03),
+    ("mul_plain_linear", 0.018),
+    ("square_linear", 0.05),
+    ("rescale_linear", 0.056),
 )
 
 

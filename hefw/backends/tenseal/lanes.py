@@ -26,7 +26,8 @@ class Lanes:
         self._builder = builder
         self.prime = self.spread(prime)
         self.twice = builder.add(self.prime, self.prime)
-        self._zero = ir.Constant(VECTOR, [0] * COUNT)
+        self.zero = ir.Constant(VECTOR, [0] * COUNT)
+        self._low = ir.Constant(VECTOR, [LOW] * COUNT)
 
     def spread(self, word: Any) -> Any:
         """One word in all places."""
@@ -61,21 +62,36 @@ class Lanes:
 
     def times(self, x: Any, factor: Any, quotient: Any) -> Any:
         """x below 2^52 times a factor, below two primes; `quotient` is factor * 2^64 // prime (`words.times`)."""
-        by = self._builder.lshr(quotient, ir.Constant(VECTOR, [12] * COUNT))
-        found = self.high(self._zero, x, by)
-        rest = self._builder.sub(self.low(self._zero, x, factor), self.low(self._zero, found, self.prime))
-        return self._builder.and_(rest, ir.Constant(VECTOR, [LOW] * COUNT))
+        by = self._above(quotient, 12)
+        found = self.high(self.zero, x, by)
+        rest = self._builder.sub(self.low(self.zero, x, factor), self.low(self.zero, found, self.prime))
+        return self._builder.and_(rest, self._low)
+
+    def modulo(self, x: Any, one: Any) -> Any:
+        """x below 2^52, below two primes; `one` is 2^64 // prime."""
+        found = self.high(self.zero, x, self._above(one, 12))
+        rest = self._builder.sub(x, self.low(self.zero, found, self.prime))
+        return self._builder.and_(rest, self._low)
+
+    def sum(self, low: Any, high: Any, near: tuple[Any, Any], one: Any) -> Any:
+        """Sums of lower and of upper bits of products as one number below 4 primes."""
+        high = self.add(high, self._above(low, 52))
+        return self.add(self.times(high, *near), self.modulo(self._builder.and_(low, self._low), one))
+
+    def _above(self, x: Any, bits: int) -> Any:
+        return self._builder.lshr(x, ir.Constant(VECTOR, [bits] * COUNT))
 
     def down(self, x: Any, y: Any, factor: Any, quotient: Any) -> tuple[Any, Any]:
         """x plus and minus a factor times y: below 4 primes, of such."""
         x, y = self.below(x, self.twice), self.times(y, factor, quotient)
-        return self.add(x, y), self._less(x, y)
+        return self.add(x, y), self.minus(x, y)
 
     def up(self, x: Any, y: Any, factor: Any, quotient: Any) -> tuple[Any, Any]:
         """x plus y, and their difference times a factor: below 2 primes, of such."""
-        return self.below(self.add(x, y), self.twice), self.times(self._less(x, y), factor, quotient)
+        return self.below(self.add(x, y), self.twice), self.times(self.minus(x, y), factor, quotient)
 
-    def _less(self, x: Any, y: Any) -> Any:
+    def minus(self, x: Any, y: Any) -> Any:
+        """x - y for y of at most two primes, plus those."""
         return self._builder.sub(self._builder.add(x, self.twice), y)
 
     def whole(self, x: Any) -> Any:
@@ -282,3 +298,71 @@ def _with_products(lanes: Lanes, totals: Sequence[Any], x: Any, others: Sequence
         y = lanes.load(other)
         found += [lanes.low(totals[2 * number], x, y), lanes.high(totals[2 * number + 1], x, y)]
     return found
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def reduce(_: Any, held: Any, apart: Any, near: Any, near_: Any, one: Any, prime: Any) -> Any:
+    """The sums of up to 14 `product`s at `held` as numbers below 4 primes, in the place of their lower bits: upper ones
+    are 0 then. `near` is 2^52 modulo the prime, `one` 2^64 // prime."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[5])
+        near, near_, one = map(lanes.spread, args[2:5])
+        places = [lanes.at(args[0], k, args[1]) for k in HELD]
+        for low, high in (places[:2], places[2:]):
+            lanes.store(lanes.sum(lanes.load(low), lanes.load(high), (near, near_), one), low)
+            lanes.store(lanes.zero, high)
+
+    return _given(6, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def taken(_: Any, x: Any, less: Any, one: Any, out: Any, prime: Any) -> Any:
+    """Eight words of another prime's modulo this one, plus `less`, which is at most that: below 3 primes."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[4])
+        found = lanes.modulo(lanes.load(args[0]), lanes.spread(args[2]))
+        lanes.store(lanes.add(found, lanes.spread(args[1])), args[3])
+
+    return _given(5, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def joined(_: Any, x: Any, by: Any, by_: Any, y: Any, less: Any, one: Any, out: Any, prime: Any) -> Any:
+    """x times a factor, plus y, another prime's, plus `less`, as `taken`."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[7])
+        by, by_, less, one = map(lanes.spread, (args[1], args[2], args[4], args[5]))
+        found = lanes.add(lanes.times(lanes.load(args[0]), by, by_), lanes.modulo(lanes.load(args[3]), one))
+        lanes.store(lanes.add(lanes.below(found, lanes.twice), less), args[6])
+
+    return _given(8, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def parted(_: Any, x: Any, y: Any, by: Any, by_: Any, one: Any, prime: Any) -> Any:
+    """x, below 2 primes, minus y, another prime's, times a factor: written to x, below one prime."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[5])
+        by, by_, one = map(lanes.spread, args[2:5])
+        rest = lanes.minus(lanes.load(args[0]), lanes.modulo(lanes.load(args[1]), one))
+        lanes.store(lanes.below(lanes.times(rest, by, by_), lanes.prime), args[0])
+
+    return _given(6, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def divided(_: Any, x: Any, y: Any, by: Any, by_: Any, out: Any, prime: Any) -> Any:
+    """x, below 8 primes, minus y, below one, times a factor: below one prime."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[5])
+        by, by_ = map(lanes.spread, args[2:4])
+        x = lanes.below(lanes.below(lanes.load(args[0]), lanes.add(lanes.twice, lanes.twice)), lanes.twice)
+        found = lanes.times(lanes.minus(x, lanes.load(args[1])), by, by_)
+        lanes.store(lanes.below(found, lanes.prime), args[4])
+
+    return _given(6, code)

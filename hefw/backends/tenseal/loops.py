@@ -32,7 +32,17 @@ Floats = NDArray[np.float64]
 
 HERE = Path(__file__).parent
 #: What the machine code is made from.
-SOURCES = ("abi.py", "modular.py", "lanes.py", "transforms.py", "words.py", "halves.py", "compiling.py")
+SOURCES = (
+    "abi.py",
+    "modular.py",
+    "lanes.py",
+    "transforms.py",
+    "conversion.py",
+    "products.py",
+    "words.py",
+    "halves.py",
+    "compiling.py",
+)
 DIGEST = hashlib.sha256
 _TYPES = {"u": ctypes.c_uint64, "n": ctypes.c_int64}
 

@@ -38,6 +38,11 @@ pointer, to_integers, to_floats = (_pointer(kind) for kind in (types.uint64, typ
 
 
 @inlined
+def address(a):  # type: ignore[no-untyped-def]
+    return np.uint64(a.ctypes.data)
+
+
+@inlined
 def copy(a, out):  # type: ignore[no-untyped-def]
     for n in range(out.shape[0]):
         out[n] = a[n]

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from hefw.backends.tenseal.abi import ENDS, FAST_BITS, PRIME, SIZE, SIZE_, fast
-from hefw.backends.tenseal.modular import TWO, below, inlined, times, whole
+from hefw.backends.tenseal.modular import TWO, address, below, inlined, times, whole
 
 FAST = np.uint64(FAST_BITS)
 BYTES = np.uint64(8)
@@ -48,7 +48,7 @@ def _transpose(_: Any, source: Any, apart: Any, target: Any, apart_there: Any) -
 @inlined
 def _columns(a, start, columns):  # type: ignore[no-untyped-def]
     """Words 4 k + c of a block of `a` to word k of row c of `columns` (4, ENDS)."""
-    source, target = np.uint64(a.ctypes.data) + np.uint64(8 * start), np.uint64(columns.ctypes.data)
+    source, target = address(a) + np.uint64(8 * start), address(columns)
     for k in range(ENDS // 4):
         _transpose(source + np.uint64(128 * k), np.uint64(32), target + np.uint64(32 * k), np.uint64(8 * ENDS))
 
@@ -56,7 +56,7 @@ def _columns(a, start, columns):  # type: ignore[no-untyped-def]
 @inlined
 def _rows(columns, a, start):  # type: ignore[no-untyped-def]
     """Back again."""
-    source, target = np.uint64(columns.ctypes.data), np.uint64(a.ctypes.data) + np.uint64(8 * start)
+    source, target = address(columns), address(a) + np.uint64(8 * start)
     for k in range(ENDS // 4):
         _transpose(source + np.uint64(32 * k), np.uint64(8 * ENDS), target + np.uint64(128 * k), np.uint64(32))
 
@@ -133,28 +133,12 @@ def _backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-
         a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
 
 
-@inlined
-def forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]
-    """The transform of a (N,) below 4 primes, then below one.
-
-    `ends` (2 N,) are the roots of the last layers in the order of use (`switching`); `columns` (4, ENDS) is written
-    over.
-    """
-    _forward(a, roots, quotient, ends, q, columns)
-
-
-@inlined
-def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-untyped-def]
-    """The inverse of `forward`, with the inverses of its roots; a (N,) below 4 primes, then below one."""
-    _backward(a, roots, quotient, ends, constants, columns)
-
-
 if fast():
     from hefw.backends.tenseal import lanes
 
     @inlined
     def _forward_fast(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
-        at, m, t = np.uint64(a.ctypes.data), 1, a.shape[0]
+        at, m, t = address(a), 1, a.shape[0]
         layers = 0
         while (lanes.COUNT << layers) < t:
             layers += 1
@@ -173,15 +157,15 @@ if fast():
                 for j in range(0, t >> 2, lanes.COUNT):
                     lanes.forward_quad(start + np.uint64(j) * BYTES, apart, r, rq, s, sq, u, uq, q)
             m, t = m << 2, t >> 2
-        e, row = np.uint64(ends.ctypes.data), np.uint64(m) * BYTES
+        e, row = address(ends), np.uint64(m) * BYTES
         for i in range(0, m, lanes.COUNT):
             lanes.forward_end(at + np.uint64(i * lanes.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
 
     @inlined
     def _backward_fast(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
-        at, t, q = np.uint64(a.ctypes.data), lanes.COUNT, constants[PRIME]
+        at, t, q = address(a), lanes.COUNT, constants[PRIME]
         m = a.shape[0] // t
-        e, row = np.uint64(ends.ctypes.data), np.uint64(m) * BYTES
+        e, row = address(ends), np.uint64(m) * BYTES
         for i in range(0, m, lanes.COUNT):
             lanes.backward_end(at + np.uint64(i * lanes.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
         while m >= 4:
@@ -203,6 +187,11 @@ if fast():
 
     @inlined
     def forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]
+        """The transform of a (N,) below 4 primes, then below one.
+
+        `ends` (2 N,) are the roots of the last layers in the order of use (`switching`); `columns` (4, ENDS) is
+        written over.
+        """
         if q >> FAST:
             _forward(a, roots, quotient, ends, q, columns)
         else:
@@ -210,7 +199,11 @@ if fast():
 
     @inlined
     def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-untyped-def]
+        """The inverse of `forward`, with the inverses of its roots; a (N,) below 4 primes, then below one."""
         if constants[PRIME] >> FAST:
             _backward(a, roots, quotient, ends, constants, columns)
         else:
             _backward_fast(a, roots, quotient, ends, constants)
+
+else:
+    forward, backward = _forward, _backward

@@ -5,89 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from hefw.backends.tenseal.abi import (
-    AT_ONCE,
-    FAST_AT_ONCE,
-    FAST_BITS,
-    INVERSE,
-    INVERSE_,
-    MODULO,
-    MODULO_,
-    NEAR,
-    NEAR_,
-    ONE,
-    PRIME,
-    WORD,
-    WORD_,
-    fast,
-)
-from hefw.backends.tenseal.modular import (
-    LOW,
-    THIRTY,
-    THREE,
-    TWO,
-    U30,
-    ZERO,
-    below,
-    copy,
-    inlined,
-    pointer,
-    times,
-    whole,
-)
+from hefw.backends.tenseal.abi import PRIME
+from hefw.backends.tenseal.conversion import divided, mixed, taken
+from hefw.backends.tenseal.modular import THREE, TWO, ZERO, below, copy, inlined, pointer, whole
+from hefw.backends.tenseal.products import most, product, products, reduce
 from hefw.backends.tenseal.transforms import backward, forward
-
-
-@inlined
-def _mixed(parts, base, tables):  # type: ignore[no-untyped-def]
-    """Residues (count, N) modulo primes from number `base` on, each below its prime, to digits of the one number that
-    they stand for: v0 + q0 (v1 + q1 (v2 + ...)), each below its prime (Garner)."""
-    constants, pairs = tables[0], tables[7]
-    for i in range(1, parts.shape[0]):
-        q, one, x = constants[base + i, PRIME], constants[base + i, ONE], parts[i]
-        for k in range(i):
-            by, by_, v = pairs[base + k, base + i, INVERSE], pairs[base + k, base + i, INVERSE_], parts[k]
-            for n in range(x.shape[0]):
-                x[n] = times(x[n] + (q << TWO) - times(v[n], np.uint64(1), one, q), by, by_, q)
-        for n in range(x.shape[0]):
-            x[n] = whole(x[n], q)
-
-
-@inlined
-def _taken(parts, base, row, less, tables, out):  # type: ignore[no-untyped-def]
-    """What `_mixed` made, modulo the prime of a row, plus `less`, which is at most that: below 4 primes."""
-    constants, pairs = tables[0], tables[7]
-    q, one, count = constants[row, PRIME], constants[row, ONE], parts.shape[0]
-    first, three = parts[count - 1], q + (q << np.uint64(1))
-    if constants[base + count - 1, PRIME] > three:
-        for n in range(out.shape[0]):
-            out[n] = below(times(first[n], np.uint64(1), one, q), q << np.uint64(1))
-    elif count > 1:
-        for n in range(out.shape[0]):
-            out[n] = first[n]
-    else:
-        for n in range(out.shape[0]):
-            out[n] = first[n] + less
-        return
-    for k in range(count - 1):
-        i = count - 2 - k
-        by, by_, v = pairs[base + i, row, MODULO], pairs[base + i, row, MODULO_], parts[i]
-        if constants[base + i, PRIME] > three:
-            for n in range(out.shape[0]):
-                v_ = times(v[n], np.uint64(1), one, q)
-                out[n] = below(below(times(out[n], by, by_, q) + v_, q << TWO), q << np.uint64(1))
-        else:
-            for n in range(out.shape[0]):
-                out[n] = below(below(times(out[n], by, by_, q) + v[n], q << TWO), q << np.uint64(1))
-    for n in range(out.shape[0]):
-        out[n] += less
 
 
 @inlined
 def digits(part, tables, starts, halves, columns, out, first, last):  # type: ignore[no-untyped-def]
     """Some digits of a polynomial (level + 1, N), of the primes from `starts[j]` to `starts[j + 1]` each: out is alike.
 
-    To each is added what `halves` (digits, primes) says, then it is written as `_mixed`.
+    To each is added what `halves` (digits, primes) says, then it is written as `mixed`.
     """
     constants, inverse, inverse_, ends_ = tables[0], tables[4], tables[5], tables[6]
     for j in range(first, last):
@@ -99,7 +28,7 @@ def digits(part, tables, starts, halves, columns, out, first, last):  # type: ig
             p, half = constants[i, PRIME], halves[j, i]
             for n in range(room.shape[0]):
                 room[n] = below(room[n] + half, p)
-        _mixed(out[start:end], start, tables)
+        mixed(out[start:end], start, tables)
 
 
 @inlined
@@ -120,124 +49,8 @@ def decompose(part, given, tables, rows, starts, halves, columns, out, first, la
             copy(part[row], out[j, k])
         else:
             q = constants[row, PRIME]
-            _taken(given[start:end], start, row, q - halves[j, row], tables, out[j, k])
+            taken(given[start:end], start, row, q - halves[j, row], tables, out[j, k])
             forward(out[j, k], roots[row], quotient[row], ends[row], q, columns)
-
-
-@inlined
-def _products_any(x, y, z, u, v, w, held):  # type: ignore[no-untyped-def]
-    """Add x times y and z, and u times v and w, by halves: to the first three and to the next three rows of `held`."""
-    a, b, c, d, e, f = held[0], held[1], held[2], held[3], held[4], held[5]
-    for n in range(x.shape[0]):
-        x0, x1, u0, u1 = x[n] & THIRTY, (x[n] >> U30) & LOW, u[n] & THIRTY, (u[n] >> U30) & LOW
-        y0, y1, v0, v1 = y[n] & THIRTY, (y[n] >> U30) & LOW, v[n] & THIRTY, (v[n] >> U30) & LOW
-        z0, z1, w0, w1 = z[n] & THIRTY, (z[n] >> U30) & LOW, w[n] & THIRTY, (w[n] >> U30) & LOW
-        a[n] += x0 * y0 + u0 * v0
-        b[n] += x0 * y1 + x1 * y0 + u0 * v1 + u1 * v0
-        c[n] += x1 * y1 + u1 * v1
-        d[n] += x0 * z0 + u0 * w0
-        e[n] += x0 * z1 + x1 * z0 + u0 * w1 + u1 * w0
-        f[n] += x1 * z1 + u1 * w1
-
-
-@inlined
-def _product_any(x, y, z, held):  # type: ignore[no-untyped-def]
-    """Add x times y and z, as `_products_any`."""
-    a, b, c, d, e, f = held[0], held[1], held[2], held[3], held[4], held[5]
-    for n in range(x.shape[0]):
-        x0, x1 = x[n] & THIRTY, (x[n] >> U30) & LOW
-        y0, y1, z0, z1 = y[n] & THIRTY, (y[n] >> U30) & LOW, z[n] & THIRTY, (z[n] >> U30) & LOW
-        a[n] += x0 * y0
-        b[n] += x0 * y1 + x1 * y0
-        c[n] += x1 * y1
-        d[n] += x0 * z0
-        e[n] += x0 * z1 + x1 * z0
-        f[n] += x1 * z1
-
-
-@inlined
-def _reduce_any(held, constants):  # type: ignore[no-untyped-def]
-    """What was added so far, as one number below 4 primes: there is room for AT_ONCE products more, and the carry."""
-    q, word, word_, one = constants[PRIME], constants[WORD], constants[WORD_], constants[ONE]
-    for part in range(2):
-        low, middle, high = held[3 * part], held[3 * part + 1], held[3 * part + 2]
-        for n in range(low.shape[0]):
-            b = middle[n]
-            top = times(high[n] + (b >> U30), word, word_, q)
-            low[n] = below(top + times(low[n] + ((b & THIRTY) << U30), np.uint64(1), one, q), q << TWO)
-            middle[n] = high[n] = ZERO
-
-
-@inlined
-def _products(x, y, z, u, v, w, held, q):  # type: ignore[no-untyped-def]
-    """Add x times y and z, and u times v and w, to what is `held`."""
-    _products_any(x, y, z, u, v, w, held)
-
-
-@inlined
-def _product(x, y, z, held, q):  # type: ignore[no-untyped-def]
-    """Add x times y and z."""
-    _product_any(x, y, z, held)
-
-
-@inlined
-def _reduce(held, constants):  # type: ignore[no-untyped-def]
-    """What was added so far, as one number below 4 primes, in rows 0 and 3: there is room for as many products more."""
-    _reduce_any(held, constants)
-
-
-@inlined
-def _most(q):  # type: ignore[no-untyped-def]
-    """How many products can be held."""
-    return AT_ONCE
-
-
-if fast():
-    from hefw.backends.tenseal import lanes
-
-    FAST, BYTES = np.uint64(FAST_BITS), np.uint64(8)
-
-    @inlined
-    def _address(a):  # type: ignore[no-untyped-def]
-        return np.uint64(a.ctypes.data)
-
-    @inlined
-    def _products(x, y, z, u, v, w, held, q):  # type: ignore[no-untyped-def]
-        if q >> FAST:
-            _products_any(x, y, z, u, v, w, held)
-            return
-        a, b, c, d, e, f = _address(x), _address(y), _address(z), _address(u), _address(v), _address(w)
-        to, row = _address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, x.shape[0], lanes.COUNT):
-            k = np.uint64(n) * BYTES
-            lanes.products(a + k, b + k, c + k, d + k, e + k, f + k, to + k, row)
-
-    @inlined
-    def _product(x, y, z, held, q):  # type: ignore[no-untyped-def]
-        if q >> FAST:
-            _product_any(x, y, z, held)
-            return
-        a, b, c, to, row = _address(x), _address(y), _address(z), _address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, x.shape[0], lanes.COUNT):
-            k = np.uint64(n) * BYTES
-            lanes.product(a + k, b + k, c + k, to + k, row)
-
-    @inlined
-    def _most(q):  # type: ignore[no-untyped-def]
-        return AT_ONCE if q >> FAST else FAST_AT_ONCE
-
-    @inlined
-    def _reduce(held, constants):  # type: ignore[no-untyped-def]
-        q, near, near_, one = constants[PRIME], constants[NEAR], constants[NEAR_], constants[ONE]
-        if q >> FAST:
-            _reduce_any(held, constants)
-            return
-        for part in range(2):
-            low, high = held[3 * part], held[3 * part + 1]
-            for n in range(low.shape[0]):
-                total = times(high[n], near, near_, q) + times(low[n], np.uint64(1), one, q)
-                low[n] = below(total, q << TWO)
-                high[n] = ZERO
 
 
 @inlined
@@ -257,12 +70,12 @@ def switch(digits, key, rows, special, constants, held, out, first, last):  # ty
         held[:] = ZERO
         for j in range(0, count - 1, 2):
             x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
-            _products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held, q)
-            if (j + 2) % _most(q) == 0:
-                _reduce(held, constants[rows[k]])
+            products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held, q)
+            if (j + 2) % most(q) == 0:
+                reduce(held, constants[rows[k]])
         if count % 2:
-            _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held, q)
-        _reduce(held, constants[rows[k]])
+            product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held, q)
+        reduce(held, constants[rows[k]])
         for part in range(2):
             copy(held[3 * part], out[part, k, start:end])
 
@@ -286,14 +99,14 @@ def sums(ciphertexts, plaintexts, starts, outs, primes, size, constants, held, b
                 y = carray(pointer(ciphertexts[t]), (2, length))
                 u = carray(pointer(plaintexts[t + 1]), (length,))[start:end]
                 v = carray(pointer(ciphertexts[t + 1]), (2, length))
-                _products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held, q)
-                if (t + 2 - first) % _most(q) == 0:
-                    _reduce(held, row)
+                products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held, q)
+                if (t + 2 - first) % most(q) == 0:
+                    reduce(held, row)
             if (last - first) % 2:
                 x = carray(pointer(plaintexts[last - 1]), (length,))[start:end]
                 y = carray(pointer(ciphertexts[last - 1]), (2, length))
-                _product(x, y[0, start:end], y[1, start:end], held, q)
-            _reduce(held, row)
+                product(x, y[0, start:end], y[1, start:end], held, q)
+            reduce(held, row)
             out = carray(pointer(outs[k]), (2, length))
             for part in range(2):
                 total, found = held[3 * part], out[part, start:end]
@@ -320,16 +133,13 @@ def divide(a, tables, rows, dropped, halves, inverses, room, columns, out):  # t
         backward(top, inverse[row], inverse_[row], ends_[row], constants[row], columns)
         for n in range(top.shape[0]):
             top[n] = below(top[n] + half, p)
-    _mixed(a[left:], base, tables)
+    mixed(a[left:], base, tables)
     for k in range(left):
         row = rows[k]
         q = constants[row, PRIME]
-        _taken(a[left:], base, row, q - halves[row], tables, room)
+        taken(a[left:], base, row, q - halves[row], tables, room)
         forward(room, roots[row], quotient[row], ends[row], q, columns)
-        by, by_ = inverses[k, 0], inverses[k, 1]
-        given, taken = a[k], out[k]
-        for n in range(room.shape[0]):
-            taken[n] = whole(times(given[n] + q - room[n], by, by_, q), q)
+        divided(a[k], room, inverses[k, 0], inverses[k, 1], q, out[k])
 
 
 @inlined
@@ -360,7 +170,7 @@ def add_permuted(a, b, order, rows, constants):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def reduce(a, rows, constants):  # type: ignore[no-untyped-def]
+def lowered(a, rows, constants):  # type: ignore[no-untyped-def]
     """Rows of residues below 8 primes to below one."""
     for k in range(a.shape[0]):
         x, q = a[k], constants[rows[k], PRIME]
@@ -379,15 +189,15 @@ def square(a, constants, held, out, first, last):  # type: ignore[no-untyped-def
             start, end = number * block, (number + 1) * block
             x, y = a[0, k, start:end], a[1, k, start:end]
             held[:] = ZERO
-            _product(x, x, y, held, q)
-            _reduce(held, row)
+            product(x, x, y, held, q)
+            reduce(held, row)
             first, second = out[0, k, start:end], out[1, k, start:end]
             for n in range(block):
                 first[n] = whole(held[0, n], q)
                 second[n] = below(whole(held[3, n], q) << np.uint64(1), q)
             held[:] = ZERO
-            _product(y, y, y, held, q)
-            _reduce(held, row)
+            product(y, y, y, held, q)
+            reduce(held, row)
             third = out[2, k, start:end]
             for n in range(block):
                 third[n] = whole(held[0, n], q)
@@ -423,7 +233,7 @@ def folded(total, rows, tables, special, halves, inverses, less, room, columns, 
     """Divide some parts of total (2, rows, N) by the special primes and add them to out, below 8 primes."""
     for part in range(first, last):
         divide(total[part], tables, rows, special, halves, inverses, room, columns, less)
-        reduce(out[part], rows, tables[0])
+        lowered(out[part], rows, tables[0])
         add(out[part], less, rows, tables[0])
 
 
