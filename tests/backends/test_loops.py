@@ -100,6 +100,29 @@ def test_kept_loops_run_without_numba() -> None:
     assert (done.stdout, done.stderr) == ("5.0 0.0 0.0 3.0\n", "")
 
 
+def test_processors_that_multiply_no_52_bit_numbers_get_the_same_results(tmp_path) -> None:
+    code = (
+        "import sys; from hefw.backends.tenseal import abi\n"
+        "abi.fast = lambda: False\n"
+        "import numpy as np; from hefw.core.params import CkksParams; from hefw.core.backend import KeyManifest\n"
+        "from hefw.backends.tenseal.backend import TensealBackend\n"
+        "from hefw.backends.tenseal.transforms import forward\n"
+        "assert forward.__name__ == '_forward', forward\n"
+        "backend = TensealBackend()\n"
+        "params = backend.resolve(CkksParams(2048, (48, 40, 45), (50, 50), 30.0, allow_insecure=True))\n"
+        "holder, evaluator = backend.keygen(params, KeyManifest({1: 2})), backend.evaluator(params)\n"
+        "evaluator.load_keys(dict(holder.evaluation_keys()))\n"
+        "values = np.random.default_rng(0).normal(size=1024)\n"
+        "ct = holder.encrypt(values, 2, 2.0**40)\n"
+        "turned = holder.decrypt(evaluator.rotate(ct, 1)).real - np.roll(values, -1)\n"
+        "square = holder.decrypt(evaluator.rescale(evaluator.square(ct))).real - values**2\n"
+        "print(np.abs(turned).max() < 1e-4, np.abs(square).max() < 1e-3, end='')"
+    )
+    environment = dict(os.environ) | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    assert (done.stdout, done.stderr) == ("True True", "")
+
+
 @pytest.mark.parametrize("array", [np.zeros((2, 3)).T, np.zeros((3, 2), np.float32)])
 def test_arrays_that_c_would_read_wrongly_are_refused(array) -> None:
     with pytest.raises(TypeError, match="in memory with gaps, or is not of float64"):
@@ -109,7 +132,7 @@ def test_arrays_that_c_would_read_wrongly_are_refused(array) -> None:
 def test_loops_that_need_python_are_not_made(monkeypatch) -> None:
     def raising(base, quotient, constants, out, n):  # type: ignore[no-untyped-def]
         for _ in range(0, 5, n):  # of step 0 it is an error
-            compiling.words.powers(base, quotient, compiling.some(constants, (8,)), compiling.some(out, (n,)))
+            compiling.modular.powers(base, quotient, compiling.some(constants, (9,)), compiling.some(out, (n,)))
 
     monkeypatch.setattr(compiling, "SIGNATURES", {"powers": loops.SIGNATURES["powers"]})
     monkeypatch.setattr(compiling, "powers", raising)

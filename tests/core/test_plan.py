@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import BACKENDS, SMALL, Session, plain, psnr
 
+from hefw.core.backend import Capabilities
 from hefw.core.graph import Affine
 from hefw.core.lower import Request, lower
 from hefw.core.normalise import centre_squares, normalise
-from hefw.core.plan import FRESH, HEADROOM_BITS, SMALLEST_GAIN_DB, Costs, Planner
+from hefw.core.plan import FRESH, HEADROOM_BITS, SMALLEST_GAIN_DB, Costs, Plan, Planner
 from hefw.core.program import LinearOp, Program
 
 SIMULATOR = BACKENDS["simulator"]
@@ -123,3 +124,39 @@ def test_costs_grow_with_the_number_of_primes() -> None:
     for cost in (costs.key_switch, costs.mul_plain, costs.rescale):
         assert 0 < cost(1) < cost(4) < cost(8)
     assert costs.key_switch(8) > 2 * costs.key_switch(4)
+
+
+FAST = replace(SIMULATOR.capabilities, fast_prime_bits=50, special_primes=3)
+
+
+def planned(capabilities: Capabilities, precision_db: float = 50) -> Plan:
+    flat = centre_squares(normalise(denoiser(activations=2)))
+    return Planner(flat, Costs(), capabilities).search(16384, precision_db)
+
+
+def test_small_primes_are_chosen_where_they_cost_less() -> None:
+    usual = planned(SIMULATOR.capabilities)
+    same = planned(FAST)
+    cheap = replace(FAST, fast_costs=(("key_switch_square", 0.05), ("key_switch_linear", 0.1), ("square_linear", 0.1)))
+    fast = planned(cheap)
+    assert max(usual.params.modulus_bits) > 50
+    assert same.cost <= usual.cost
+    assert max(fast.params.modulus_bits + fast.params.special_bits) <= 50
+    assert fast.cost < 0.7 * usual.cost
+    assert min(usual.forecast_db, fast.forecast_db) >= 50
+    assert fast.params.security_bits >= 128
+
+
+def test_large_primes_are_chosen_where_small_ones_are_not_precise_enough() -> None:
+    cheap = replace(FAST, fast_prime_bits=30, fast_costs=(("key_switch_square", 0.01),))
+    found = planned(cheap, 70)
+    assert found.forecast_db >= 70
+    assert max(found.params.modulus_bits) > 30
+
+
+def test_room_is_made_for_more_special_primes_where_digits_are_exact() -> None:
+    exact = replace(SIMULATOR.capabilities, special_primes=3, centred_digits=True)
+    found = planned(exact)
+    assert len(found.params.special_bits) > 1
+    assert found.cost < planned(replace(exact, special_primes=1)).cost
+    assert found.params.security_bits >= 128

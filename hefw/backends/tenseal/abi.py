@@ -63,9 +63,9 @@ def fast() -> bool:
 
 
 def description() -> str:
-    """Names what machine code depends on: LLVM's version, the processor and what it can do."""
+    """Names what machine code depends on: LLVM's version, the processor, what it can do and what of that is used."""
     import llvmlite
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features().flatten()
-    return " ".join([llvmlite.__version__, llvm.get_default_triple(), llvm.get_host_cpu_name(), features])
+    return " ".join([str(fast()), llvmlite.__version__, llvm.get_default_triple(), llvm.get_host_cpu_name(), features])
