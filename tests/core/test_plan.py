@@ -13,7 +13,7 @@ from runs import BACKENDS, SMALL, Session, plain, psnr
 
 from hefw.core.backend import Capabilities
 from hefw.core.graph import Affine
-from hefw.core.lower import Request, lower
+from hefw.core.lower import Request, _Lowering, lower
 from hefw.core.normalise import centre_squares, normalise
 from hefw.core.plan import FRESH, HEADROOM_BITS, SMALLEST_GAIN_DB, Costs, Plan, Planner
 from hefw.core.program import LinearOp, Program
@@ -130,8 +130,13 @@ FAST = replace(SIMULATOR.capabilities, fast_prime_bits=50, special_primes=3)
 
 
 def planned(capabilities: Capabilities, precision_db: float = 50) -> Plan:
-    flat = centre_squares(normalise(denoiser(activations=2)))
-    return Planner(flat, Costs(), capabilities).search(16384, precision_db)
+    graph = denoiser(activations=2)
+    flat = centre_squares(normalise(graph))
+    lowering = _Lowering(graph, flat, SIMULATOR, Request(), Costs())
+    lowering.layouts(8192)
+    planner = Planner(flat, Costs(), capabilities)
+    planner.work, planner.layouts = lowering.planner.work, lowering.planner.layouts
+    return planner.search(16384, precision_db)
 
 
 def test_small_primes_are_chosen_where_they_cost_less() -> None:
@@ -147,11 +152,10 @@ def test_small_primes_are_chosen_where_they_cost_less() -> None:
     assert fast.params.security_bits >= 128
 
 
-def test_large_primes_are_chosen_where_small_ones_are_not_precise_enough() -> None:
-    cheap = replace(FAST, fast_prime_bits=30, fast_costs=(("key_switch_square", 0.01),))
-    found = planned(cheap, 70)
-    assert found.forecast_db >= 70
-    assert max(found.params.modulus_bits) > 30
+def test_large_primes_are_chosen_where_as_much_modulus_of_small_ones_costs_more() -> None:
+    found = planned(replace(FAST, fast_prime_bits=40, fast_costs=(("key_switch_square", 0.25),)))
+    assert found.forecast_db >= 50
+    assert max(found.params.modulus_bits) > 40
 
 
 def test_room_is_made_for_more_special_primes_where_digits_are_exact() -> None:
