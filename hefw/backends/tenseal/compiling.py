@@ -74,23 +74,28 @@ def backward(a, roots, quotient, ends, constants, room, n):  # type: ignore[no-u
     )
 
 
-def decompose(part, tables, rows, centred, room, out, first, last, primes, digits, count, n):  # type: ignore[no-untyped-def]
+def coefficients(part, tables, centred, room, out, first, last, primes, digits, n):  # type: ignore[no-untyped-def]
+    shape, held = (digits, n), some(room, (4, ENDS))
+    words.coefficients(some(part, shape), opened(tables, primes, n), centred, held, some(out, shape), first, last)
+
+
+def decompose(given, tables, rows, centred, room, out, first, last, primes, digits, count, n):  # type: ignore[no-untyped-def]
     words.decompose(
-        some(part, (digits, n)),
+        some(given, (digits, n)),
         opened(tables, primes, n),
         integers(rows, (count,)),
         centred,
-        some(room, (n,)),
-        some(after(room, n), (4, ENDS)),
+        some(room, (4, ENDS)),
         some(out, (digits, count, n)),
         first,
         last,
     )
 
 
-def products(digits, key, rows, constants, room, out, first, last, count, primes, taken, kept, held, n, block):  # type: ignore[no-untyped-def]
+def products(digits, own, key, rows, constants, room, out, first, last, count, primes, taken, kept, held, n, block):  # type: ignore[no-untyped-def]
     words.switch(
         some(digits, (count, taken, n)),
+        some(own, (count, n)),
         some(key, (kept, n // block, held, 2, block)),
         integers(rows, (taken,)),
         some(constants, (primes, COLUMNS)),
@@ -101,7 +106,7 @@ def products(digits, key, rows, constants, room, out, first, last, count, primes
     )
 
 
-def switched(product, rows, tables, inverses, given, added, order, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
+def switched(product, rows, tables, inverses, given, added, order, more, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
     words.switched(
         some(product, (2, taken, n)),
         integers(rows, (taken,)),
@@ -110,6 +115,7 @@ def switched(product, rows, tables, inverses, given, added, order, room, out, fi
         some(given, (2, taken - 1, n)),
         added,
         integers(order, (n,)),
+        more,
         some(after(room, n + 4 * ENDS), (taken - 1, n)),
         some(room, (n,)),
         some(after(room, n), (4, ENDS)),

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
+from hefw.backends.tenseal.threads import shared
 from hefw.core.errors import line
 from hefw.core.files import write_atomically
 
@@ -62,6 +61,11 @@ class Tables:
 _room = Room()
 
 
+def _columns() -> Words:
+    """What the last layers of a transform write over."""
+    return _room.array("columns", 4, ENDS)
+
+
 def powers(base: int, quotient: int, constants: Words, out: Words) -> None:
     _call("powers", base, quotient, constants, out, len(out))
 
@@ -71,26 +75,32 @@ def quotients(values: Words, high: int, low: int, prime: int, out: Words) -> Non
 
 
 def forward(a: Words, roots: Words, quotient: Words, ends: Words, prime: int) -> None:
-    _call("forward", a, roots, quotient, ends, prime, _room.array("columns", 4, ENDS), len(a))
+    _call("forward", a, roots, quotient, ends, prime, _columns(), len(a))
 
 
 def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Words) -> None:
-    _call("backward", a, roots, quotient, ends, constants, _room.array("columns", 4, ENDS), len(a))
+    _call("backward", a, roots, quotient, ends, constants, _columns(), len(a))
 
 
 def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Words, threads: int) -> None:
-    digits, size = part.shape
-    sizes = len(tables.constants), digits, len(rows), size
+    """`words.coefficients`, then `words.decompose`."""
+    count, size = part.shape
+    primes, by = len(tables.constants), tables.addresses
+    found = _room.array("coefficients", count, size)
 
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", size + 4 * ENDS)
-        _call("decompose", part, tables.addresses, rows, centred, room, out, first, last, *sizes)
+    def straight(first: int, last: int) -> None:
+        _call("coefficients", part, by, centred, _columns(), found, first, last, primes, count, size)
 
-    shared(threads, digits, some)
+    def digits(first: int, last: int) -> None:
+        _call("decompose", found, by, rows, centred, _columns(), out, first, last, primes, count, len(rows), size)
+
+    shared(threads, count, straight)
+    shared(threads, count * (len(rows) - 1), digits)
 
 
 def switched(
     digits: Words,
+    own: Words,
     key: Words,
     rows: Order,
     tables: Tables,
@@ -98,16 +108,17 @@ def switched(
     given: Words,
     added: int,
     order: Order,
+    more: bool,
     out: Words,
     threads: int,
 ) -> None:
     """`words.switch`, then `words.switched`."""
     taken, size = len(rows), digits.shape[2]
-    product = _products(digits, key, rows, tables.constants, threads)
+    product = _products(digits, own, key, rows, tables.constants, threads)
 
     def some(first: int, last: int) -> None:
         room, by = _room.array("room", taken * size + 4 * ENDS), tables.addresses
-        arguments = rows, by, inverses, given, added, order, room, out, first, last
+        arguments = rows, by, inverses, given, added, order, more, room, out, first, last
         _call("switched", product, *arguments, len(tables.constants), taken, size)
 
     shared(threads, 2, some)
@@ -115,6 +126,7 @@ def switched(
 
 def accumulated(
     digits: Words,
+    own: Words,
     key: Words,
     rows: Order,
     constants: Words,
@@ -125,7 +137,7 @@ def accumulated(
     threads: int,
 ) -> None:
     """`words.switch`, then `words.accumulated`."""
-    product = _products(digits, key, rows, constants, threads)
+    product = _products(digits, own, key, rows, constants, threads)
     sizes = len(constants), len(rows), digits.shape[2]
 
     def some(first: int, last: int) -> None:
@@ -134,7 +146,7 @@ def accumulated(
     shared(threads, len(rows), some)
 
 
-def _products(digits: Words, key: Words, rows: Order, constants: Words, threads: int) -> Words:
+def _products(digits: Words, own: Words, key: Words, rows: Order, constants: Words, threads: int) -> Words:
     """`words.switch`: valid in this thread until the next one."""
     taken, size, block = len(rows), digits.shape[2], key.shape[4]
     product = _room.array("product", 2 * taken * size)
@@ -142,7 +154,7 @@ def _products(digits: Words, key: Words, rows: Order, constants: Words, threads:
 
     def some(first: int, last: int) -> None:
         room = _room.array("room", 6 * block)
-        _call("products", digits, key, rows, constants, room, product, first, last, *sizes)
+        _call("products", digits, own, key, rows, constants, room, product, first, last, *sizes)
 
     shared(threads, taken * key.shape[1], some)
     return product
@@ -202,36 +214,6 @@ def join(
 ) -> None:
     quotient = (power << 64) // prime
     _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
-
-
-def shared(threads: int, count: int, some: Callable[[int, int], None]) -> None:
-    """So many pieces of work, each of which `some(first, last)` does by itself, by several threads."""
-    cuts = [count * k // threads for k in range(threads + 1)] if threads > 1 else [0, count]
-    ranges = [(first, last) for first, last in itertools.pairwise(cuts) if first < last]
-    waiting = []
-    for one in ranges[1:]:
-        try:
-            waiting.append(_helpers().submit(some, *one))
-        except RuntimeError:  # another thread forks and has just ended them
-            some(*one)
-    some(*ranges[0])
-    for done in waiting:
-        done.result()
-
-
-@cache
-def _helpers() -> ThreadPoolExecutor:
-    """Threads that work besides the one that asks. A process that forks has none, until it asks again."""
-    return ThreadPoolExecutor(os.cpu_count())
-
-
-def _end_helpers() -> None:
-    if _helpers.cache_info().currsize:
-        _helpers().shutdown()
-        _helpers.cache_clear()
-
-
-os.register_at_fork(before=_end_helpers)
 
 
 def _call(name: str, *arguments: Any) -> None:

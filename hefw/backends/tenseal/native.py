@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
@@ -12,8 +12,10 @@ import numpy as np
 from hefw.backends.seal import RELINEARISATION, key_element, transparent
 from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.context import Context
+from hefw.backends.tenseal.places import Plan, Terms
 from hefw.backends.tenseal.residues import Place, Residues, places
 from hefw.backends.tenseal.switching import Key, Switching, suits
+from hefw.backends.tenseal.transforms import Execution
 
 WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
 MISSING = (
@@ -117,11 +119,13 @@ class Native:
             turned.append(out)
         return turned
 
-    def rotations_added(self, a: Any, names: Sequence[str]) -> Any:
-        """A ciphertext plus itself turned by each of several keys."""
+    def fold(self, a: Any, names: Sequence[Sequence[str]]) -> Any:
+        """A ciphertext plus itself turned by each of several keys, and that again by each of others, and so on."""
         out = self._blank(a)
-        of = self._switching.decompose(self._residues.view(a))
-        self._switching.rotations_added(of, [self._keys[name] for name in names], self._residues.view(out))
+        view = self._residues.view(out)
+        view[...] = self._residues.view(a)
+        for some in names:
+            self._switching.add_rotations([self._keys[name] for name in some], view)
         return out
 
     def relinearise(self, a: Any) -> Any:
@@ -157,8 +161,26 @@ class Native:
             [at(out) for out in outs],
             int(first.coeff_modulus_size()),
         )
-        if not all(self._residues.view(out)[1].any() for out in outs):
+        if not all(view[1, 0, 0] or view[1].any() for view in map(self._residues.view, outs)):
             raise transparent()
+        return outs
+
+    def transform(self, plan: Plan, inputs: Sequence[Any], weights: Callable[[Terms], Sequence[Any]]) -> list[Any]:
+        """A linear transform of ciphertexts of two parts at one level; `weights` gives SEAL's plaintexts of some."""
+        outs = [self._blank(inputs[0]) for _ in range(plan.outputs)]
+        held: Sequence[Any] = ()
+
+        def addresses(terms: Terms) -> list[int]:
+            nonlocal held  # until others are asked for
+            held = weights(terms)
+            return [self._plaintexts.address(weight) for weight in held]
+
+        slots, view = self._context.params.slots, self._residues.view
+
+        def key(step: int) -> Key:
+            return self._keys[f"rotation/{step % slots}"]
+
+        Execution(self._switching, key, plan, [view(a) for a in inputs], addresses, [view(out) for out in outs]).run()
         return outs
 
     def _blank(self, like: Any) -> Any:

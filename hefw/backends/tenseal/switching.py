@@ -7,19 +7,23 @@ rotation, so that nothing but the result is permuted. Transforms and products ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import local
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal import abi, loops
 from hefw.backends.tenseal.loops import Room, Tables
+from hefw.backends.tenseal.threads import shared
 from hefw.core.params import Resolved
 
 Words = NDArray[np.uint64]
 Order = NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +39,21 @@ class Key:
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """A ciphertext (2, level + 1, N) and the digits (level + 1, level + 2, N) of its second part."""
+    """A ciphertext (2, level + 1, N) and the digits (level + 1, level + 2, N) of a polynomial: its second part, mostly.
+
+    Digit j modulo prime j is row j of the polynomial (level + 1, N) itself, and not written again.
+    """
 
     residues: Words
+    polynomial: Words
     digits: Words
     rows: Order
+
+
+class _Mine(local):
+    """What one thread may do: helpers do not ask for others."""
+
+    threads = 1
 
 
 class Switching:
@@ -51,10 +65,44 @@ class Switching:
         self._tables = tables(primes, self._size)
         self._constants = self._tables.constants
         self._special = len(primes) - 1
-        self._room = Room()
-        self.threads = 1  # that share a loop
+        #: Of digits of so many primes: these, and the special one.
+        self._rows = [np.append(np.arange(count), self._special) for count in range(len(primes))]
+        self.room = Room()
+        self._mine = _Mine()
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         self._inverses = [inverses(q, primes[: self._special if q == primes[-1] else k]) for k, q in enumerate(primes)]
+
+    @property
+    def threads(self) -> int:
+        """How many share a loop that this thread asks for."""
+        return self._mine.threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._mine.threads = count
+
+    def dealt(self, items: Sequence[Item], work: Callable[[Item], None]) -> None:
+        """Do work on items that do not need each other: one a thread while there are enough, then each by all."""
+        threads = self.threads
+        alone = len(items) - len(items) % threads
+        if 2 * (len(items) - alone) > threads:
+            alone = len(items)
+
+        def some(first: int, last: int) -> None:
+            self.threads = 1
+            try:
+                for number in range(first, last):
+                    for item in items[number:alone:threads]:
+                        work(item)
+            finally:
+                self.threads = threads if first == 0 else 1
+
+        if threads > 1 and alone:
+            shared(threads, min(threads, alone), some)
+        else:
+            alone = 0
+        for item in items[alone:]:
+            work(item)
 
     def key(self, parts: Sequence[Words], element: int) -> Key:
         """A key from SEAL's residues (2, primes, N) of each digit, for a Galois element; 1: it turns nothing."""
@@ -75,23 +123,25 @@ class Switching:
         They are valid in this thread until the next one is taken apart.
         """
         part = residues[1] if polynomial is None else polynomial
-        rows = np.append(np.arange(len(part)), self._special)
-        digits = self._room.array("digits", len(part), len(rows), self._size)
+        rows = self._rows[len(part)]
+        digits = self.room.array("digits", len(part), len(rows), self._size)
         loops.decompose(part, self._tables, rows, self.centred, digits, self.threads)
-        return Decomposed(residues, digits, rows)
+        return Decomposed(residues, part, digits, rows)
 
-    def rotate(self, of: Decomposed, key: Key, out: Words) -> None:
-        """Write the ciphertext turned by a rotation's key (or a conjugation's)."""
-        self._switch(of, key, 1, out)
+    def rotate(self, of: Decomposed, key: Key, out: Words, more: bool = False) -> None:
+        """Write the ciphertext turned by a rotation's key (or a conjugation's), or add it to what is there."""
+        self._switch(of, key, 1, out, more)
 
-    def rotations_added(self, of: Decomposed, keys: Sequence[Key], out: Words) -> None:
-        """Write the ciphertext plus all its rotations by some keys, with one division for all of them."""
-        out[...] = of.residues
-        total = self._room.array("total", 2, len(of.rows), self._size)
+    def add_rotations(self, keys: Sequence[Key], out: Words) -> None:
+        """Add a ciphertext's rotations by some keys to it, with one division for all of them."""
+        given = self.room.array("given", *out.shape)
+        given[...] = out
+        of = self.decompose(given)
+        total = self.room.array("total", 2, len(of.rows), self._size)
         total[...] = 0
         for key in keys:
-            given, held = of.residues[0], self._constants
-            loops.accumulated(of.digits, key.residues, of.rows, held, given, key.order, total, out[0], self.threads)
+            digits, own, rows, held = of.digits, of.polynomial, of.rows, self._constants
+            loops.accumulated(digits, own, key.residues, rows, held, given[0], key.order, total, out[0], self.threads)
         loops.folded(total, of.rows, self._tables, self._by(of.rows), out, self.threads)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
@@ -122,10 +172,11 @@ class Switching:
             self.threads,
         )
 
-    def _switch(self, of: Decomposed, key: Key, added: int, out: Words) -> None:
+    def _switch(self, of: Decomposed, key: Key, added: int, out: Words, more: bool = False) -> None:
         """Write a key switch of the digits plus the first `added` parts of the ciphertext, turned."""
         by, given, tables = self._by(of.rows), of.residues, self._tables
-        loops.switched(of.digits, key.residues, of.rows, tables, by, given, added, key.order, out, self.threads)
+        digits, own = of.digits, of.polynomial
+        loops.switched(digits, own, key.residues, of.rows, tables, by, given, added, key.order, more, out, self.threads)
 
     def _by(self, rows: Order) -> Words:
         """The inverse of the last row's prime modulo the others."""

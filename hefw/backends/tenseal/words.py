@@ -195,34 +195,43 @@ def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-u
 
 
 @inlined
-def decompose(part, tables, rows, centred, room, columns, out, first, last):  # type: ignore[no-untyped-def]
-    """One polynomial (level + 1, N) into digits (level + 1, len(rows), N), some of them, modulo the primes of `rows`.
+def coefficients(part, tables, centred, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """Some rows of a polynomial (level + 1, N) as coefficients, with half of their prime added if `centred`."""
+    constants, _, _, _, inverse, inverse_, ends_ = tables
+    for j in range(first, last):
+        row = out[j]
+        _copy(part[j], row)
+        backward(row, inverse[j], inverse_[j], ends_[j], constants[j], columns)
+        p, half = constants[j, PRIME], constants[j, HALF] if centred else ZERO
+        for n in range(row.shape[0]):
+            row[n] = below(row[n] + half, p)
+
+
+@inlined
+def decompose(given, tables, rows, centred, columns, out, first, last):  # type: ignore[no-untyped-def]
+    """What `coefficients` gave (level + 1, N) into digits (level + 1, len(rows), N) modulo the primes of `rows`.
 
     `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and ends); the last of `rows` is the
     special prime. Digits are taken between minus and plus half of their prime if `centred`, else from 0 on, as SEAL
-    does: they are then twice as large in the mean square's root, and have a mean.
+    does: they are then twice as large in the mean square's root, and have a mean. Only some are written, of those that
+    are not what the polynomial itself is modulo their own prime.
     """
-    constants, roots, quotient, ends, inverse, inverse_, ends_ = tables
-    for j in range(first, last):
-        _copy(part[j], room)
-        backward(room, inverse[j], inverse_[j], ends_[j], constants[j], columns)
+    constants, roots, quotient, ends, _, _, _ = tables
+    for number in range(first, last):
+        j = number // (rows.shape[0] - 1)
+        k = number - j * (rows.shape[0] - 1)
+        k = k + 1 if k >= j else k
         p, half = constants[j, PRIME], constants[j, HALF] if centred else ZERO
-        for n in range(room.shape[0]):
-            room[n] = below(room[n] + half, p)
-        for k in range(rows.shape[0]):
-            row = rows[k]
-            if row == j:
-                _copy(part[j], out[j, k])
-                continue
-            q, digit = constants[row, PRIME], out[j, k]
-            less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
-            if p > q + (q << np.uint64(1)):
-                for n in range(room.shape[0]):
-                    digit[n] = below(times(room[n], np.uint64(1), constants[row, ONE], q), q << np.uint64(1)) + less
-            else:
-                for n in range(room.shape[0]):
-                    digit[n] = room[n] + less
-            forward(digit, roots[row], quotient[row], ends[row], q, columns)
+        row, digit, whole_digit = rows[k], out[j, k], given[j]
+        q = constants[row, PRIME]
+        less = q - whole(times(half, np.uint64(1), constants[row, ONE], q), q)
+        if p > q + (q << np.uint64(1)):
+            for n in range(digit.shape[0]):
+                digit[n] = below(times(whole_digit[n], np.uint64(1), constants[row, ONE], q), q << np.uint64(1)) + less
+        else:
+            for n in range(digit.shape[0]):
+                digit[n] = whole_digit[n] + less
+        forward(digit, roots[row], quotient[row], ends[row], q, columns)
 
 
 @inlined
@@ -270,11 +279,11 @@ def _reduce(held, constants):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def switch(digits, key, rows, constants, held, out, first, last):  # type: ignore[no-untyped-def]
+def switch(digits, own, key, rows, constants, held, out, first, last):  # type: ignore[no-untyped-def]
     """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
 
     Only some blocks are, row by row. Sums are below 4 primes. `rows` are their primes; the last one is that of the
-    key's last row.
+    key's last row. Digit j modulo prime j is row j of `own` (digits, N).
     """
     count, blocks, block = digits.shape[0], key.shape[1], key.shape[4]
     for at in range(first, last):
@@ -284,12 +293,14 @@ def switch(digits, key, rows, constants, held, out, first, last):  # type: ignor
         some = key[k if k < rows.shape[0] - 1 else key.shape[0] - 1, number]
         held[:] = ZERO
         for j in range(0, count - 1, 2):
-            x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
+            x = own[j, start:end] if j == k else digits[j, k, start:end]
+            u = own[j + 1, start:end] if j + 1 == k else digits[j + 1, k, start:end]
             _products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held)
             if (j + 2) % AT_ONCE == 0:
                 _reduce(held, constants[rows[k]])
         if count % 2:
-            _product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held)
+            x = own[k, start:end] if k == count - 1 else digits[count - 1, k, start:end]
+            _product(x, some[count - 1, 0], some[count - 1, 1], held)
         _reduce(held, constants[rows[k]])
         for part in range(2):
             _copy(held[3 * part], out[part, k, start:end])
@@ -375,6 +386,15 @@ def add(a, b, rows, constants):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def permute_more(a, order, rows, constants, out):  # type: ignore[no-untyped-def]
+    """out[..., n] += a[..., order[n]], rows of residues modulo the primes of `rows`."""
+    for k in range(a.shape[0]):
+        x, y, q = a[k], out[k], constants[rows[k], PRIME]
+        for n in range(order.shape[0]):
+            y[n] = below(y[n] + x[order[n]], q)
+
+
+@inlined
 def add_permuted(a, b, order, rows, constants):  # type: ignore[no-untyped-def]
     """a[..., n] += b[..., order[n]], rows of residues below 8 primes of `rows`."""
     for k in range(a.shape[0]):
@@ -418,16 +438,20 @@ def square(a, constants, held, out, first, last):  # type: ignore[no-untyped-def
 
 
 @inlined
-def switched(product, rows, tables, inverses, given, added, order, halves, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+def switched(product, rows, tables, inverses, given, added, order, more, halves, room, columns, out, first, last):  # type: ignore[no-untyped-def]
     """Some parts of a product (2, rows, N), divided by the last row's prime, plus those of `given`, permuted.
 
-    `given` (parts, rows - 1, N) has `added` of them, out is (2, rows - 1, N); product and halves are written over.
+    `given` (parts, rows - 1, N) has `added` of them, out is (2, rows - 1, N): it is added to if `more`. Product and
+    halves are written over.
     """
     for part in range(first, last):
         divide(product[part], tables, rows, inverses, room, columns, halves)
         if part < added:
             add(halves, given[part], rows, tables[0])
-        permute(halves, order, out[part])
+        if more:
+            permute_more(halves, order, rows, tables[0], out[part])
+        else:
+            permute(halves, order, out[part])
 
 
 @inlined

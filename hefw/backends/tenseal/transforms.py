@@ -1,0 +1,145 @@
+"""Whole linear transforms on arrays of residues: nothing between what they read and what they give is a ciphertext.
+
+The order is that of `Evaluator.linear_transform`'s default, so that results are the same bit by bit; memory in between
+is used again. Several threads take a rotation each while there are as many, and share what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hefw.backends.seal import transparent
+from hefw.backends.tenseal.places import Chain, Plan, Sum, Terms, Turn
+from hefw.backends.tenseal.switching import Key, Switching, Words
+from hefw.core.backend import MOST_PRODUCTS
+
+#: Addresses of the weights of some products, valid until others are asked for.
+Weights = Callable[[Terms], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Giant:
+    """A giant step: what is turned, by how much, and what it is written or added to."""
+
+    given: Words
+    by: int
+    out: Words
+    more: bool
+
+
+class Execution:
+    """One run of a plan on inputs and outputs (2, level + 1, N)."""
+
+    def __init__(
+        self,
+        switching: Switching,
+        key: Callable[[int], Key],
+        plan: Plan,
+        inputs: Sequence[Words],
+        weights: Weights,
+        outs: Sequence[Words],
+    ) -> None:
+        self._switching = switching
+        self._key = key
+        self._plan = plan
+        self._weights = weights
+        self._outs = outs
+        self._begun: set[int] = set()
+        self._free: list[Words] = []
+        self._made = 0
+        self._shape = inputs[0].shape
+        turned = switching.room.array("turned", plan.rotations, *self._shape)
+        self._at = [*inputs, *turned]
+        self._addresses = [address(array) for array in self._at]
+
+    def run(self) -> None:
+        """Write the outputs. EncodingError if a sum hides nothing."""
+        for turns in self._plan.rounds:
+            self._switching.dealt(turns, self._turn)
+        still = [chain for chain in self._plan.chains if chain.still]
+        for _ in self._sums([chain.sums[0] for chain in still], (self._outs[chain.output] for chain in still)):
+            pass
+        self._begun.update(chain.output for chain in still)
+        turned = [chain for chain in self._plan.chains if not chain.still]
+        several = self._switching.threads
+        turned.sort(key=lambda chain: -len(chain.sums) if several > 1 else 0)
+        for k in range(0, len(turned), several):
+            self._add_up(turned[k : k + several])
+        for out in self._outs:
+            for steps in self._plan.folds:
+                self._switching.add_rotations([self._key(step) for step in steps], out)
+
+    def _turn(self, turn: Turn) -> None:
+        """Baby steps made of one ciphertext."""
+        at, of = self._at, self._switching.decompose(self._at[turn.source])
+        self._switching.dealt(turn.links, lambda link: self._switching.rotate(of, self._key(link[0]), at[link[1]]))
+
+    def _add_up(self, chains: Sequence[Chain]) -> None:
+        """Giant steps of several chains side by side."""
+        most = max(len(chain.sums) for chain in chains)
+        sums = self._sums(
+            [chain.sums[k] for k in range(most) for chain in chains if k < len(chain.sums)], self._blanks()
+        )
+        held: list[Words | None] = [None] * len(chains)
+        for k in range(most + 1):
+            apart: list[Giant] = []
+            after: list[Giant] = []
+            for n, chain in enumerate(chains):
+                if k > len(chain.sums):
+                    continue
+                given, last = held[n], k == len(chain.sums)
+                held[n] = out = self._outs[chain.output] if last else next(sums)
+                if given is None:
+                    continue
+                more = not last or chain.output in self._begun
+                giant = Giant(given, chain.sums[k - 1].by, out, more)
+                (after if any(out is other.out for other in apart) else apart).append(giant)
+                if last:
+                    self._begun.add(chain.output)
+            self._switching.dealt(apart, self._giant)
+            for giant in after:
+                self._giant(giant)
+            self._free += [giant.given for giant in (*apart, *after)]
+
+    def _giant(self, giant: Giant) -> None:
+        of = self._switching.decompose(giant.given)
+        self._switching.rotate(of, self._key(giant.by), giant.out, giant.more)
+
+    def _sums(self, sums: Iterable[Sum], into: Iterator[Words]) -> Iterator[Words]:
+        """Each sum of products, in turn: several at once, in one pass over what they read."""
+        for some in together(sums):
+            outs = [next(into) for _ in some]
+            weights = iter(self._weights([term for each in some for term in each.terms]))
+            products = [[(self._addresses[place], next(weights)) for place, _ in each.terms] for each in some]
+            self._switching.sums(products, [address(out) for out in outs], self._shape[1])
+            if not all(out[1, 0, 0] or out[1].any() for out in outs):  # the whole is read where one number is 0
+                raise transparent()
+            yield from outs
+
+    def _blanks(self) -> Iterator[Words]:
+        """Arrays for sums, used again when these were turned."""
+        while True:
+            if not self._free:
+                self._made += 1
+                self._free.append(self._switching.room.array(f"sum {self._made}", *self._shape))
+            yield self._free.pop()
+
+
+def together(sums: Iterable[Sum]) -> Iterator[list[Sum]]:
+    """Sums whose weights may be in memory at once."""
+    some: list[Sum] = []
+    products = 0
+    for each in sums:
+        if some and products + len(each.terms) > MOST_PRODUCTS:
+            yield some
+            some, products = [], 0
+        some.append(each)
+        products += len(each.terms)
+    if some:
+        yield some
+
+
+def address(array: Words) -> int:
+    """Where it begins."""
+    return int(array.ctypes.data)
