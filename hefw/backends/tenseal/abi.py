@@ -29,6 +29,8 @@ SIGNATURES = {
     "accumulated": "wiwwiwwnnnnn",
     "folded": "wiwwwwnnnnn",
     "rescaled": "wiwwwwnnnnnn",
+    "turned": "wwwinwwwnnwnnnnnn",
+    "added": "wwinwwwnnnnnn",
     "sums": "wwiwwwnnnnnnn",
     "square": "wwwwnnnnnn",
     "split": "wnffnn",

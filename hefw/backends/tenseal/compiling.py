@@ -169,6 +169,56 @@ def rescaled(given, rows, tables, inverses, room, out, first, last, parts, prime
     )
 
 
+@inlined
+def keyed(keys, k, n, block):  # type: ignore[no-untyped-def]
+    """Residues and order of key number k, of those that `Key.words` describe."""
+    address, order, kept, held = keys[k, 0], keys[k, 1], types.int64(keys[k, 2]), types.int64(keys[k, 3])
+    return some(address, (kept, n // block, held, 2, block)), integers(order, (n,))
+
+
+@inlined
+def workspace(room, digits, taken, n, block):  # type: ignore[no-untyped-def]
+    """What a key switch writes over: columns, held blocks, one row, a polynomial twice, digits and a product."""
+    columns, held = some(room, (4, ENDS)), some(after(room, 4 * ENDS), (6, block))
+    rows = after(room, 4 * ENDS + 6 * block)
+    row, straight = some(rows, (n,)), some(after(rows, n), (digits, n))
+    halves, product = some(after(rows, n * (1 + digits)), (digits, n)), after(rows, n * (1 + 2 * digits))
+    apart = after(product, 2 * taken * n)
+    return columns, held, row, straight, halves, some(product, (2, taken, n)), some(apart, (digits, taken, n))
+
+
+def turned(given, own, tables, rows, centred, keys, outs, by, added, more, room, many, primes, digits, taken, n, block):  # type: ignore[no-untyped-def]
+    t, basis = opened(tables, primes, n), integers(rows, (taken,))
+    columns, held, row, straight, halves, product, apart = workspace(room, digits, taken, n, block)
+    part, both, inverse = some(own, (digits, n)), some(given, (2, digits, n)), some(by, (taken - 1, 2))
+    words.coefficients(part, t, centred, columns, straight, 0, digits)
+    words.decompose(straight, t, basis, centred, columns, apart, 0, digits * (taken - 1))
+    for k in range(many):
+        key, order = keyed(some(keys, (many, 4)), k, n, block)
+        out = some(some(outs, (many,))[k], (2, digits, n))
+        words.switch(apart, part, key, basis, t[0], held, product, 0, taken * (n // block))
+        words.switched(product, basis, t, inverse, both, added, order, more, halves, row, columns, out, 0, 2)
+
+
+def added(out, tables, rows, centred, keys, inverses, room, count, primes, digits, taken, n, block):  # type: ignore[no-untyped-def]
+    t, by = opened(tables, primes, n), integers(rows, (taken,))
+    given, total = some(room, (2, digits, n)), some(after(room, 2 * digits * n), (2, taken, n))
+    rest = after(room, 2 * (digits + taken) * n)
+    columns, held, row, straight, halves, product, apart = workspace(rest, digits, taken, n, block)
+    both = some(out, (2, digits, n))
+    for part in range(2):
+        for k in range(digits):
+            words.copy(both[part, k], given[part, k])
+    total[:] = types.uint64(0)
+    words.coefficients(given[1], t, centred, columns, straight, 0, digits)
+    words.decompose(straight, t, by, centred, columns, apart, 0, digits * (taken - 1))
+    for k in range(count):
+        key, order = keyed(some(keys, (count, 4)), k, n, block)
+        words.switch(apart, given[1], key, by, t[0], held, product, 0, taken * (n // block))
+        words.accumulated(product, by, t[0], given[0], order, total, both[0], 0, taken)
+    words.folded(total, by, t, some(inverses, (taken - 1, 2)), halves, row, columns, both, 0, 2)
+
+
 def sums(cts, pts, starts, outs, constants, room, begin, stop, products, count, primes, n, block):  # type: ignore[no-untyped-def]
     words.sums(
         some(cts, (products,)),

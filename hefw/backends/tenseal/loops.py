@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -32,6 +33,8 @@ HERE = Path(__file__).parent
 #: What the machine code is made from.
 SOURCES = ("abi.py", "words.py", "halves.py", "compiling.py")
 DIGEST = hashlib.sha256
+#: Addresses of a key's residues and of its order; how many primes and digits it has.
+KeyWords = tuple[int, int, int, int]
 _TYPES = {"u": ctypes.c_uint64, "n": ctypes.c_int64}
 
 
@@ -56,6 +59,18 @@ class Tables:
         self.arrays = tuple(arrays)
         self.constants = arrays[0]
         self.addresses = np.array([_address(array, np.uint64) for array in arrays], np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """A polynomial (level + 1, N) and its digits (level + 1, level + 2, N) modulo the primes of `rows`.
+
+    Digit j modulo prime j is row j of the polynomial, and not written again.
+    """
+
+    polynomial: Words
+    digits: Words
+    rows: Order
 
 
 _room = Room()
@@ -99,10 +114,8 @@ def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Word
 
 
 def switched(
-    digits: Words,
-    own: Words,
+    of: Digits,
     key: Words,
-    rows: Order,
     tables: Tables,
     inverses: Words,
     given: Words,
@@ -113,51 +126,77 @@ def switched(
     threads: int,
 ) -> None:
     """`words.switch`, then `words.switched`."""
-    taken, size = len(rows), digits.shape[2]
-    product = _products(digits, own, key, rows, tables.constants, threads)
+    taken, size = len(of.rows), given.shape[2]
+    product = _products(of, key, tables.constants, threads)
 
     def some(first: int, last: int) -> None:
         room, by = _room.array("room", taken * size + 4 * ENDS), tables.addresses
-        arguments = rows, by, inverses, given, added, order, more, room, out, first, last
+        arguments = of.rows, by, inverses, given, added, order, more, room, out, first, last
         _call("switched", product, *arguments, len(tables.constants), taken, size)
 
     shared(threads, 2, some)
 
 
 def accumulated(
-    digits: Words,
-    own: Words,
-    key: Words,
-    rows: Order,
-    constants: Words,
-    given: Words,
-    order: Order,
-    total: Words,
-    out: Words,
-    threads: int,
+    of: Digits, key: Words, constants: Words, given: Words, order: Order, total: Words, out: Words, threads: int
 ) -> None:
     """`words.switch`, then `words.accumulated`."""
-    product = _products(digits, own, key, rows, constants, threads)
-    sizes = len(constants), len(rows), digits.shape[2]
+    product = _products(of, key, constants, threads)
+    sizes = len(constants), len(of.rows), given.shape[1]
 
     def some(first: int, last: int) -> None:
-        _call("accumulated", product, rows, constants, given, order, total, out, first, last, *sizes)
+        _call("accumulated", product, of.rows, constants, given, order, total, out, first, last, *sizes)
 
-    shared(threads, len(rows), some)
+    shared(threads, len(of.rows), some)
 
 
-def _products(digits: Words, own: Words, key: Words, rows: Order, constants: Words, threads: int) -> Words:
+def _products(of: Digits, key: Words, constants: Words, threads: int) -> Words:
     """`words.switch`: valid in this thread until the next one."""
-    taken, size, block = len(rows), digits.shape[2], key.shape[4]
+    (count, size), taken, block = of.polynomial.shape, len(of.rows), key.shape[4]
     product = _room.array("product", 2 * taken * size)
-    sizes = len(digits), len(constants), taken, len(key), key.shape[2], size, block
+    sizes = count, len(constants), taken, len(key), key.shape[2], size, block
 
     def some(first: int, last: int) -> None:
-        room = _room.array("room", 6 * block)
-        _call("products", digits, own, key, rows, constants, room, product, first, last, *sizes)
+        room = _room.array("held", 6 * block)
+        _call("products", of.digits, of.polynomial, key, of.rows, constants, room, product, first, last, *sizes)
 
     shared(threads, taken * key.shape[1], some)
     return product
+
+
+def turned(
+    given: Words,
+    polynomial: Words,
+    tables: Tables,
+    rows: Order,
+    centred: bool,
+    keys: Sequence[KeyWords],
+    outs: Sequence[Words],
+    inverses: Words,
+    added: int,
+    more: bool,
+) -> None:
+    """`decompose`, then `switched` by each key: all at once, by one thread."""
+    held, to = np.array(keys, np.uint64), np.array([address(out) for out in outs], np.uint64)
+    room, sizes = _workspace(polynomial.shape, len(rows), 0)
+    arguments = tables.addresses, rows, centred, held, to, inverses, added, more, room
+    _call("turned", given, polynomial, *arguments, len(keys), len(tables.constants), *sizes)
+
+
+def added(out: Words, tables: Tables, rows: Order, centred: bool, keys: Sequence[KeyWords], inverses: Words) -> None:
+    """`decompose`, `accumulated` by each key, `folded`: all at once, by one thread."""
+    shape, taken = out.shape[1:], len(rows)
+    room, sizes = _workspace(shape, taken, 2 * (shape[0] + taken) * shape[1])
+    arguments = tables.addresses, rows, centred, np.array(keys, np.uint64), inverses, room
+    _call("added", out, *arguments, len(keys), len(tables.constants), *sizes)
+
+
+def _workspace(shape: tuple[int, ...], taken: int, more: int) -> tuple[Words, tuple[int, ...]]:
+    """What `compiling.workspace` divides up, and the sizes by which it does."""
+    digits, size = shape
+    block = min(BLOCK, size)
+    room = _room.array("workspace", 4 * ENDS + 6 * block + (1 + 2 * digits + 2 * taken + digits * taken) * size + more)
+    return room, (digits, taken, size, block)
 
 
 def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
@@ -219,6 +258,11 @@ def join(
 def _call(name: str, *arguments: Any) -> None:
     function, casts = _loaded()[1][name]
     function(*[cast(given) for cast, given in zip(casts, arguments, strict=True)])
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where it begins; it must lie in memory without gaps."""
+    return _address(array, array.dtype)
 
 
 def _address(array: NDArray[Any], kind: Any) -> int:

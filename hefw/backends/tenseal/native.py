@@ -111,13 +111,10 @@ class Native:
 
     def rotate_many(self, a: Any, names: Sequence[str]) -> list[Any]:
         """A ciphertext turned by each of several keys."""
-        of = self._switching.decompose(self._residues.view(a))
-        turned = []
-        for name in names:
-            out = self._blank(a)
-            self._switching.rotate(of, self._keys[name], self._residues.view(out))
-            turned.append(out)
-        return turned
+        outs = [self._blank(a) for _ in names]
+        keys, views = [self._keys[name] for name in names], [self._residues.view(out) for out in outs]
+        self._switching.rotations(self._residues.view(a), keys, views)
+        return outs
 
     def fold(self, a: Any, names: Sequence[Sequence[str]]) -> Any:
         """A ciphertext plus itself turned by each of several keys, and that again by each of others, and so on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from threading import local
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal import abi, loops
-from hefw.backends.tenseal.loops import Room, Tables
+from hefw.backends.tenseal.loops import Digits, Room, Tables, address
 from hefw.backends.tenseal.threads import shared
 from hefw.core.params import Resolved
 
@@ -36,18 +36,10 @@ class Key:
     residues: Words
     order: Order
 
-
-@dataclass(frozen=True, eq=False)
-class Decomposed:
-    """A ciphertext (2, level + 1, N) and the digits (level + 1, level + 2, N) of a polynomial: its second part, mostly.
-
-    Digit j modulo prime j is row j of the polynomial (level + 1, N) itself, and not written again.
-    """
-
-    residues: Words
-    polynomial: Words
-    digits: Words
-    rows: Order
+    @cached_property
+    def words(self) -> tuple[int, int, int, int]:
+        """Where both begin, and of how many primes and digits the residues are, as loops are told."""
+        return address(self.residues), address(self.order), self.residues.shape[0], self.residues.shape[2]
 
 
 class _Mine(local):
@@ -117,36 +109,53 @@ class Switching:
                 held[:, :, number, part] = digit[part][:, back].reshape(primes, -1, block)
         return Key(held, order)
 
-    def decompose(self, residues: Words, polynomial: Words | None = None) -> Decomposed:
-        """A ciphertext (2, level + 1, N) with the digits of a polynomial (level + 1, N): of its second part if None.
-
-        They are valid in this thread until the next one is taken apart.
-        """
-        part = residues[1] if polynomial is None else polynomial
-        rows = self._rows[len(part)]
-        digits = self.room.array("digits", len(part), len(rows), self._size)
-        loops.decompose(part, self._tables, rows, self.centred, digits, self.threads)
-        return Decomposed(residues, part, digits, rows)
-
-    def rotate(self, of: Decomposed, key: Key, out: Words, more: bool = False) -> None:
-        """Write the ciphertext turned by a rotation's key (or a conjugation's), or add it to what is there."""
-        self._switch(of, key, 1, out, more)
-
-    def add_rotations(self, keys: Sequence[Key], out: Words) -> None:
-        """Add a ciphertext's rotations by some keys to it, with one division for all of them."""
-        given = self.room.array("given", *out.shape)
-        given[...] = out
-        of = self.decompose(given)
-        total = self.room.array("total", 2, len(of.rows), self._size)
-        total[...] = 0
-        for key in keys:
-            digits, own, rows, held = of.digits, of.polynomial, of.rows, self._constants
-            loops.accumulated(digits, own, key.residues, rows, held, given[0], key.order, total, out[0], self.threads)
-        loops.folded(total, of.rows, self._tables, self._by(of.rows), out, self.threads)
+    def rotations(self, given: Words, keys: Sequence[Key], outs: Sequence[Words], more: bool = False) -> None:
+        """Write a ciphertext turned by some rotations' keys (or a conjugation's), or add that to what is there."""
+        self._turned(given, given[1], keys, outs, 1, more)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
         """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
-        self._switch(self.decompose(residues[:2], residues[2]), key, 2, out)
+        self._turned(residues[:2], residues[2], [key], [out], 2, False)
+
+    def add_rotations(self, keys: Sequence[Key], out: Words) -> None:
+        """Add a ciphertext's rotations by some keys to it, with one division for all of them."""
+        rows = self._rows[out.shape[1]]
+        if self.threads == 1:
+            loops.added(out, self._tables, rows, self.centred, [key.words for key in keys], self._by(rows))
+            return
+        given = self.room.array("given", *out.shape)
+        given[...] = out
+        of = self._decomposed(given[1])
+        total = self.room.array("total", 2, len(rows), self._size)
+        total[...] = 0
+        for key in keys:
+            loops.accumulated(of, key.residues, self._constants, given[0], key.order, total, out[0], self.threads)
+        loops.folded(total, rows, self._tables, self._by(rows), out, self.threads)
+
+    def _turned(
+        self, given: Words, polynomial: Words, keys: Sequence[Key], outs: Sequence[Words], added: int, more: bool
+    ) -> None:
+        """Write key switches of a polynomial plus the first `added` parts of a ciphertext, turned."""
+        rows = self._rows[len(polynomial)]
+        by, tables = self._by(rows), self._tables
+        if self.threads == 1:
+            words = [key.words for key in keys]
+            loops.turned(given, polynomial, tables, rows, self.centred, words, outs, by, added, more)
+            return
+        of = self._decomposed(polynomial)
+
+        def one(number: int) -> None:
+            key = keys[number]
+            loops.switched(of, key.residues, tables, by, given, added, key.order, more, outs[number], self.threads)
+
+        self.dealt(range(len(keys)), one)
+
+    def _decomposed(self, polynomial: Words) -> Digits:
+        """The digits of a polynomial (level + 1, N), valid in this thread until the next one is taken apart."""
+        rows = self._rows[len(polynomial)]
+        digits = self.room.array("digits", len(polynomial), len(rows), self._size)
+        loops.decompose(polynomial, self._tables, rows, self.centred, digits, self.threads)
+        return Digits(polynomial, digits, rows)
 
     def square(self, residues: Words, out: Words) -> None:
         """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
@@ -171,12 +180,6 @@ class Switching:
             self._constants,
             self.threads,
         )
-
-    def _switch(self, of: Decomposed, key: Key, added: int, out: Words, more: bool = False) -> None:
-        """Write a key switch of the digits plus the first `added` parts of the ciphertext, turned."""
-        by, given, tables = self._by(of.rows), of.residues, self._tables
-        digits, own = of.digits, of.polynomial
-        loops.switched(digits, own, key.residues, of.rows, tables, by, given, added, key.order, more, out, self.threads)
 
     def _by(self, rows: Order) -> Words:
         """The inverse of the last row's prime modulo the others."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hefw.backends.seal import transparent
+from hefw.backends.tenseal.loops import address
 from hefw.backends.tenseal.places import Chain, Plan, Sum, Terms, Turn
 from hefw.backends.tenseal.switching import Key, Switching, Words
 from hefw.core.backend import MOST_PRODUCTS
@@ -72,8 +73,8 @@ class Execution:
 
     def _turn(self, turn: Turn) -> None:
         """Baby steps made of one ciphertext."""
-        at, of = self._at, self._switching.decompose(self._at[turn.source])
-        self._switching.dealt(turn.links, lambda link: self._switching.rotate(of, self._key(link[0]), at[link[1]]))
+        keys, outs = [self._key(step) for step, _ in turn.links], [self._at[place] for _, place in turn.links]
+        self._switching.rotations(self._at[turn.source], keys, outs)
 
     def _add_up(self, chains: Sequence[Chain]) -> None:
         """Giant steps of several chains side by side."""
@@ -103,8 +104,7 @@ class Execution:
             self._free += [giant.given for giant in (*apart, *after)]
 
     def _giant(self, giant: Giant) -> None:
-        of = self._switching.decompose(giant.given)
-        self._switching.rotate(of, self._key(giant.by), giant.out, giant.more)
+        self._switching.rotations(giant.given, [self._key(giant.by)], [giant.out], giant.more)
 
     def _sums(self, sums: Iterable[Sum], into: Iterator[Words]) -> Iterator[Words]:
         """Each sum of products, in turn: several at once, in one pass over what they read."""
@@ -138,8 +138,3 @@ def together(sums: Iterable[Sum]) -> Iterator[list[Sum]]:
         products += len(each.terms)
     if some:
         yield some
-
-
-def address(array: Words) -> int:
-    """Where it begins."""
-    return int(array.ctypes.data)

@@ -64,7 +64,7 @@ def _transpose(_: Any, source: Any, apart: Any, target: Any, apart_there: Any) -
 
 
 @inlined
-def _copy(a, out):  # type: ignore[no-untyped-def]
+def copy(a, out):  # type: ignore[no-untyped-def]
     for n in range(out.shape[0]):
         out[n] = a[n]
 
@@ -200,7 +200,7 @@ def coefficients(part, tables, centred, columns, out, first, last):  # type: ign
     constants, _, _, _, inverse, inverse_, ends_ = tables
     for j in range(first, last):
         row = out[j]
-        _copy(part[j], row)
+        copy(part[j], row)
         backward(row, inverse[j], inverse_[j], ends_[j], constants[j], columns)
         p, half = constants[j, PRIME], constants[j, HALF] if centred else ZERO
         for n in range(row.shape[0]):
@@ -303,7 +303,7 @@ def switch(digits, own, key, rows, constants, held, out, first, last):  # type: 
             _product(x, some[count - 1, 0], some[count - 1, 1], held)
         _reduce(held, constants[rows[k]])
         for part in range(2):
-            _copy(held[3 * part], out[part, k, start:end])
+            copy(held[3 * part], out[part, k, start:end])
 
 
 @inlined
@@ -473,9 +473,9 @@ def folded(total, rows, tables, inverses, halves, room, columns, out, first, las
 
 
 @inlined
-def rescaled(given, rows, tables, inverses, copy, room, columns, out, first, last):  # type: ignore[no-untyped-def]
+def rescaled(given, rows, tables, inverses, whole_part, room, columns, out, first, last):  # type: ignore[no-untyped-def]
     """Divide some parts of a ciphertext (parts, rows, N) by its last prime: out (parts, rows - 1, N)."""
     for part in range(first, last):
-        for k in range(copy.shape[0]):
-            _copy(given[part, k], copy[k])
-        divide(copy, tables, rows, inverses, room, columns, out[part])
+        for k in range(whole_part.shape[0]):
+            copy(given[part, k], whole_part[k])
+        divide(whole_part, tables, rows, inverses, room, columns, out[part])
