@@ -168,7 +168,7 @@ def test_loops_that_give_other_numbers_are_not_used(holder, evaluator, values, m
     def wrong(self, *args):
         own(self, *args)
         if name == "sums":  # which writes to addresses
-            ctypes.c_uint64.from_address(args[1][0]).value ^= 1
+            ctypes.c_uint64.from_address(int(args[3][0])).value ^= 1
         else:
             out = args[-1][0] if name == "rotations" else args[-1]
             out[0, 0, 0] ^= np.uint64(1)

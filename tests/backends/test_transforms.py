@@ -1,4 +1,4 @@
-"""Whole linear transforms on residues: the bytes and the counts of the default, and the default where they cannot be."""
+"""Whole linear transforms on residues: bytes and counts of the default, which is used where they cannot be."""
 
 from __future__ import annotations
 

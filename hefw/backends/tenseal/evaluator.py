@@ -17,7 +17,7 @@ from hefw.backends.seal import galois_element, key_element, memory_file, opaque,
 from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length, parse
 from hefw.backends.tenseal.matrices import Matrices
 from hefw.backends.tenseal.native import WRONG, Native, native
-from hefw.backends.tenseal.places import Plan, Terms
+from hefw.backends.tenseal.places import Pass, Plan
 from hefw.backends.tenseal.residues import Residues
 from hefw.core.backend import MOST_PRODUCTS, SCALE_TOLERANCE, Capabilities, Ciphertext, Evaluator, Plaintext
 from hefw.core.errors import EnvelopeError, ScaleError
@@ -289,8 +289,8 @@ class TensealEvaluator(Evaluator):
         self.require_keys(names, level)
         scales: list[float] = []
 
-        def read(terms: Terms) -> list[Any]:
-            pairs = [(inputs[plan.source[place]], weights[number]) for place, number in terms]
+        def read(some: Pass) -> list[Any]:
+            pairs = [(inputs[k], weights[number]) for k, number in zip(some.sources, some.weights, strict=True)]
             scales.append(self._common_scale("linear_transform", pairs))
             if abs(scales[-1] - scales[0]) > SCALE_TOLERANCE * scales[0]:
                 raise ScaleError(f"linear_transform: scale {scales[-1]:g} differs from {scales[0]:g}")

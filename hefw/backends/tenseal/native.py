@@ -12,7 +12,7 @@ import numpy as np
 from hefw.backends.seal import RELINEARISATION, key_element, transparent
 from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.context import Context
-from hefw.backends.tenseal.places import Plan, Terms
+from hefw.backends.tenseal.places import Pass, Plan
 from hefw.backends.tenseal.residues import Place, Residues, places
 from hefw.backends.tenseal.switching import Key, Switching, suits
 from hefw.backends.tenseal.transforms import Execution
@@ -154,22 +154,24 @@ class Native:
             out.scale = first.scale * weight.scale
         at, plain = self._residues.address, self._plaintexts.address
         self._switching.sums(
-            [[(at(ct), plain(pt)) for ct, pt in some] for some in products],
-            [at(out) for out in outs],
+            np.array([at(ct) for some in products for ct, _ in some], np.uint64),
+            np.array([plain(pt) for some in products for _, pt in some], np.uint64),
+            np.cumsum([0, *map(len, products)]),
+            np.array([at(out) for out in outs], np.uint64),
             int(first.coeff_modulus_size()),
         )
         if not all(view[1, 0, 0] or view[1].any() for view in map(self._residues.view, outs)):
             raise transparent()
         return outs
 
-    def transform(self, plan: Plan, inputs: Sequence[Any], weights: Callable[[Terms], Sequence[Any]]) -> list[Any]:
-        """A linear transform of ciphertexts of two parts at one level; `weights` gives SEAL's plaintexts of some."""
+    def transform(self, plan: Plan, inputs: Sequence[Any], weights: Callable[[Pass], Sequence[Any]]) -> list[Any]:
+        """A linear transform of ciphertexts of two parts at one level; `weights` gives SEAL's plaintexts."""
         outs = [self._blank(inputs[0]) for _ in range(plan.outputs)]
         held: Sequence[Any] = ()
 
-        def addresses(terms: Terms) -> list[int]:
+        def addresses(some: Pass) -> list[int]:
             nonlocal held  # until others are asked for
-            held = weights(terms)
+            held = weights(some)
             return [self._plaintexts.address(weight) for weight in held]
 
         slots, view = self._context.params.slots, self._residues.view

@@ -166,20 +166,12 @@ class Switching:
         rows = np.arange(residues.shape[1])
         loops.rescaled(residues, rows, self._tables, self._by(rows), out, self.threads)
 
-    def sums(self, products: Sequence[Sequence[tuple[int, int]]], outs: Sequence[int], primes: int) -> None:
-        """Write sums of products of (ciphertext, plaintext) to `outs`: all are the addresses of residues."""
-        flat = np.array([pair for some in products for pair in some], dtype=np.uint64)
-        starts = np.cumsum([0, *map(len, products)])
-        loops.sums(
-            np.ascontiguousarray(flat[:, 0]),
-            np.ascontiguousarray(flat[:, 1]),
-            starts,
-            np.array(outs, dtype=np.uint64),
-            primes,
-            self._size,
-            self._constants,
-            self.threads,
-        )
+    def sums(self, cts: Words, pts: Words, starts: Order, outs: Words, primes: int) -> None:
+        """Write sums of products of ciphertexts and plaintexts to `outs`: all are the addresses of residues.
+
+        Output k is that of the products `starts[k]` to `starts[k + 1]`.
+        """
+        loops.sums(cts, pts, starts, outs, primes, self._size, self._constants, self.threads)
 
     def _by(self, rows: Order) -> Words:
         """The inverse of the last row's prime modulo the others."""

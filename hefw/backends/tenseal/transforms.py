@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hefw.backends.seal import transparent
 from hefw.backends.tenseal.loops import address
-from hefw.backends.tenseal.places import Chain, Plan, Sum, Terms, Turn
+from hefw.backends.tenseal.places import Pass, Plan, Turn, Wave
 from hefw.backends.tenseal.switching import Key, Switching, Words
-from hefw.core.backend import MOST_PRODUCTS
 
-#: Addresses of the weights of some products, valid until others are asked for.
-Weights = Callable[[Terms], Sequence[int]]
+#: Addresses of the weights of a pass, valid until those of the next one are asked for.
+Weights = Callable[[Pass], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,14 @@ class Execution:
         self._shape = inputs[0].shape
         turned = switching.room.array("turned", plan.rotations, *self._shape)
         self._at = [*inputs, *turned]
-        self._addresses = [address(array) for array in self._at]
+        self._addresses = np.array([address(array) for array in self._at], np.uint64)
 
     def run(self) -> None:
         """Write the outputs. EncodingError if a sum hides nothing."""
         for turns in self._plan.rounds:
             self._switching.dealt(turns, self._turn)
-        still = [chain for chain in self._plan.chains if chain.still]
-        for _ in self._sums([chain.sums[0] for chain in still], (self._outs[chain.output] for chain in still)):
-            pass
-        self._begun.update(chain.output for chain in still)
-        turned = [chain for chain in self._plan.chains if not chain.still]
-        several = self._switching.threads
-        turned.sort(key=lambda chain: -len(chain.sums) if several > 1 else 0)
-        for k in range(0, len(turned), several):
-            self._add_up(turned[k : k + several])
+        for wave in self._plan.waves(self._switching.threads):
+            self._add_up(wave)
         for out in self._outs:
             for steps in self._plan.folds:
                 self._switching.add_rotations([self._key(step) for step in steps], out)
@@ -76,12 +70,14 @@ class Execution:
         keys, outs = [self._key(step) for step, _ in turn.links], [self._at[place] for _, place in turn.links]
         self._switching.rotations(self._at[turn.source], keys, outs)
 
-    def _add_up(self, chains: Sequence[Chain]) -> None:
-        """Giant steps of several chains side by side."""
-        most = max(len(chain.sums) for chain in chains)
-        sums = self._sums(
-            [chain.sums[k] for k in range(most) for chain in chains if k < len(chain.sums)], self._blanks()
-        )
+    def _add_up(self, wave: Wave) -> None:
+        chains = wave.chains
+        if chains[0].still:
+            for _ in self._sums(wave.passes, (self._outs[chain.output] for chain in chains)):
+                pass
+            self._begun.update(chain.output for chain in chains)
+            return
+        most, sums = max(len(chain.sums) for chain in chains), self._sums(wave.passes, self._blanks())
         held: list[Words | None] = [None] * len(chains)
         for k in range(most + 1):
             apart: list[Giant] = []
@@ -106,13 +102,13 @@ class Execution:
     def _giant(self, giant: Giant) -> None:
         self._switching.rotations(giant.given, [self._key(giant.by)], [giant.out], giant.more)
 
-    def _sums(self, sums: Iterable[Sum], into: Iterator[Words]) -> Iterator[Words]:
-        """Each sum of products, in turn: several at once, in one pass over what they read."""
-        for some in together(sums):
-            outs = [next(into) for _ in some]
-            weights = iter(self._weights([term for each in some for term in each.terms]))
-            products = [[(self._addresses[place], next(weights)) for place, _ in each.terms] for each in some]
-            self._switching.sums(products, [address(out) for out in outs], self._shape[1])
+    def _sums(self, passes: Iterable[Pass], into: Iterator[Words]) -> Iterator[Words]:
+        """Each sum of products, in turn."""
+        for each in passes:
+            outs = [next(into) for _ in range(len(each.starts) - 1)]
+            weights = np.array(self._weights(each), np.uint64)
+            cts, to = self._addresses[each.places], np.array([address(out) for out in outs], np.uint64)
+            self._switching.sums(cts, weights, each.starts, to, self._shape[1])
             if not all(out[1, 0, 0] or out[1].any() for out in outs):  # the whole is read where one number is 0
                 raise transparent()
             yield from outs
@@ -124,17 +120,3 @@ class Execution:
                 self._made += 1
                 self._free.append(self._switching.room.array(f"sum {self._made}", *self._shape))
             yield self._free.pop()
-
-
-def together(sums: Iterable[Sum]) -> Iterator[list[Sum]]:
-    """Sums whose weights may be in memory at once."""
-    some: list[Sum] = []
-    products = 0
-    for each in sums:
-        if some and products + len(each.terms) > MOST_PRODUCTS:
-            yield some
-            some, products = [], 0
-        some.append(each)
-        products += len(each.terms)
-    if some:
-        yield some
