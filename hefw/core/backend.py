@@ -492,17 +492,22 @@ class Evaluator(ABC):
 
     def _sum_scale(self, pairs: Products) -> float:
         """The scale of a sum of products, which is checked and counted."""
-        if not pairs:
-            raise EncodingError("multiply_accumulate: at least one pair is needed")
-        first, weight = pairs[0]
-        scale = self._product("multiply_accumulate", first, weight)
-        for a, b in pairs:
-            if a.level != first.level or b.level != first.level:
-                raise LevelError(f"multiply_accumulate: levels {a.level} and {b.level} differ from {first.level}")
-            if abs(a.scale * b.scale - scale) > SCALE_TOLERANCE * scale:
-                raise ScaleError(f"multiply_accumulate: scale {a.scale * b.scale:g} differs from {scale:g}")
+        scale = self._common_scale("multiply_accumulate", pairs)
         self.counts["mul_plain"] += len(pairs)
         self.counts["add"] += len(pairs) - 1
+        return scale
+
+    def _common_scale(self, what: str, pairs: Products) -> float:
+        """That of products, which must have one, at one level."""
+        if not pairs:
+            raise EncodingError(f"{what}: at least one pair is needed")
+        first, weight = pairs[0]
+        scale = self._product(what, first, weight)
+        for a, b in pairs:
+            if a.level != first.level or b.level != first.level:
+                raise LevelError(f"{what}: levels {a.level} and {b.level} differ from {first.level}")
+            if abs(a.scale * b.scale - scale) > SCALE_TOLERANCE * scale:
+                raise ScaleError(f"{what}: scale {a.scale * b.scale:g} differs from {scale:g}")
         return scale
 
     def sum_of_products(self, pairs: Iterable[tuple[Ciphertext, Plaintext]]) -> Ciphertext:

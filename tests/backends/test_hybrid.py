@@ -137,13 +137,13 @@ def test_where_memory_is_out_of_reach_it_is_said_at_the_first_use(operation, mon
 
 def test_loops_that_switch_wrongly_are_not_used(monkeypatch) -> None:
     holder, evaluator = parties(resolved((48, 45, 50), (50, 50)))
-    switched = loops.switched
+    turned = loops.turned
 
     def wrong(*given) -> None:
-        switched(*given)
-        given[8][0, 0, 5] += np.uint64(1)  # of the result
+        turned(*given)
+        given[5][0][0, 0, 5] += np.uint64(1)  # of the result
 
-    monkeypatch.setattr(loops, "switched", wrong)
+    monkeypatch.setattr(loops, "turned", wrong)
     ct = holder.encrypt(np.ones(N // 2), 2, 2.0**20)
     with pytest.warns(RuntimeWarning, match=natives.WRONG), pytest.raises(CapabilityError, match="special primes need"):
         evaluator.rotate(ct, 1)

@@ -106,7 +106,7 @@ def test_processors_that_multiply_no_52_bit_numbers_get_the_same_results(tmp_pat
         "abi.fast = lambda: False\n"
         "import numpy as np; from hefw.core.params import CkksParams; from hefw.core.backend import KeyManifest\n"
         "from hefw.backends.tenseal.backend import TensealBackend\n"
-        "from hefw.backends.tenseal.transforms import forward\n"
+        "from hefw.backends.tenseal.ntt import forward\n"
         "assert forward.__name__ == '_forward', forward\n"
         "backend = TensealBackend()\n"
         "params = backend.resolve(CkksParams(2048, (48, 40, 45), (50, 50), 30.0, allow_insecure=True))\n"

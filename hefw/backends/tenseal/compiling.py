@@ -12,7 +12,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import carray, cfunc, types
 
-from hefw.backends.tenseal import halves, modular, transforms, words
+from hefw.backends.tenseal import halves, modular, ntt, words
 from hefw.backends.tenseal.abi import COLUMNS, ENDS, PAIRS, PREFIX, SIGNATURES, machine
 from hefw.backends.tenseal.modular import inlined, pointer, to_floats, to_integers
 
@@ -63,14 +63,14 @@ def quotients(values, high, low, prime, out, n):  # type: ignore[no-untyped-def]
 
 
 def forward(a, roots, quotient, ends, prime, room, n):  # type: ignore[no-untyped-def]
-    transforms.forward(
+    ntt.forward(
         some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (2 * n,)), prime, some(room, (4, ENDS))
     )
 
 
 def backward(a, roots, quotient, ends, constants, room, n):  # type: ignore[no-untyped-def]
     row = some(constants, (COLUMNS,))
-    transforms.backward(
+    ntt.backward(
         some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (2 * n,)), row, some(room, (4, ENDS))
     )
 
@@ -88,9 +88,8 @@ def digits(part, tables, starts, halves, room, out, first, last, primes, taken, 
     )
 
 
-def decompose(part, given, tables, rows, starts, halves, room, out, first, last, primes, taken, level, count, n):  # type: ignore[no-untyped-def]
+def decompose(given, tables, rows, starts, halves, room, out, first, last, primes, taken, level, count, n):  # type: ignore[no-untyped-def]
     words.decompose(
-        some(part, (level, n)),
         some(given, (level, n)),
         opened(tables, primes, n),
         integers(rows, (count,)),
@@ -103,9 +102,12 @@ def decompose(part, given, tables, rows, starts, halves, room, out, first, last,
     )
 
 
-def products(digits, key, rows, special, constants, room, out, first, last, count, primes, taken, kept, held, n, block):  # type: ignore[no-untyped-def]
+def products(  # type: ignore[no-untyped-def]
+    digits, own, key, rows, special, constants, room, out, first, last, count, primes, taken, kept, held, n, block
+):
     words.switch(
         some(digits, (count, taken, n)),
+        some(own, (taken - special, n)),
         some(key, (kept, n // block, held, 2, block)),
         integers(rows, (taken,)),
         special,
@@ -118,7 +120,23 @@ def products(digits, key, rows, special, constants, room, out, first, last, coun
 
 
 def switched(  # type: ignore[no-untyped-def]
-    product, rows, tables, special, halves, inverses, given, added, order, room, out, first, last, primes, taken, n
+    product,
+    rows,
+    tables,
+    special,
+    halves,
+    inverses,
+    given,
+    added,
+    order,
+    more,
+    room,
+    out,
+    first,
+    last,
+    primes,
+    taken,
+    n,
 ):
     left = taken - special
     words.switched(
@@ -131,6 +149,7 @@ def switched(  # type: ignore[no-untyped-def]
         some(given, (2, left, n)),
         added,
         integers(order, (n,)),
+        more,
         some(after(room, n + 4 * ENDS), (left, n)),
         some(room, (n,)),
         some(after(room, n), (4, ENDS)),
@@ -186,6 +205,97 @@ def rescaled(given, rows, tables, halves, inverses, room, out, first, last, part
         first,
         last,
     )
+
+
+@inlined
+def keyed(keys, k, n, block):  # type: ignore[no-untyped-def]
+    """Residues and order of key number k, of those that `Key.words` describe."""
+    address, order, kept, held = keys[k, 0], keys[k, 1], types.int64(keys[k, 2]), types.int64(keys[k, 3])
+    return some(address, (kept, n // block, held, 2, block)), integers(order, (n,))
+
+
+@inlined
+def workspace(room, level, digits, taken, n, block):  # type: ignore[no-untyped-def]
+    """What a key switch writes over: columns, held blocks, one row, a polynomial twice, a product and digits."""
+    columns, held = some(room, (4, ENDS)), some(after(room, 4 * ENDS), (6, block))
+    rows = after(room, 4 * ENDS + 6 * block)
+    row, straight = some(rows, (n,)), some(after(rows, n), (level, n))
+    less, product = some(after(rows, n * (1 + level)), (level, n)), after(rows, n * (1 + 2 * level))
+    apart = after(product, 2 * taken * n)
+    return columns, held, row, straight, less, some(product, (2, taken, n)), some(apart, (digits, taken, n))
+
+
+def turned(  # type: ignore[no-untyped-def]
+    given,
+    own,
+    tables,
+    rows,
+    starts,
+    halves,
+    keys,
+    outs,
+    special,
+    down,
+    inverses,
+    added,
+    more,
+    room,
+    many,
+    primes,
+    level,
+    digits,
+    taken,
+    n,
+    block,
+):
+    t, basis, begins = opened(tables, primes, n), integers(rows, (taken,)), integers(starts, (digits + 1,))
+    columns, held, row, straight, less, product, apart = workspace(room, level, digits, taken, n, block)
+    part, both, by = some(own, (level, n)), some(given, (2, level, n)), some(inverses, (level, 2))
+    added_before, half = some(halves, (digits, primes)), some(down, (primes,))
+    words.digits(part, t, begins, added_before, columns, straight, 0, digits)
+    words.decompose(straight, t, basis, begins, added_before, columns, apart, 0, digits * taken)
+    for k in range(many):
+        key, order = keyed(some(keys, (many, 4)), k, n, block)
+        out = some(some(outs, (many,))[k], (2, level, n))
+        words.switch(apart, part, key, basis, special, t[0], held, product, 0, taken * (n // block))
+        words.switched(product, basis, t, special, half, by, both, added, order, more, less, row, columns, out, 0, 2)
+
+
+def added(  # type: ignore[no-untyped-def]
+    out,
+    tables,
+    rows,
+    starts,
+    halves,
+    keys,
+    special,
+    down,
+    inverses,
+    room,
+    many,
+    primes,
+    level,
+    digits,
+    taken,
+    n,
+    block,
+):
+    t, basis, begins = opened(tables, primes, n), integers(rows, (taken,)), integers(starts, (digits + 1,))
+    given, total = some(room, (2, level, n)), some(after(room, 2 * level * n), (2, taken, n))
+    rest = after(room, 2 * (level + taken) * n)
+    columns, held, row, straight, less, product, apart = workspace(rest, level, digits, taken, n, block)
+    both, added_before, half = some(out, (2, level, n)), some(halves, (digits, primes)), some(down, (primes,))
+    for part in range(2):
+        for k in range(level):
+            modular.copy(both[part, k], given[part, k])
+    total[:] = types.uint64(0)
+    words.digits(given[1], t, begins, added_before, columns, straight, 0, digits)
+    words.decompose(straight, t, basis, begins, added_before, columns, apart, 0, digits * taken)
+    for k in range(many):
+        key, order = keyed(some(keys, (many, 4)), k, n, block)
+        words.switch(apart, given[1], key, basis, special, t[0], held, product, 0, taken * (n // block))
+        words.accumulated(product, basis, t[0], given[0], order, total, both[0], 0, taken)
+    words.folded(total, basis, t, special, half, some(inverses, (level, 2)), less, row, columns, both, 0, 2)
 
 
 def sums(cts, pts, starts, outs, constants, room, begin, stop, products, count, primes, n, block):  # type: ignore[no-untyped-def]

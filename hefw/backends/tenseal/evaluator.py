@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import _sealapi_cpp as seal
 import numpy as np
@@ -16,11 +18,17 @@ from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_leng
 from hefw.backends.tenseal.keys import KeyLoaded
 from hefw.backends.tenseal.matrices import Matrices
 from hefw.backends.tenseal.native import WRONG, Native, native
+from hefw.backends.tenseal.places import Pass, Plan
 from hefw.backends.tenseal.plaintexts import Plaintexts
 from hefw.backends.tenseal.residues import Residues
-from hefw.core.backend import MOST_PRODUCTS, Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.backend import MOST_PRODUCTS, SCALE_TOLERANCE, Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.core.errors import ScaleError
 from hefw.core.linear import Group, Transform
 from hefw.core.params import Resolved
+from hefw.core.turning import folded_at_once
+
+#: Memory for rotations of one transform that is kept for the next one, in bytes; of larger ones it is SEAL's.
+MOST_HELD = 1 << 27
 
 
 class TensealEvaluator(Evaluator):
@@ -39,6 +47,7 @@ class TensealEvaluator(Evaluator):
         self._residues = Residues(self._context)
         self._plaintexts = Plaintexts(self._context)
         self._matrices = Matrices(self, self._residues)
+        self._plans: WeakKeyDictionary[Transform, Plan] = WeakKeyDictionary()
 
     def _load_key(self, name: str, payload: bytes) -> None:
         self._whole.pop(name, None)
@@ -202,17 +211,18 @@ class TensealEvaluator(Evaluator):
         turned = iter(native.rotate_many(a.handle, names))
         return [Ciphertext(next(turned), a.level, a.scale) if step else a for step in wanted]
 
-    def add_rotations(self, a: Ciphertext, steps: Sequence[int]) -> Ciphertext:
-        """A ciphertext plus its rotations, hoisted and divided together."""
-        names = [f"rotation/{step % self.params.slots}" for step in steps]
-        native = self._faster(a, *names)
+    def fold(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
+        """As the default: hoisted, and each group of steps is divided together."""
+        groups = [[f"rotation/{step % self.params.slots}" for step in steps] for steps in folded_at_once(folds)]
+        names = list(itertools.chain.from_iterable(groups))
+        native = self._faster(total, *names) if names else None
         if native is None:
-            return super().add_rotations(a, steps)
-        self._two_parts("rotate", a)
-        self.require_keys(names, a.level)
+            return super().fold(total, folds)
+        self._two_parts("rotate", total)
+        self.require_keys(names, total.level)
         self.counts["rotate"] += len(names)
         self.counts["add"] += len(names)
-        return Ciphertext(native.rotations_added(a.handle, names), a.level, a.scale)
+        return Ciphertext(native.fold(total.handle, groups), total.level, total.scale)
 
     def _conjugate(self, a: Ciphertext) -> Any:
         return self._turned(a, "conjugation")
@@ -258,11 +268,43 @@ class TensealEvaluator(Evaluator):
     def linear_transform(
         self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
     ) -> list[Ciphertext]:
-        """As the default does it; a matrix of numbers is multiplied with residues, where that is many products."""
+        """As the default does it; on residues without ciphertexts in between, where they are reached."""
         found = self._matrices.transformed(inputs, transform, weights)
-        if found is not None:
-            return found
-        return super().linear_transform(inputs, transform, weights)
+        if found is None:
+            found = self._transformed(inputs, transform, weights)
+        return super().linear_transform(inputs, transform, weights) if found is None else found
+
+    def _transformed(
+        self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]
+    ) -> list[Ciphertext] | None:
+        plan = self._plan(transform)
+        names = [f"rotation/{step % self.params.slots}" for step in plan.steps]
+        level = inputs[0].level
+        alike = all(ct.level == level and ct.size == 2 for ct in inputs)
+        held = 16 * (level + 1) * self.params.params.ring_dimension * plan.rotations
+        native = self._faster(inputs[0], *names) if alike and plan.suits and held <= MOST_HELD else None
+        if native is None:
+            return None
+        self.require_keys(names, level)
+        scales: list[float] = []
+
+        def read(some: Pass) -> list[Any]:
+            pairs = [(inputs[k], weights[number]) for k, number in zip(some.sources, some.weights, strict=True)]
+            scales.append(self._common_scale("linear_transform", pairs))
+            if abs(scales[-1] - scales[0]) > SCALE_TOLERANCE * scales[0]:
+                raise ScaleError(f"linear_transform: scale {scales[-1]:g} differs from {scales[0]:g}")
+            return [weight.handle for _, weight in pairs]
+
+        handles = native.transform(plan, [ct.handle for ct in inputs], read)
+        self.counts.update(plan.counts)
+        for handle in handles:
+            handle.scale = scales[0]
+        return [Ciphertext(handle, level, scales[0]) for handle in handles]
+
+    def _plan(self, transform: Transform) -> Plan:
+        if transform not in self._plans:
+            self._plans[transform] = Plan(transform)
+        return self._plans[transform]
 
     # -- residues ------------------------------------------------------------------------------------------------
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
+from hefw.backends.tenseal.threads import shared
 from hefw.core.errors import line
 from hefw.core.files import write_atomically
 
@@ -36,7 +35,7 @@ SOURCES = (
     "abi.py",
     "modular.py",
     "lanes.py",
-    "transforms.py",
+    "ntt.py",
     "conversion.py",
     "products.py",
     "words.py",
@@ -81,7 +80,38 @@ class Division:
     inverses: Words
 
 
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """How a polynomial (level + 1, N) is taken apart: into digits of the primes from each of `starts` to the next.
+
+    `rows` are the primes modulo which they are wanted, its own and the special ones; `halves` (digits, primes) is what
+    is added to a digit while it is made.
+    """
+
+    rows: Order
+    starts: Order
+    halves: Words
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """A polynomial (level + 1, N) and its digits (digits, rows, N): what a digit is modulo its own primes is the
+    polynomial's, and not written again."""
+
+    polynomial: Words
+    digits: Words
+    basis: Basis
+
+
+#: Addresses of a key's residues and of its order; how many primes and digits it has.
+KeyWords = tuple[int, int, int, int]
+
 _room = Room()
+
+
+def _columns() -> Words:
+    """What the last layers of a transform write over."""
+    return _room.array("columns", 4, ENDS)
 
 
 def powers(base: int, quotient: int, constants: Words, out: Words) -> None:
@@ -93,58 +123,56 @@ def quotients(values: Words, high: int, low: int, prime: int, out: Words) -> Non
 
 
 def forward(a: Words, roots: Words, quotient: Words, ends: Words, prime: int) -> None:
-    _call("forward", a, roots, quotient, ends, prime, _room.array("columns", 4, ENDS), len(a))
+    _call("forward", a, roots, quotient, ends, prime, _columns(), len(a))
 
 
 def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Words) -> None:
-    _call("backward", a, roots, quotient, ends, constants, _room.array("columns", 4, ENDS), len(a))
+    _call("backward", a, roots, quotient, ends, constants, _columns(), len(a))
 
 
-def decompose(part: Words, tables: Tables, rows: Order, starts: Order, halves: Words, out: Words, threads: int) -> None:
+def decompose(part: Words, tables: Tables, basis: Basis, out: Words, threads: int) -> None:
     """`words.digits`, then `words.decompose`."""
-    (level, size), taken, count = part.shape, len(starts) - 1, len(rows)
-    given = _room.array("given", level, size)
+    (level, size), (taken, count, _) = part.shape, out.shape
+    given, by, sizes = _room.array("given", level, size), tables.addresses, (len(tables.constants), taken, level)
+    rows, starts, halves = basis.rows, basis.starts, basis.halves
 
     def digits(first: int, last: int) -> None:
-        room, sizes = _room.array("columns", 4, ENDS), (len(tables.constants), taken, level, size)
-        _call("digits", part, tables.addresses, starts, halves, room, given, first, last, *sizes)
+        _call("digits", part, by, starts, halves, _columns(), given, first, last, *sizes, size)
 
     def some(first: int, last: int) -> None:
-        room, sizes = _room.array("columns", 4, ENDS), (len(tables.constants), taken, level, count, size)
-        _call("decompose", part, given, tables.addresses, rows, starts, halves, room, out, first, last, *sizes)
+        _call("decompose", given, by, rows, starts, halves, _columns(), out, first, last, *sizes, count, size)
 
     shared(threads, taken, digits)
     shared(threads, taken * count, some)
 
 
 def switched(
-    digits: Words,
+    of: Digits,
     key: Words,
-    rows: Order,
     tables: Tables,
     by: Division,
     given: Words,
     added: int,
     order: Order,
+    more: bool,
     out: Words,
     threads: int,
 ) -> None:
     """`words.switch`, then `words.switched`."""
-    taken, size = len(rows), digits.shape[2]
-    product = _products(digits, key, rows, by.count, tables.constants, threads)
+    rows, size = of.basis.rows, given.shape[2]
+    product = _products(of, key, by.count, tables.constants, threads)
 
     def some(first: int, last: int) -> None:
-        room = _room.array("room", taken * size + 4 * ENDS)
-        arguments = tables.addresses, by.count, by.halves, by.inverses, given, added, order, room, out, first, last
-        _call("switched", product, rows, *arguments, len(tables.constants), taken, size)
+        room = _room.array("room", len(rows) * size + 4 * ENDS)
+        arguments = tables.addresses, by.count, by.halves, by.inverses, given, added, order, more, room, out
+        _call("switched", product, rows, *arguments, first, last, len(tables.constants), len(rows), size)
 
     shared(threads, 2, some)
 
 
 def accumulated(
-    digits: Words,
+    of: Digits,
     key: Words,
-    rows: Order,
     special: int,
     constants: Words,
     given: Words,
@@ -154,8 +182,8 @@ def accumulated(
     threads: int,
 ) -> None:
     """`words.switch`, then `words.accumulated`."""
-    product = _products(digits, key, rows, special, constants, threads)
-    sizes = special, len(constants), len(rows), digits.shape[2]
+    rows, product = of.basis.rows, _products(of, key, special, constants, threads)
+    sizes = special, len(constants), len(rows), given.shape[1]
 
     def some(first: int, last: int) -> None:
         _call("accumulated", product, rows, constants, given, order, total, out, first, last, *sizes)
@@ -163,18 +191,64 @@ def accumulated(
     shared(threads, len(rows), some)
 
 
-def _products(digits: Words, key: Words, rows: Order, special: int, constants: Words, threads: int) -> Words:
+def _products(of: Digits, key: Words, special: int, constants: Words, threads: int) -> Words:
     """`words.switch`: valid in this thread until the next one."""
-    taken, size, block = len(rows), digits.shape[2], key.shape[4]
+    (count, taken, size), block = of.digits.shape, key.shape[4]
     product = _room.array("product", 2 * taken * size)
-    sizes = len(digits), len(constants), taken, len(key), key.shape[2], size, block
+    given = of.digits, of.polynomial, key, of.basis.rows, special, constants
+    sizes = count, len(constants), taken, len(key), key.shape[2], size, block
 
     def some(first: int, last: int) -> None:
-        room = _room.array("room", 6 * block)
-        _call("products", digits, key, rows, special, constants, room, product, first, last, *sizes)
+        _call("products", *given, _room.array("held", 6 * block), product, first, last, *sizes)
 
     shared(threads, taken * key.shape[1], some)
     return product
+
+
+def turned(
+    given: Words,
+    polynomial: Words,
+    tables: Tables,
+    basis: Basis,
+    keys: Sequence[KeyWords],
+    outs: Sequence[Words],
+    by: Division,
+    added: int,
+    more: bool,
+) -> None:
+    """`decompose`, then `switched` by each key: all at once, by one thread."""
+    held, to = np.array(keys, np.uint64), np.array([address(out) for out in outs], np.uint64)
+    room, sizes = _workspace(polynomial.shape, basis, 0)
+    apart = basis.rows, basis.starts, basis.halves
+    arguments = held, to, by.count, by.halves, by.inverses, added, more, room
+    _call(
+        "turned",
+        given,
+        polynomial,
+        tables.addresses,
+        *apart,
+        *arguments,
+        len(keys),
+        len(tables.constants),
+        *sizes,
+    )
+
+
+def added(out: Words, tables: Tables, basis: Basis, keys: Sequence[KeyWords], by: Division) -> None:
+    """`decompose`, `accumulated` by each key, `folded`: all at once, by one thread."""
+    shape = out.shape[1:]
+    room, sizes = _workspace(shape, basis, 2 * (shape[0] + len(basis.rows)) * shape[1])
+    apart = basis.rows, basis.starts, basis.halves
+    arguments = np.array(keys, np.uint64), by.count, by.halves, by.inverses, room
+    _call("added", out, tables.addresses, *apart, *arguments, len(keys), len(tables.constants), *sizes)
+
+
+def _workspace(shape: tuple[int, ...], basis: Basis, more: int) -> tuple[Words, tuple[int, ...]]:
+    """What `compiling.workspace` divides up, and the sizes by which it does."""
+    (level, size), digits, taken = shape, len(basis.starts) - 1, len(basis.rows)
+    block = min(BLOCK, size)
+    room = _room.array("workspace", 4 * ENDS + 6 * block + (1 + 2 * level + 2 * taken + digits * taken) * size + more)
+    return room, (level, digits, taken, size, block)
 
 
 def folded(total: Words, rows: Order, tables: Tables, by: Division, out: Words, threads: int) -> None:
@@ -234,39 +308,14 @@ def join(
     _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
 
 
-def shared(threads: int, count: int, some: Callable[[int, int], None]) -> None:
-    """So many pieces of work, each of which `some(first, last)` does by itself, by several threads."""
-    cuts = [count * k // threads for k in range(threads + 1)] if threads > 1 else [0, count]
-    ranges = [(first, last) for first, last in itertools.pairwise(cuts) if first < last]
-    waiting = []
-    for one in ranges[1:]:
-        try:
-            waiting.append(_helpers().submit(some, *one))
-        except RuntimeError:  # another thread forks and has just ended them
-            some(*one)
-    some(*ranges[0])
-    for done in waiting:
-        done.result()
-
-
-@cache
-def _helpers() -> ThreadPoolExecutor:
-    """Threads that work besides the one that asks. A process that forks has none, until it asks again."""
-    return ThreadPoolExecutor(os.cpu_count())
-
-
-def _end_helpers() -> None:
-    if _helpers.cache_info().currsize:
-        _helpers().shutdown()
-        _helpers.cache_clear()
-
-
-os.register_at_fork(before=_end_helpers)
-
-
 def _call(name: str, *arguments: Any) -> None:
     function, casts = _loaded()[1][name]
     function(*[cast(given) for cast, given in zip(casts, arguments, strict=True)])
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where it begins; it must lie in memory without gaps."""
+    return _address(array, array.dtype)
 
 
 def _address(array: NDArray[Any], kind: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import _sealapi_cpp as seal
@@ -13,9 +13,11 @@ from hefw.backends.seal import RELINEARISATION, key_element, transparent
 from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.context import Context
 from hefw.backends.tenseal.keys import KeyLoaded
+from hefw.backends.tenseal.places import Pass, Plan
 from hefw.backends.tenseal.plaintexts import EXAMPLE_SCALE, Plaintexts
 from hefw.backends.tenseal.residues import Residues
 from hefw.backends.tenseal.switching import Key, Switching, suits
+from hefw.backends.tenseal.transforms import Execution
 from hefw.backends.tenseal.trial import switches
 
 WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
@@ -114,19 +116,18 @@ class Native:
 
     def rotate_many(self, a: Any, names: Sequence[str]) -> list[Any]:
         """A ciphertext turned by each of several keys."""
-        of = self._switching.decompose(self._residues.view(a))
-        turned = []
-        for name in names:
-            out = self._blank(a)
-            self._switching.rotate(of, self._keys[name], self._residues.view(out))
-            turned.append(out)
-        return turned
+        outs = [self._blank(a) for _ in names]
+        keys, views = [self._keys[name] for name in names], [self._residues.view(out) for out in outs]
+        self._switching.rotations(self._residues.view(a), keys, views)
+        return outs
 
-    def rotations_added(self, a: Any, names: Sequence[str]) -> Any:
-        """A ciphertext plus itself turned by each of several keys."""
+    def fold(self, a: Any, names: Sequence[Sequence[str]]) -> Any:
+        """A ciphertext plus itself turned by each of several keys, and that again by each of others, and so on."""
         out = self._blank(a)
-        of = self._switching.decompose(self._residues.view(a))
-        self._switching.rotations_added(of, [self._keys[name] for name in names], self._residues.view(out))
+        view = self._residues.view(out)
+        view[...] = self._residues.view(a)
+        for some in names:
+            self._switching.add_rotations([self._keys[name] for name in some], view)
         return out
 
     def relinearise(self, a: Any) -> Any:
@@ -158,12 +159,32 @@ class Native:
             out.scale = first.scale * weight.scale
         at, plain = self._residues.address, self._plaintexts.address
         self._switching.sums(
-            [[(at(ct), plain(pt)) for ct, pt in some] for some in products],
-            [at(out) for out in outs],
+            np.array([at(ct) for some in products for ct, _ in some], np.uint64),
+            np.array([plain(pt) for some in products for _, pt in some], np.uint64),
+            np.cumsum([0, *map(len, products)]),
+            np.array([at(out) for out in outs], np.uint64),
             int(first.coeff_modulus_size()),
         )
-        if not all(self._residues.view(out)[1].any() for out in outs):
+        if not all(view[1, 0, 0] or view[1].any() for view in map(self._residues.view, outs)):
             raise transparent()
+        return outs
+
+    def transform(self, plan: Plan, inputs: Sequence[Any], weights: Callable[[Pass], Sequence[Any]]) -> list[Any]:
+        """A linear transform of ciphertexts of two parts at one level; `weights` gives SEAL's plaintexts."""
+        outs = [self._blank(inputs[0]) for _ in range(plan.outputs)]
+        held: Sequence[Any] = ()
+
+        def addresses(some: Pass) -> list[int]:
+            nonlocal held  # until others are asked for
+            held = weights(some)
+            return [self._plaintexts.address(weight) for weight in held]
+
+        slots, view = self._context.params.slots, self._residues.view
+
+        def key(step: int) -> Key:
+            return self._keys[f"rotation/{step % slots}"]
+
+        Execution(self._switching, key, plan, [view(a) for a in inputs], addresses, [view(out) for out in outs]).run()
         return outs
 
     def _blank(self, like: Any) -> Any:

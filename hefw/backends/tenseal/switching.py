@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from threading import local
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal import abi, loops
-from hefw.backends.tenseal.loops import Division, Room, Tables
+from hefw.backends.tenseal.loops import Basis, Digits, Division, KeyWords, Room, Tables, address
+from hefw.backends.tenseal.threads import shared
 from hefw.core.params import Resolved
 
 Words = NDArray[np.uint64]
 Order = NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +39,16 @@ class Key:
     residues: Words
     order: Order
 
+    @cached_property
+    def words(self) -> KeyWords:
+        """Where both begin, and of how many primes and digits the residues are, as loops are told."""
+        return address(self.residues), address(self.order), self.residues.shape[0], self.residues.shape[2]
 
-@dataclass(frozen=True, eq=False)
-class Decomposed:
-    """A ciphertext (2, level + 1, N) and the digits (digits, rows, N) of its second part, modulo the primes of `rows`:
-    its own, then the special ones."""
 
-    residues: Words
-    digits: Words
-    rows: Order
+class _Mine(local):
+    """What one thread may do: helpers do not ask for others."""
+
+    threads = 1
 
 
 class Switching:
@@ -55,14 +60,12 @@ class Switching:
         self._tables = tables(self._primes, self._size)
         self._constants = self._tables.constants
         self._special = len(params.special_primes)
-        self._room = Room()
-        self.threads = 1  # that share a loop
+        self.room = Room()
+        self._mine = _Mine()
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
-        self._starts = [
-            np.array([*range(0, level + 1, self._special), level + 1]) for level in range(len(params.primes))
-        ]
         self._down = self._division(len(params.primes), self._special)
         self._rescales = [self._division(level, 1) for level in range(len(params.primes))]
+        self._bases = [self._basis(level) for level in range(len(params.primes))]
 
     def _division(self, first: int, count: int) -> Division:
         """By the product of so many primes from one on, of numbers modulo those before."""
@@ -73,13 +76,49 @@ class Switching:
         """Half of a product of primes modulo every prime."""
         return np.array([product // 2 % q for q in self._primes], np.uint64)
 
-    @cached_property
-    def _halves(self) -> list[Words]:
-        """By level, half of each digit's primes: (digits, primes)."""
-        return [
-            np.stack([self._half(math.prod(self._primes[a:b])) for a, b in itertools.pairwise(starts.tolist())])
-            for starts in self._starts
-        ]
+    def _basis(self, level: int) -> Basis:
+        """Of a ciphertext's second part."""
+        count = len(self._primes) - self._special
+        starts = [*range(0, level + 1, self._special), level + 1]
+        halves = [self._half(math.prod(self._primes[a:b])) for a, b in itertools.pairwise(starts)]
+        rows = [*range(level + 1), *range(count, len(self._primes))]
+        return Basis(np.array(rows), np.array(starts), np.stack(halves))
+
+    def _apart(self, polynomial: Words) -> Basis:
+        found = self._bases[len(polynomial) - 1]
+        return found if self.centred else Basis(found.rows, found.starts, np.zeros_like(found.halves))
+
+    @property
+    def threads(self) -> int:
+        """How many share a loop that this thread asks for."""
+        return self._mine.threads
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        self._mine.threads = count
+
+    def dealt(self, items: Sequence[Item], work: Callable[[Item], None]) -> None:
+        """Do work on items that do not need each other: one a thread while there are enough, then each by all."""
+        threads = self.threads
+        alone = len(items) - len(items) % threads
+        if 2 * (len(items) - alone) > threads:
+            alone = len(items)
+
+        def some(first: int, last: int) -> None:
+            self.threads = 1
+            try:
+                for number in range(first, last):
+                    for item in items[number:alone:threads]:
+                        work(item)
+            finally:
+                self.threads = threads if first == 0 else 1
+
+        if threads > 1 and alone:
+            shared(threads, min(threads, alone), some)
+        else:
+            alone = 0
+        for item in items[alone:]:
+            work(item)
 
     def key(self, parts: Sequence[Words], rows: Sequence[int], element: int) -> Key:
         """A key from SEAL's residues (2, all primes, N) of each digit, by the primes of `rows`, for a Galois element.
@@ -97,37 +136,54 @@ class Switching:
                     held[k, :, number, part] = digit[part, row].take(back).reshape(-1, block)
         return Key(held, order)
 
-    def decompose(self, residues: Words, polynomial: Words | None = None) -> Decomposed:
-        """A ciphertext (2, level + 1, N) with the digits of a polynomial (level + 1, N): of its second part if None.
-
-        They are valid in this thread until the next one is taken apart.
-        """
-        part = residues[1] if polynomial is None else polynomial
-        starts, halves = self._starts[len(part) - 1], self._halves[len(part) - 1]
-        rows = np.append(np.arange(len(part)), np.arange(len(self._primes) - self._special, len(self._primes)))
-        digits = self._room.array("digits", len(halves), len(rows), self._size)
-        halves = halves if self.centred else np.zeros_like(halves)
-        loops.decompose(part, self._tables, rows, starts, halves, digits, self.threads)
-        return Decomposed(residues, digits, rows)
-
-    def rotate(self, of: Decomposed, key: Key, out: Words) -> None:
-        """Write the ciphertext turned by a rotation's key (or a conjugation's)."""
-        self._switch(of, key, 1, out)
-
-    def rotations_added(self, of: Decomposed, keys: Sequence[Key], out: Words) -> None:
-        """Write the ciphertext plus all its rotations by some keys, with one division for all of them."""
-        out[...] = of.residues
-        total = self._room.array("total", 2, len(of.rows), self._size)
-        total[...] = 0
-        digits, rows, given, special = of.digits, of.rows, of.residues[0], self._special
-        for key in keys:
-            held, order = self._constants, key.order
-            loops.accumulated(digits, key.residues, rows, special, held, given, order, total, out[0], self.threads)
-        loops.folded(total, rows, self._tables, self._down, out, self.threads)
+    def rotations(self, given: Words, keys: Sequence[Key], outs: Sequence[Words], more: bool = False) -> None:
+        """Write a ciphertext turned by some rotations' keys (or a conjugation's), or add that to what is there."""
+        self._turned(given, given[1], keys, outs, 1, more)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
         """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
-        self._switch(self.decompose(residues[:2], residues[2]), key, 2, out)
+        self._turned(residues[:2], residues[2], [key], [out], 2, False)
+
+    def add_rotations(self, keys: Sequence[Key], out: Words) -> None:
+        """Add a ciphertext's rotations by some keys to it, with one division for all of them."""
+        basis = self._apart(out[1])
+        if self.threads == 1:
+            loops.added(out, self._tables, basis, [key.words for key in keys], self._down)
+            return
+        given = self.room.array("given", *out.shape)
+        given[...] = out
+        of = self._decomposed(given[1])
+        total = self.room.array("total", 2, len(basis.rows), self._size)
+        total[...] = 0
+        held, first = self._constants, given[0]
+        for key in keys:
+            order = key.order
+            loops.accumulated(of, key.residues, self._special, held, first, order, total, out[0], self.threads)
+        loops.folded(total, basis.rows, self._tables, self._down, out, self.threads)
+
+    def _turned(
+        self, given: Words, polynomial: Words, keys: Sequence[Key], outs: Sequence[Words], added: int, more: bool
+    ) -> None:
+        """Write key switches of a polynomial plus the first `added` parts of a ciphertext, turned."""
+        by, tables = self._down, self._tables
+        if self.threads == 1:
+            words, basis = [key.words for key in keys], self._apart(polynomial)
+            loops.turned(given, polynomial, tables, basis, words, outs, by, added, more)
+            return
+        of = self._decomposed(polynomial)
+
+        def one(number: int) -> None:
+            key = keys[number]
+            loops.switched(of, key.residues, tables, by, given, added, key.order, more, outs[number], self.threads)
+
+        self.dealt(range(len(keys)), one)
+
+    def _decomposed(self, polynomial: Words) -> Digits:
+        """The digits of a polynomial (level + 1, N), valid in this thread until the next one is taken apart."""
+        basis = self._apart(polynomial)
+        digits = self.room.array("digits", len(basis.halves), len(basis.rows), self._size)
+        loops.decompose(polynomial, self._tables, basis, digits, self.threads)
+        return Digits(polynomial, digits, basis)
 
     def square(self, residues: Words, out: Words) -> None:
         """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
@@ -138,20 +194,12 @@ class Switching:
         rows = np.arange(residues.shape[1])
         loops.rescaled(residues, rows, self._tables, self._rescales[len(rows) - 1], out, self.threads)
 
-    def sums(self, products: Sequence[Sequence[tuple[int, int]]], outs: Sequence[int], primes: int) -> None:
-        """Write sums of products of (ciphertext, plaintext) to `outs`: all are the addresses of residues."""
-        flat = np.array([pair for some in products for pair in some], dtype=np.uint64)
-        starts = np.cumsum([0, *map(len, products)])
-        loops.sums(
-            np.ascontiguousarray(flat[:, 0]),
-            np.ascontiguousarray(flat[:, 1]),
-            starts,
-            np.array(outs, dtype=np.uint64),
-            primes,
-            self._size,
-            self._constants,
-            self.threads,
-        )
+    def sums(self, cts: Words, pts: Words, starts: Order, outs: Words, primes: int) -> None:
+        """Write sums of products of ciphertexts and plaintexts to `outs`: all are the addresses of residues.
+
+        Output k is that of the products `starts[k]` to `starts[k + 1]`.
+        """
+        loops.sums(cts, pts, starts, outs, primes, self._size, self._constants, self.threads)
 
     def small(self, polynomial: Words, most: int) -> bool:
         """Whether all coefficients of a polynomial (level + 1, N) are at most so large."""
@@ -161,11 +209,6 @@ class Switching:
             if (np.minimum(row, np.uint64(self._primes[k]) - row) > most).any():
                 return False
         return True
-
-    def _switch(self, of: Decomposed, key: Key, added: int, out: Words) -> None:
-        """Write a key switch of the digits plus the first `added` parts of the ciphertext, turned."""
-        by, given, tables = self._down, of.residues, self._tables
-        loops.switched(of.digits, key.residues, of.rows, tables, by, given, added, key.order, out, self.threads)
 
 
 def suits(params: Resolved) -> bool:

@@ -1,209 +1,122 @@
-"""Number-theoretic transforms in place, as SEAL orders them, for numba to compile.
+"""Whole linear transforms on arrays of residues: nothing between what they read and what they give is a ciphertext.
 
-There are two ways: by 64-bit products for any prime below 2^60, and by `lanes` for those below 2^50, three times
-faster. Both begin with the layers whose pairs are far apart; the last ones are done in columns.
+The order is that of `Evaluator.linear_transform`'s default, so that results are the same bit by bit; memory in between
+is used again. Several threads take a rotation each while there are as many, and share what is left.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from hefw.backends.tenseal.abi import ENDS, FAST_BITS, PRIME, SIZE, SIZE_, fast
-from hefw.backends.tenseal.modular import TWO, address, below, inlined, times, whole
+from hefw.backends.seal import transparent
+from hefw.backends.tenseal.loops import address
+from hefw.backends.tenseal.places import Pass, Plan, Turn, Wave
+from hefw.backends.tenseal.switching import Key, Switching, Words
 
-FAST = np.uint64(FAST_BITS)
-BYTES = np.uint64(8)
-
-
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def _transpose(_: Any, source: Any, apart: Any, target: Any, apart_there: Any) -> Any:
-    """Four rows of four words become four columns; rows are so many bytes apart."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(ir.IntType(64), 4)
-
-        def row(start: Any, step: Any, k: int) -> Any:
-            at = builder.add(start, builder.mul(step, ir.Constant(ir.IntType(64), k)))
-            return builder.inttoptr(at, vector.as_pointer())
-
-        def mixed(x: Any, y: Any, order: list[int]) -> Any:
-            return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), 4), order))
-
-        rows = [builder.load(row(args[0], args[1], k), align=8) for k in range(4)]
-        even, odd = [0, 4, 2, 6], [1, 5, 3, 7]
-        pairs = [[mixed(rows[k], rows[k + 1], order) for k in (0, 2)] for order in (even, odd)]
-        for k, (order, half) in enumerate([(0, [0, 1, 4, 5]), (1, [0, 1, 4, 5]), (0, [2, 3, 6, 7]), (1, [2, 3, 6, 7])]):
-            first, second = pairs[order]
-            builder.store(mixed(first, second, half), row(args[2], args[3], k), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.uint64, types.uint64, types.uint64, types.uint64), code
+#: Addresses of the weights of a pass, valid until those of the next one are asked for.
+Weights = Callable[[Pass], Sequence[int]]
 
 
-@inlined
-def _columns(a, start, columns):  # type: ignore[no-untyped-def]
-    """Words 4 k + c of a block of `a` to word k of row c of `columns` (4, ENDS)."""
-    source, target = address(a) + np.uint64(8 * start), address(columns)
-    for k in range(ENDS // 4):
-        _transpose(source + np.uint64(128 * k), np.uint64(32), target + np.uint64(32 * k), np.uint64(8 * ENDS))
+@dataclass(frozen=True)
+class Giant:
+    """A giant step: what is turned, by how much, and what it is written or added to."""
+
+    given: Words
+    by: int
+    out: Words
+    more: bool
 
 
-@inlined
-def _rows(columns, a, start):  # type: ignore[no-untyped-def]
-    """Back again."""
-    source, target = address(columns), address(a) + np.uint64(8 * start)
-    for k in range(ENDS // 4):
-        _transpose(source + np.uint64(32 * k), np.uint64(8 * ENDS), target + np.uint64(128 * k), np.uint64(32))
+class Execution:
+    """One run of a plan on inputs and outputs (2, level + 1, N)."""
 
+    def __init__(
+        self,
+        switching: Switching,
+        key: Callable[[int], Key],
+        plan: Plan,
+        inputs: Sequence[Words],
+        weights: Weights,
+        outs: Sequence[Words],
+    ) -> None:
+        self._switching = switching
+        self._key = key
+        self._plan = plan
+        self._weights = weights
+        self._outs = outs
+        self._begun: set[int] = set()
+        self._free: list[Words] = []
+        self._made = 0
+        self._shape = inputs[0].shape
+        turned = switching.room.array("turned", plan.rotations, *self._shape)
+        self._at = [*inputs, *turned]
+        self._addresses = np.array([address(array) for array in self._at], np.uint64)
 
-@inlined
-def _forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]
-    """`forward` modulo any prime below 2^60: `ends` are four rows of the last layer's roots, even ones and odd ones,
-    each with their quotients."""
-    q4 = q << TWO
-    t, m = a.shape[0] >> 1, 1
-    while t >= 4:
-        for i in range(m):
-            w, wq = roots[m + i], quotient[m + i]
-            low, high = a[2 * i * t : 2 * i * t + t], a[2 * i * t + t : 2 * i * t + 2 * t]
-            for j in range(t):
-                x = below(low[j], q4)
-                y = times(high[j], w, wq, q)
-                low[j] = x + y
-                high[j] = x + q4 - y
-        m, t = m << 1, t >> 1
-    b0, b1, b2, b3 = columns[0], columns[1], columns[2], columns[3]
-    for start in range(0, m, ENDS):  # the last two layers, in columns
-        _columns(a, 4 * start, columns)
-        ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
-        us, uqs, vs, vqs = (
-            ends[start : start + ENDS],
-            ends[m + start : m + start + ENDS],
-            ends[2 * m + start : 2 * m + start + ENDS],
-            ends[3 * m + start : 3 * m + start + ENDS],
-        )
-        for i in range(ENDS):
-            x0, x1 = below(b0[i], q4), below(b1[i], q4)
-            y0, y1 = times(b2[i], ws[i], wqs[i], q), times(b3[i], ws[i], wqs[i], q)
-            x2, x3 = below(x0 + q4 - y0, q4), times(x1 + q4 - y1, vs[i], vqs[i], q)
-            x0, x1 = below(x0 + y0, q4), times(x1 + y1, us[i], uqs[i], q)
-            b0[i], b1[i] = whole(x0 + x1, q), whole(x0 + q4 - x1, q)
-            b2[i], b3[i] = whole(x2 + x3, q), whole(x2 + q4 - x3, q)
-        _rows(columns, a, 4 * start)
+    def run(self) -> None:
+        """Write the outputs. EncodingError if a sum hides nothing."""
+        for turns in self._plan.rounds:
+            self._switching.dealt(turns, self._turn)
+        for wave in self._plan.waves(self._switching.threads):
+            self._add_up(wave)
+        for out in self._outs:
+            for steps in self._plan.folds:
+                self._switching.add_rotations([self._key(step) for step in steps], out)
 
+    def _turn(self, turn: Turn) -> None:
+        """Baby steps made of one ciphertext."""
+        keys, outs = [self._key(step) for step, _ in turn.links], [self._at[place] for _, place in turn.links]
+        self._switching.rotations(self._at[turn.source], keys, outs)
 
-@inlined
-def _backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-untyped-def]
-    """`backward` modulo any prime below 2^60."""
-    q = constants[PRIME]
-    q4 = q << TWO
-    m = a.shape[0] >> 2
-    b0, b1, b2, b3 = columns[0], columns[1], columns[2], columns[3]
-    for start in range(0, m, ENDS):
-        _columns(a, 4 * start, columns)
-        ws, wqs = roots[m + start : m + start + ENDS], quotient[m + start : m + start + ENDS]
-        us, uqs, vs, vqs = (
-            ends[start : start + ENDS],
-            ends[m + start : m + start + ENDS],
-            ends[2 * m + start : 2 * m + start + ENDS],
-            ends[3 * m + start : 3 * m + start + ENDS],
-        )
-        for i in range(ENDS):
-            x0, x1 = below(b0[i] + b1[i], q4), times(b0[i] + q4 - b1[i], us[i], uqs[i], q)
-            x2, x3 = below(b2[i] + b3[i], q4), times(b2[i] + q4 - b3[i], vs[i], vqs[i], q)
-            b0[i], b2[i] = below(x0 + x2, q4), times(x0 + q4 - x2, ws[i], wqs[i], q)
-            b1[i], b3[i] = below(x1 + x3, q4), times(x1 + q4 - x3, ws[i], wqs[i], q)
-        _rows(columns, a, 4 * start)
-    t, m = 4, m >> 1
-    while m >= 1:
-        for i in range(m):
-            w, wq = roots[m + i], quotient[m + i]
-            low, high = a[2 * i * t : 2 * i * t + t], a[2 * i * t + t : 2 * i * t + 2 * t]
-            for j in range(t):
-                x, y = low[j], high[j]
-                low[j] = below(x + y, q4)
-                high[j] = times(x + q4 - y, w, wq, q)
-        m, t = m >> 1, t << 1
-    for j in range(a.shape[0]):
-        a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
+    def _add_up(self, wave: Wave) -> None:
+        chains = wave.chains
+        if chains[0].still:
+            for _ in self._sums(wave.passes, (self._outs[chain.output] for chain in chains)):
+                pass
+            self._begun.update(chain.output for chain in chains)
+            return
+        most, sums = max(len(chain.sums) for chain in chains), self._sums(wave.passes, self._blanks())
+        held: list[Words | None] = [None] * len(chains)
+        for k in range(most + 1):
+            apart: list[Giant] = []
+            after: list[Giant] = []
+            for n, chain in enumerate(chains):
+                if k > len(chain.sums):
+                    continue
+                given, last = held[n], k == len(chain.sums)
+                held[n] = out = self._outs[chain.output] if last else next(sums)
+                if given is None:
+                    continue
+                more = not last or chain.output in self._begun
+                giant = Giant(given, chain.sums[k - 1].by, out, more)
+                (after if any(out is other.out for other in apart) else apart).append(giant)
+                if last:
+                    self._begun.add(chain.output)
+            self._switching.dealt(apart, self._giant)
+            for giant in after:
+                self._giant(giant)
+            self._free += [giant.given for giant in (*apart, *after)]
 
+    def _giant(self, giant: Giant) -> None:
+        self._switching.rotations(giant.given, [self._key(giant.by)], [giant.out], giant.more)
 
-if fast():
-    from hefw.backends.tenseal import lanes
+    def _sums(self, passes: Iterable[Pass], into: Iterator[Words]) -> Iterator[Words]:
+        """Each sum of products, in turn."""
+        for each in passes:
+            outs = [next(into) for _ in range(len(each.starts) - 1)]
+            weights = np.array(self._weights(each), np.uint64)
+            cts, to = self._addresses[each.places], np.array([address(out) for out in outs], np.uint64)
+            self._switching.sums(cts, weights, each.starts, to, self._shape[1])
+            if not all(out[1, 0, 0] or out[1].any() for out in outs):  # the whole is read where one number is 0
+                raise transparent()
+            yield from outs
 
-    @inlined
-    def _forward_fast(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
-        at, m, t = address(a), 1, a.shape[0]
-        layers = 0
-        while (lanes.COUNT << layers) < t:
-            layers += 1
-        if layers % 2:
-            half, w, wq = np.uint64(t >> 1) * BYTES, roots[1], quotient[1]
-            for j in range(0, t >> 1, lanes.COUNT):
-                x = at + np.uint64(j) * BYTES
-                lanes.forward_pair(x, x + half, w, wq, q)
-            m, t = 2, t >> 1
-        while t > lanes.COUNT:
-            apart = np.uint64(t >> 2) * BYTES
-            for i in range(m):
-                r, s, u = roots[m + i], roots[2 * (m + i)], roots[2 * (m + i) + 1]
-                rq, sq, uq = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
-                start = at + np.uint64(i * t) * BYTES
-                for j in range(0, t >> 2, lanes.COUNT):
-                    lanes.forward_quad(start + np.uint64(j) * BYTES, apart, r, rq, s, sq, u, uq, q)
-            m, t = m << 2, t >> 2
-        e, row = address(ends), np.uint64(m) * BYTES
-        for i in range(0, m, lanes.COUNT):
-            lanes.forward_end(at + np.uint64(i * lanes.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
-
-    @inlined
-    def _backward_fast(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
-        at, t, q = address(a), lanes.COUNT, constants[PRIME]
-        m = a.shape[0] // t
-        e, row = address(ends), np.uint64(m) * BYTES
-        for i in range(0, m, lanes.COUNT):
-            lanes.backward_end(at + np.uint64(i * lanes.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
-        while m >= 4:
-            apart, m = np.uint64(t) * BYTES, m >> 2
-            t = t << 2
-            for i in range(m):
-                r, s, u = roots[m + i], roots[2 * (m + i)], roots[2 * (m + i) + 1]
-                rq, sq, uq = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
-                start = at + np.uint64(i * t) * BYTES
-                for j in range(0, t >> 2, lanes.COUNT):
-                    lanes.backward_quad(start + np.uint64(j) * BYTES, apart, r, rq, s, sq, u, uq, q)
-        if m == 2:
-            half, w, wq = np.uint64(t) * BYTES, roots[1], quotient[1]
-            for j in range(0, t, lanes.COUNT):
-                x = at + np.uint64(j) * BYTES
-                lanes.backward_pair(x, x + half, w, wq, q)
-        for j in range(0, a.shape[0], lanes.COUNT):
-            lanes.scale(at + np.uint64(j) * BYTES, constants[SIZE], constants[SIZE_], q)
-
-    @inlined
-    def forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]
-        """The transform of a (N,) below 4 primes, then below one.
-
-        `ends` (2 N,) are the roots of the last layers in the order of use (`switching`); `columns` (4, ENDS) is
-        written over.
-        """
-        if q >> FAST:
-            _forward(a, roots, quotient, ends, q, columns)
-        else:
-            _forward_fast(a, roots, quotient, ends, q)
-
-    @inlined
-    def backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-untyped-def]
-        """The inverse of `forward`, with the inverses of its roots; a (N,) below 4 primes, then below one."""
-        if constants[PRIME] >> FAST:
-            _backward(a, roots, quotient, ends, constants, columns)
-        else:
-            _backward_fast(a, roots, quotient, ends, constants)
-
-else:
-    forward, backward = _forward, _backward
+    def _blanks(self) -> Iterator[Words]:
+        """Arrays for sums, used again when these were turned."""
+        while True:
+            if not self._free:
+                self._made += 1
+                self._free.append(self._switching.room.array(f"sum {self._made}", *self._shape))
+            yield self._free.pop()

@@ -31,7 +31,7 @@ def switches(switching: Switching, params: Resolved, residues: Words) -> bool:
             first[row] = (first[row] + np.uint64(special % form.primes[row])) % primes[row]
         parts.append(np.stack([first, second]))
     out = np.empty_like(residues)
-    switching.rotate(switching.decompose(residues), switching.key(parts, range(len(primes)), 1), out)
+    switching.rotations(residues, [switching.key(parts, range(len(primes)), 1)], [out])
     own = primes[: level + 1]
     return switching.small((_sum(out, own) + own - _sum(residues, own)) % own, ROUNDED)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal import loops
+from hefw.backends.tenseal.threads import shared
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -138,7 +139,7 @@ def multiply(
                 power = pow(2, piece.shift, prime)
                 loops.join(lows, highs, prime, over, shift, power, written[piece.rows], at, piece.more)
 
-    loops.shared(threads, len(blocks), some)
+    shared(threads, len(blocks), some)
 
 
 def _addresses(ciphertexts: Sequence[Words]) -> Words:

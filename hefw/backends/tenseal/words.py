@@ -8,8 +8,8 @@ from numba import carray
 from hefw.backends.tenseal.abi import PRIME
 from hefw.backends.tenseal.conversion import divided, mixed, taken
 from hefw.backends.tenseal.modular import THREE, TWO, ZERO, below, copy, inlined, pointer, whole
+from hefw.backends.tenseal.ntt import backward, forward
 from hefw.backends.tenseal.products import most, product, products, reduce
-from hefw.backends.tenseal.transforms import backward, forward
 
 
 @inlined
@@ -32,10 +32,11 @@ def digits(part, tables, starts, halves, columns, out, first, last):  # type: ig
 
 
 @inlined
-def decompose(part, given, tables, rows, starts, halves, columns, out, first, last):  # type: ignore[no-untyped-def]
+def decompose(given, tables, rows, starts, halves, columns, out, first, last):  # type: ignore[no-untyped-def]
     """What `digits` gave of one polynomial (level + 1, N), modulo the primes of `rows`: (digits, len(rows), N).
 
-    Only some polynomials are written, counted over all digits. `halves` are taken away again: with half of a digit's
+    Only some polynomials are written, counted over all digits, and none that is the given one itself: of a digit modulo
+    its own primes. `halves` are taken away again: with half of a digit's
     primes it is between minus and plus that, with 0 it is from 0 on, as SEAL has it: twice as large in the mean
     square's root, and with a mean. `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and
     ends, pairs); the special primes are last.
@@ -45,20 +46,18 @@ def decompose(part, given, tables, rows, starts, halves, columns, out, first, la
         j = at // rows.shape[0]
         k = at - j * rows.shape[0]
         row, start, end = rows[k], starts[j], starts[j + 1]
-        if start <= row < end:
-            copy(part[row], out[j, k])
-        else:
+        if row < start or row >= end:
             q = constants[row, PRIME]
             taken(given[start:end], start, row, q - halves[j, row], tables, out[j, k])
             forward(out[j, k], roots[row], quotient[row], ends[row], q, columns)
 
 
 @inlined
-def switch(digits, key, rows, special, constants, held, out, first, last):  # type: ignore[no-untyped-def]
+def switch(digits, own, key, rows, special, constants, held, out, first, last):  # type: ignore[no-untyped-def]
     """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
 
     Only some blocks are, row by row. Sums are below 4 primes. `rows` are their primes; the last ones, as many as are
-    special, are those of the key's last rows.
+    special, are those of the key's last rows. A digit of as many primes is, modulo those, what row of `own` they have.
     """
     count, blocks, block = digits.shape[0], key.shape[1], key.shape[4]
     for at in range(first, last):
@@ -67,14 +66,17 @@ def switch(digits, key, rows, special, constants, held, out, first, last):  # ty
         start, end = number * block, (number + 1) * block
         some = key[k if k < rows.shape[0] - special else key.shape[0] - rows.shape[0] + k, number]
         q = constants[rows[k], PRIME]
+        whose = k // special if k < own.shape[0] else count
         held[:] = ZERO
         for j in range(0, count - 1, 2):
-            x, u = digits[j, k, start:end], digits[j + 1, k, start:end]
+            x = own[k, start:end] if j == whose else digits[j, k, start:end]
+            u = own[k, start:end] if j + 1 == whose else digits[j + 1, k, start:end]
             products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held, q)
             if (j + 2) % most(q) == 0:
                 reduce(held, constants[rows[k]])
         if count % 2:
-            product(digits[count - 1, k, start:end], some[count - 1, 0], some[count - 1, 1], held, q)
+            x = own[k, start:end] if count - 1 == whose else digits[count - 1, k, start:end]
+            product(x, some[count - 1, 0], some[count - 1, 1], held, q)
         reduce(held, constants[rows[k]])
         for part in range(2):
             copy(held[3 * part], out[part, k, start:end])
@@ -161,6 +163,15 @@ def add(a, b, rows, constants):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def permute_more(a, order, rows, constants, out):  # type: ignore[no-untyped-def]
+    """out[..., n] += a[..., order[n]], rows of residues modulo the primes of `rows`."""
+    for k in range(a.shape[0]):
+        x, y, q = a[k], out[k], constants[rows[k], PRIME]
+        for n in range(order.shape[0]):
+            y[n] = below(y[n] + x[order[n]], q)
+
+
+@inlined
 def add_permuted(a, b, order, rows, constants):  # type: ignore[no-untyped-def]
     """a[..., n] += b[..., order[n]], rows of residues below 8 primes of `rows`."""
     for k in range(a.shape[0]):
@@ -205,18 +216,21 @@ def square(a, constants, held, out, first, last):  # type: ignore[no-untyped-def
 
 @inlined
 def switched(  # type: ignore[no-untyped-def]
-    product, rows, tables, special, halves, inverses, given, added, order, less, room, columns, out, first, last
+    product, rows, tables, special, halves, inverses, given, added, order, more, less, room, columns, out, first, last
 ):
     """Some parts of a product (2, rows, N), divided by the special primes, plus those of `given`, permuted.
 
-    `given` (parts, rows - special, N) has `added` of them, out is (2, rows - special, N); product and `less`, of a
-    part's size, are written over.
+    `given` (parts, rows - special, N) has `added` of them, out is (2, rows - special, N): it is added to if `more`.
+    Product and `less`, of a part's size, are written over.
     """
     for part in range(first, last):
         divide(product[part], tables, rows, special, halves, inverses, room, columns, less)
         if part < added:
             add(less, given[part], rows, tables[0])
-        permute(less, order, out[part])
+        if more:
+            permute_more(less, order, rows, tables[0], out[part])
+        else:
+            permute(less, order, out[part])
 
 
 @inlined
