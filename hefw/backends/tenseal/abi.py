@@ -11,6 +11,8 @@ MOST_BITS = 60
 AT_ONCE = 8
 #: Primes below 2^50 have loops of their own where a processor multiplies 52-bit numbers (`fast`), which add so many.
 FAST_BITS, FAST_AT_ONCE = 50, 14
+#: Words that those loops work on at once.
+LANES = 8
 #: Residues of one polynomial that are worked on at a time.
 BLOCK = 512
 #: Fours of residues that the last layers of a transform work on at a time.

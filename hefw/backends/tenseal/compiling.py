@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 from numba import carray, cfunc, types
 
 from hefw.backends.tenseal import halves, modular, ntt, words
-from hefw.backends.tenseal.abi import COLUMNS, ENDS, PAIRS, PREFIX, SIGNATURES, machine
+from hefw.backends.tenseal.abi import COLUMNS, ENDS, LANES, PAIRS, PREFIX, SIGNATURES, machine
 from hefw.backends.tenseal.modular import inlined, pointer, to_floats, to_integers
 
 
@@ -30,6 +30,13 @@ def integers(address, shape):  # type: ignore[no-untyped-def]
 @inlined
 def floats(address, shape):  # type: ignore[no-untyped-def]
     return carray(to_floats(address), shape)
+
+
+@inlined
+def keys_of(address, kept, held, n, block):  # type: ignore[no-untyped-def]
+    """Residues of a key in the order of `Key`."""
+    blocks = n // block
+    return some(address, (kept, held, blocks, 2, block) if block == LANES else (kept, blocks, held, 2, block))
 
 
 @inlined
@@ -108,7 +115,7 @@ def products(  # type: ignore[no-untyped-def]
     words.switch(
         some(digits, (count, taken, n)),
         some(own, (taken - special, n)),
-        some(key, (kept, n // block, held, 2, block)),
+        keys_of(key, kept, held, n, block),
         integers(rows, (taken,)),
         special,
         some(constants, (primes, COLUMNS)),
@@ -211,7 +218,7 @@ def rescaled(given, rows, tables, halves, inverses, room, out, first, last, part
 def keyed(keys, k, n, block):  # type: ignore[no-untyped-def]
     """Residues and order of key number k, of those that `Key.words` describe."""
     address, order, kept, held = keys[k, 0], keys[k, 1], types.int64(keys[k, 2]), types.int64(keys[k, 3])
-    return some(address, (kept, n // block, held, 2, block)), integers(order, (n,))
+    return keys_of(address, kept, held, n, block), integers(order, (n,))
 
 
 @inlined
@@ -255,7 +262,7 @@ def turned(  # type: ignore[no-untyped-def]
     words.digits(part, t, begins, added_before, columns, straight, 0, digits)
     words.decompose(straight, t, basis, begins, added_before, columns, apart, 0, digits * taken)
     for k in range(many):
-        key, order = keyed(some(keys, (many, 4)), k, n, block)
+        key, order = keyed(some(keys, (many, 5)), k, n, block)
         out = some(some(outs, (many,))[k], (2, level, n))
         words.switch(apart, part, key, basis, special, t[0], held, product, 0, taken * (n // block))
         words.switched(product, basis, t, special, half, by, both, added, order, more, less, row, columns, out, 0, 2)
@@ -292,7 +299,7 @@ def added(  # type: ignore[no-untyped-def]
     words.digits(given[1], t, begins, added_before, columns, straight, 0, digits)
     words.decompose(straight, t, basis, begins, added_before, columns, apart, 0, digits * taken)
     for k in range(many):
-        key, order = keyed(some(keys, (many, 4)), k, n, block)
+        key, order = keyed(some(keys, (many, 5)), k, n, block)
         words.switch(apart, given[1], key, basis, special, t[0], held, product, 0, taken * (n // block))
         words.accumulated(product, basis, t[0], given[0], order, total, both[0], 0, taken)
     words.folded(total, basis, t, special, half, some(inverses, (level, 2)), less, row, columns, both, 0, 2)

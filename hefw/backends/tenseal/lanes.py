@@ -11,9 +11,16 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-COUNT = 8
+from hefw.backends.tenseal.abi import LANES
+
+COUNT = LANES
+BYTES = 8 * COUNT
+#: How far ahead of its use a key is asked for, in bytes.
+AHEAD = 4096
+LOCALITY = 0
 WORD = ir.IntType(64)
 VECTOR = ir.VectorType(WORD, COUNT)
 LOW = (1 << 52) - 1
@@ -39,6 +46,15 @@ class Lanes:
 
     def store(self, vector: Any, address: Any) -> None:
         self._builder.store(vector, self._builder.inttoptr(address, VECTOR.as_pointer()), align=8)
+
+    def expect(self, address: Any) -> None:
+        """Have what is there brought from memory, to be read once."""
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        function = self._builder.module.declare_intrinsic(
+            "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        )
+        self._builder.call(function, [self._builder.inttoptr(address, byte), number(0), number(LOCALITY), number(1)])
 
     def at(self, address: Any, k: int, apart: Any) -> Any:
         """The address of number k of those that are so many bytes apart."""
@@ -238,7 +254,7 @@ def backward_end(_: Any, at: Any, ends: Any, apart: Any, prime: Any) -> Any:
 
 
 def _ends(builder: Any, args: Any) -> tuple[Lanes, list[Any], list[tuple[Any, Any]]]:
-    lanes, bytes_a_row = Lanes(builder, args[3]), ir.Constant(WORD, 8 * COUNT)
+    lanes, bytes_a_row = Lanes(builder, args[3]), ir.Constant(WORD, BYTES)
     columns = lanes.transposed([lanes.load(lanes.at(args[0], k, bytes_a_row)) for k in range(COUNT)])
     rows = [lanes.load(lanes.at(args[1], k, args[2])) for k in range(2 * ROOTS)]
     return lanes, columns, list(zip(rows[:ROOTS], rows[ROOTS:], strict=True))
@@ -246,7 +262,7 @@ def _ends(builder: Any, args: Any) -> tuple[Lanes, list[Any], list[tuple[Any, An
 
 def _write_rows(lanes: Lanes, at: Any, columns: Sequence[Any]) -> None:
     for k, row in enumerate(lanes.transposed(columns)):
-        lanes.store(row, lanes.at(at, k, ir.Constant(WORD, 8 * COUNT)))
+        lanes.store(row, lanes.at(at, k, ir.Constant(WORD, BYTES)))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -298,6 +314,51 @@ def _with_products(lanes: Lanes, totals: Sequence[Any], x: Any, others: Sequence
         y = lanes.load(other)
         found += [lanes.low(totals[2 * number], x, y), lanes.high(totals[2 * number + 1], x, y)]
     return found
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def dot(
+    _: Any,
+    digits: Any,
+    apart: Any,
+    own: Any,
+    whose: Any,
+    key: Any,
+    between: Any,
+    count: Any,
+    near: Any,
+    near_: Any,
+    one: Any,
+    first: Any,
+    second: Any,
+    prime: Any,
+) -> Any:
+    """Eight words of each of up to 14 digits, so many bytes apart, times two of a key's: the sums, below 4 primes.
+
+    The key's words are first ones, then second ones, `between` bytes from one digit's to the next. Those of digit
+    number `whose` are at `own`. `near` is 2^52 modulo the prime, `one` 2^64 // prime.
+    """
+
+    def code(builder: Any, args: Any) -> None:
+        digits, apart, own, whose, key, between, count = args[:7]
+        lanes = Lanes(builder, args[12])
+        totals = [cgutils.alloca_once_value(builder, lanes.zero) for _ in range(4)]
+        with cgutils.for_range(builder, count) as loop:
+            at = builder.add(digits, builder.mul(apart, loop.index))
+            x = lanes.load(builder.select(builder.icmp_unsigned("==", loop.index, whose), own, at))
+            pair = builder.add(key, builder.mul(between, loop.index))
+            others = [lanes.at(pair, k, ir.Constant(WORD, BYTES)) for k in range(2)]
+            for other in others:  # a key is read once, from far away
+                lanes.expect(builder.add(other, ir.Constant(WORD, AHEAD)))
+            found = _with_products(lanes, [builder.load(total) for total in totals], x, others)
+            for total, value in zip(totals, found, strict=True):
+                builder.store(value, total)
+        near, near_, one = map(lanes.spread, args[7:10])
+        for k in range(2):
+            low, high = (builder.load(total) for total in totals[2 * k : 2 * k + 2])
+            lanes.store(lanes.sum(low, high, (near, near_), one), args[10 + k])
+
+    return _given(13, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]

@@ -103,8 +103,8 @@ class Digits:
     basis: Basis
 
 
-#: Addresses of a key's residues and of its order; how many primes and digits it has.
-KeyWords = tuple[int, int, int, int]
+#: Addresses of a key's residues and of its order; how many primes, digits and words a block it has.
+KeyWords = tuple[int, int, int, int, int]
 
 _room = Room()
 
@@ -196,12 +196,12 @@ def _products(of: Digits, key: Words, special: int, constants: Words, threads: i
     (count, taken, size), block = of.digits.shape, key.shape[4]
     product = _room.array("product", 2 * taken * size)
     given = of.digits, of.polynomial, key, of.basis.rows, special, constants
-    sizes = count, len(constants), taken, len(key), key.shape[2], size, block
+    sizes = count, len(constants), taken, len(key), key.size // (len(key) * 2 * size), size, block
 
     def some(first: int, last: int) -> None:
         _call("products", *given, _room.array("held", 6 * block), product, first, last, *sizes)
 
-    shared(threads, taken * key.shape[1], some)
+    shared(threads, taken * size // block, some)
     return product
 
 
@@ -218,7 +218,7 @@ def turned(
 ) -> None:
     """`decompose`, then `switched` by each key: all at once, by one thread."""
     held, to = np.array(keys, np.uint64), np.array([address(out) for out in outs], np.uint64)
-    room, sizes = _workspace(polynomial.shape, basis, 0)
+    room, sizes = _workspace(polynomial.shape, basis, keys[0][4], 0)
     apart = basis.rows, basis.starts, basis.halves
     arguments = held, to, by.count, by.halves, by.inverses, added, more, room
     _call(
@@ -237,16 +237,15 @@ def turned(
 def added(out: Words, tables: Tables, basis: Basis, keys: Sequence[KeyWords], by: Division) -> None:
     """`decompose`, `accumulated` by each key, `folded`: all at once, by one thread."""
     shape = out.shape[1:]
-    room, sizes = _workspace(shape, basis, 2 * (shape[0] + len(basis.rows)) * shape[1])
+    room, sizes = _workspace(shape, basis, keys[0][4], 2 * (shape[0] + len(basis.rows)) * shape[1])
     apart = basis.rows, basis.starts, basis.halves
     arguments = np.array(keys, np.uint64), by.count, by.halves, by.inverses, room
     _call("added", out, tables.addresses, *apart, *arguments, len(keys), len(tables.constants), *sizes)
 
 
-def _workspace(shape: tuple[int, ...], basis: Basis, more: int) -> tuple[Words, tuple[int, ...]]:
+def _workspace(shape: tuple[int, ...], basis: Basis, block: int, more: int) -> tuple[Words, tuple[int, ...]]:
     """What `compiling.workspace` divides up, and the sizes by which it does."""
     (level, size), digits, taken = shape, len(basis.starts) - 1, len(basis.rows)
-    block = min(BLOCK, size)
     room = _room.array("workspace", 4 * ENDS + 6 * block + (1 + 2 * level + 2 * taken + digits * taken) * size + more)
     return room, (level, digits, taken, size, block)
 

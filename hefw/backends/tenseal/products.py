@@ -61,6 +61,33 @@ if fast():
     from hefw.backends.tenseal import lanes
 
     @inlined
+    def switch_fast(digits, own, key, k, whose, start, end, constants, first, second):  # type: ignore[no-untyped-def]
+        """Row k of digits times that of a key by eight words, from one place to another: written there."""
+        step = np.uint64(lanes.COUNT) * BYTES
+        count, apart = digits.shape[0], np.uint64(digits.shape[1] * digits.shape[2]) * BYTES
+        x, mine = address(digits[0, k]), address(own[k]) if k < own.shape[0] else np.uint64(0)
+        words, between = address(key), np.uint64(key.shape[1] * key.shape[2] * key.shape[3]) * BYTES
+        to, to_ = address(first), address(second)
+        near, near_, one, q = constants[NEAR], constants[NEAR_], constants[ONE], constants[PRIME]
+        for n in range(start, end):
+            at = np.uint64(n) * step
+            lanes.dot(
+                x + at,
+                apart,
+                mine + at,
+                np.uint64(whose),
+                words + TWO * at,
+                between,
+                np.uint64(count),
+                near,
+                near_,
+                one,
+                to + at,
+                to_ + at,
+                q,
+            )
+
+    @inlined
     def products(x, y, z, u, v, w, held, q):  # type: ignore[no-untyped-def]
         if q >> FAST:
             _products_any(x, y, z, u, v, w, held)
@@ -110,3 +137,7 @@ else:
         return AT_ONCE
 
     reduce = _reduce_any
+
+    @inlined
+    def switch_fast(digits, own, key, k, whose, start, end, constants, first, second):  # type: ignore[no-untyped-def]
+        """Keys have no such order here."""

@@ -33,7 +33,8 @@ Item = TypeVar("Item")
 class Key:
     """A key to switch by, turned back by `order`.
 
-    Residues are (primes, N / block, digits, 2, block): in the order in which they are read.
+    Residues are (primes, N / block, digits, 2, block): in the order in which they are read. Where all primes are small,
+    a block is what loops work on at once, and residues are (primes, digits, N / block, 2, block).
     """
 
     residues: Words
@@ -41,8 +42,10 @@ class Key:
 
     @cached_property
     def words(self) -> KeyWords:
-        """Where both begin, and of how many primes and digits the residues are, as loops are told."""
-        return address(self.residues), address(self.order), self.residues.shape[0], self.residues.shape[2]
+        """Where both begin, and of how many primes, digits and words a block the residues are, as loops are told."""
+        primes, block = len(self.residues), self.residues.shape[4]
+        digits = self.residues.size // (primes * 2 * len(self.order))
+        return address(self.residues), address(self.order), primes, digits, block
 
 
 class _Mine(local):
@@ -125,15 +128,19 @@ class Switching:
 
         1 turns nothing.
         """
-        block = min(abi.BLOCK, self._size)
-        held = np.empty((len(rows), self._size // block, len(parts), 2, block), np.uint64)
+        small = abi.fast() and max(self._primes) < 1 << abi.FAST_BITS and len(parts) <= abi.FAST_AT_ONCE
+        block = abi.LANES if small else min(abi.BLOCK, self._size)
+        blocks, count = self._size // block, len(parts)
+        order_of = (count, blocks) if small else (blocks, count)
+        held = np.empty((len(rows), *order_of, 2, block), np.uint64)
+        by_digit = held if small else held.swapaxes(1, 2)
         order = turned(element, self._size)
         back = np.empty_like(order)
         back[order] = np.arange(self._size)
         for number, digit in enumerate(parts):
             for part in range(2):
                 for k, row in enumerate(rows):  # one by one: memory for more is new each time, which takes longer
-                    held[k, :, number, part] = digit[part, row].take(back).reshape(-1, block)
+                    by_digit[k, number, :, part] = digit[part, row].take(back).reshape(-1, block)
         return Key(held, order)
 
     def rotations(self, given: Words, keys: Sequence[Key], outs: Sequence[Words], more: bool = False) -> None:

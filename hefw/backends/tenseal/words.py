@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from hefw.backends.tenseal.abi import PRIME
+from hefw.backends.tenseal.abi import LANES, PRIME
 from hefw.backends.tenseal.conversion import divided, mixed, taken
 from hefw.backends.tenseal.modular import THREE, TWO, ZERO, below, copy, inlined, pointer, whole
 from hefw.backends.tenseal.ntt import backward, forward
-from hefw.backends.tenseal.products import most, product, products, reduce
+from hefw.backends.tenseal.products import most, product, products, reduce, switch_fast
 
 
 @inlined
@@ -54,12 +54,26 @@ def decompose(given, tables, rows, starts, halves, columns, out, first, last):  
 
 @inlined
 def switch(digits, own, key, rows, special, constants, held, out, first, last):  # type: ignore[no-untyped-def]
-    """Digits (digits, rows, N) times a key (rows or more, N / block, digits or more, 2, block), summed: (2, rows, N).
+    """Digits (digits, rows, N) times a key of as many or more, as `switching.Key` has it, summed: (2, rows, N).
 
     Only some blocks are, row by row. Sums are below 4 primes. `rows` are their primes; the last ones, as many as are
     special, are those of the key's last rows. A digit of as many primes is, modulo those, what row of `own` they have.
+    With blocks of LANES words all primes are small.
     """
-    count, blocks, block = digits.shape[0], key.shape[1], key.shape[4]
+    count, block = digits.shape[0], key.shape[4]
+    blocks = digits.shape[2] // block
+    if block == LANES:
+        while first < last:
+            k = first // blocks
+            stop = min(last, (k + 1) * blocks)
+            row = key[k if k < rows.shape[0] - special else key.shape[0] - rows.shape[0] + k]
+            whose = k // special if k < own.shape[0] else count
+            held_by = constants[rows[k]]
+            switch_fast(
+                digits, own, row, k, whose, first - k * blocks, stop - k * blocks, held_by, out[0, k], out[1, k]
+            )
+            first = stop
+        return
     for at in range(first, last):
         k = at // blocks
         number = at - k * blocks
