@@ -13,11 +13,11 @@ from hefw.core.params import CkksParams, Resolved
 
 #: Of compiled loops, by fields of `core.plan.Costs`, in ms on one core of an AMD EPYC (benchmarks/test_primitives.py).
 COSTS = (
-    ("key_switch_square", 0.062),
-    ("key_switch_linear", 0.233),
-    ("special_linear", 0.227),
-    ("shared_square", 0.041),
-    ("shared_linear", 0.054),
+    ("key_switch_square", 0.058),
+    ("key_switch_linear", 0.225),
+    ("special_linear", 0.145),
+    ("shared_square", 0.044),
+    ("shared_linear", 0.039),
     ("mul_plain_linear", 0.025),
     ("square_linear", 0.08),
     ("rescale_linear", 0.11),
@@ -26,14 +26,14 @@ COSTS = (
 )
 #: And modulo primes that `lanes` takes.
 FAST_COSTS = (
-    ("key_switch_square", 0.04),
-    ("key_switch_linear", 0.105),
-    ("special_linear", 0.122),
-    ("shared_square", 0.019),
-    ("shared_linear", 0.03),
+    ("key_switch_square", 0.035),
+    ("key_switch_linear", 0.074),
+    ("special_linear", 0.072),
+    ("shared_square", 0.018),
+    ("shared_linear", 0.037),
     ("mul_plain_linear", 0.018),
     ("square_linear", 0.05),
-    ("rescale_linear", 0.056),
+    ("rescale_linear", 0.06),
 )
 
 
