@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -73,6 +74,13 @@ class Digits:
     rows: Order
 
 
+class Mark(Enum):
+    """What differs among threads that share a loop: memory to write over, the first piece of work and the end."""
+
+    ROOM, FIRST, LAST = range(3)
+
+
+ROOM, PART = Mark.ROOM, (Mark.FIRST, Mark.LAST)
 _room = Room()
 
 
@@ -100,17 +108,10 @@ def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Wo
 def decompose(part: Words, tables: Tables, rows: Order, centred: bool, out: Words, threads: int) -> None:
     """`words.coefficients`, then `words.decompose`."""
     count, size = part.shape
-    primes, by = len(tables.constants), tables.addresses
-    found = _room.array("coefficients", count, size)
-
-    def straight(first: int, last: int) -> None:
-        _call("coefficients", part, by, centred, _columns(), found, first, last, primes, count, size)
-
-    def digits(first: int, last: int) -> None:
-        _call("decompose", found, by, rows, centred, _columns(), out, first, last, primes, count, len(rows), size)
-
-    shared(threads, count, straight)
-    shared(threads, count * (len(rows) - 1), digits)
+    primes, by, straight = len(tables.constants), tables.addresses, _room.array("coefficients", count, size)
+    _together("coefficients", threads, count, 4 * ENDS, part, by, centred, ROOM, straight, *PART, primes, count, size)
+    taken, arguments = len(rows), (straight, by, rows, centred, ROOM, out)
+    _together("decompose", threads, count * (taken - 1), 4 * ENDS, *arguments, *PART, primes, count, taken, size)
 
 
 def switched(
@@ -127,27 +128,18 @@ def switched(
 ) -> None:
     """`words.switch`, then `words.switched`."""
     taken, size = len(of.rows), given.shape[2]
-    product = _products(of, key, tables.constants, threads)
-
-    def some(first: int, last: int) -> None:
-        room, by = _room.array("room", taken * size + 4 * ENDS), tables.addresses
-        arguments = of.rows, by, inverses, given, added, order, more, room, out, first, last
-        _call("switched", product, *arguments, len(tables.constants), taken, size)
-
-    shared(threads, 2, some)
+    product, sizes = _products(of, key, tables.constants, threads), (len(tables.constants), taken, size)
+    arguments = product, of.rows, tables.addresses, inverses, given, added, order, more, ROOM, out
+    _together("switched", threads, 2, taken * size + 4 * ENDS, *arguments, *PART, *sizes)
 
 
 def accumulated(
     of: Digits, key: Words, constants: Words, given: Words, order: Order, total: Words, out: Words, threads: int
 ) -> None:
     """`words.switch`, then `words.accumulated`."""
-    product = _products(of, key, constants, threads)
-    sizes = len(constants), len(of.rows), given.shape[1]
-
-    def some(first: int, last: int) -> None:
-        _call("accumulated", product, of.rows, constants, given, order, total, out, first, last, *sizes)
-
-    shared(threads, len(of.rows), some)
+    product, taken = _products(of, key, constants, threads), len(of.rows)
+    arguments = product, of.rows, constants, given, order, total, out
+    _together("accumulated", threads, taken, 0, *arguments, *PART, len(constants), taken, given.shape[1])
 
 
 def _products(of: Digits, key: Words, constants: Words, threads: int) -> Words:
@@ -155,12 +147,8 @@ def _products(of: Digits, key: Words, constants: Words, threads: int) -> Words:
     (count, size), taken, block = of.polynomial.shape, len(of.rows), key.shape[4]
     product = _room.array("product", 2 * taken * size)
     sizes = count, len(constants), taken, len(key), key.shape[2], size, block
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("held", 6 * block)
-        _call("products", of.digits, of.polynomial, key, of.rows, constants, room, product, first, last, *sizes)
-
-    shared(threads, taken * key.shape[1], some)
+    arguments = of.digits, of.polynomial, key, of.rows, constants, ROOM, product
+    _together("products", threads, taken * key.shape[1], 6 * block, *arguments, *PART, *sizes)
     return product
 
 
@@ -201,47 +189,28 @@ def _workspace(shape: tuple[int, ...], taken: int, more: int) -> tuple[Words, tu
 
 def folded(total: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
     taken, size = total.shape[1:]
-    sizes = len(tables.constants), taken, size
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", taken * size + 4 * ENDS)
-        _call("folded", total, rows, tables.addresses, inverses, room, out, first, last, *sizes)
-
-    shared(threads, 2, some)
+    arguments = total, rows, tables.addresses, inverses, ROOM, out
+    _together("folded", threads, 2, taken * size + 4 * ENDS, *arguments, *PART, len(tables.constants), taken, size)
 
 
 def rescaled(given: Words, rows: Order, tables: Tables, inverses: Words, out: Words, threads: int) -> None:
     parts, taken, size = given.shape
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", (taken + 1) * size + 4 * ENDS)
-        arguments = tables.addresses, inverses, room, out, first, last
-        _call("rescaled", given, rows, *arguments, parts, len(tables.constants), taken, size)
-
-    shared(threads, parts, some)
+    arguments, sizes = (given, rows, tables.addresses, inverses, ROOM, out), (len(tables.constants), taken, size)
+    _together("rescaled", threads, parts, (taken + 1) * size + 4 * ENDS, *arguments, *PART, parts, *sizes)
 
 
 def sums(
     cts: Words, pts: Words, starts: Order, outs: Words, primes: int, size: int, constants: Words, threads: int
 ) -> None:
     block = min(BLOCK, size)
-    sizes = len(cts), len(outs), primes, size, block
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", 6 * block)
-        _call("sums", cts, pts, starts, outs, constants, room, first, last, *sizes)
-
-    shared(threads, primes * size // block, some)
+    arguments, sizes = (cts, pts, starts, outs, constants, ROOM), (len(cts), len(outs), primes, size, block)
+    _together("sums", threads, primes * size // block, 6 * block, *arguments, *PART, *sizes)
 
 
 def square(a: Words, constants: Words, out: Words, threads: int) -> None:
-    block = min(BLOCK, a.shape[2])
+    block, count = min(BLOCK, a.shape[2]), a.shape[1]
     sizes = len(constants), *a.shape[1:], block
-
-    def some(first: int, last: int) -> None:
-        _call("square", a, constants, _room.array("room", 6 * block), out, first, last, *sizes)
-
-    shared(threads, a.shape[1], some)
+    _together("square", threads, count, 6 * block, a, constants, ROOM, out, *PART, *sizes)
 
 
 def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
@@ -255,6 +224,20 @@ def join(
     _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
 
 
+def _together(name: str, threads: int, count: int, words: int, *arguments: Any) -> None:
+    """A loop over so many pieces of work by several threads, each with so many words of its own for `Mark.ROOM`."""
+
+    def filled(given: Sequence[Any], first: int, last: int) -> list[Any]:
+        own = {ROOM: _room.array("room", words), PART[0]: first, PART[1]: last}
+        return [own[each] if isinstance(each, Mark) else each for each in given]
+
+    if threads == 1:
+        return _call(name, *filled(arguments, 0, count))
+    casts = _loaded()[1][name][1]  # once for all: meanwhile threads would wait for Python's lock
+    numbers = [each if isinstance(each, Mark) else cast(each) for cast, each in zip(casts, arguments, strict=True)]
+    shared(threads, count, lambda first, last: _call(name, *filled(numbers, first, last)))
+
+
 def _call(name: str, *arguments: Any) -> None:
     function, casts = _loaded()[1][name]
     function(*[cast(given) for cast, given in zip(casts, arguments, strict=True)])
@@ -265,7 +248,9 @@ def address(array: NDArray[Any]) -> int:
     return _address(array, array.dtype)
 
 
-def _address(array: NDArray[Any], kind: Any) -> int:
+def _address(array: NDArray[Any] | int, kind: Any) -> int:
+    if isinstance(array, int):
+        return array
     if array.dtype != kind or not array.flags.c_contiguous:
         raise TypeError(f"an array of {array.dtype} that lies in memory with gaps, or is not of {np.dtype(kind)}")
     return int(array.ctypes.data)
