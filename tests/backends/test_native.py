@@ -104,7 +104,7 @@ def test_rotations_sums_of_rotations_and_conjugates(holder, evaluator, values) -
         assert np.abs(holder.decrypt(found) - np.roll(x, -step)).max() < 1e-5
     assert np.abs(holder.decrypt(evaluator.conjugate(ct)) - x.conj()).max() < 1e-5
     low = evaluator.drop_level(ct, 1)
-    added = evaluator.add_rotations(low, [1, 3, 5])  # a key for level 1 and lower, too
+    added = evaluator.fold(low, [1, 5, 3])  # a key for level 1 and lower, too
     assert np.abs(holder.decrypt(added) - sum(np.roll(x, -k) for k in (0, 1, 3, 5))).max() < 1e-5
     assert evaluator.counts["rotate"] == 5
     assert evaluator.counts["add"] == 3
@@ -117,7 +117,7 @@ def test_several_threads_give_the_bytes_of_one(holder, evaluator, values, thread
     weights = [evaluator.encode(values * k + 1, 2, 2.0**20) for k in range(5)]
 
     def found() -> list[bytes]:
-        done = [*evaluator.rotate_many(ct, [1, 3]), evaluator.add_rotations(ct, [1, 3]), evaluator.conjugate(ct)]
+        done = [*evaluator.rotate_many(ct, [1, 3]), evaluator.fold(ct, [1, 3]), evaluator.conjugate(ct)]
         done += [evaluator.multiply_accumulate([(ct, weight) for weight in weights]), evaluator.square(ct)]
         return [evaluator.dump(each) for each in (*done, evaluator.rescale(done[-1]))]
 

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from threading import local
@@ -106,6 +107,14 @@ class Digits:
 #: Addresses of a key's residues and of its order; how many primes, digits and words a block it has.
 KeyWords = tuple[int, int, int, int, int]
 
+
+class Mark(Enum):
+    """What differs among threads that share a loop: memory to write over, the first piece of work and the end."""
+
+    ROOM, FIRST, LAST = range(3)
+
+
+ROOM, PART = Mark.ROOM, (Mark.FIRST, Mark.LAST)
 _room = Room()
 
 
@@ -132,18 +141,13 @@ def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Wo
 
 def decompose(part: Words, tables: Tables, basis: Basis, out: Words, threads: int) -> None:
     """`words.digits`, then `words.decompose`."""
-    (level, size), (taken, count, _) = part.shape, out.shape
+    (level, size), (taken, count, _), columns = part.shape, out.shape, 4 * ENDS
     given, by, sizes = _room.array("given", level, size), tables.addresses, (len(tables.constants), taken, level)
-    rows, starts, halves = basis.rows, basis.starts, basis.halves
-
-    def digits(first: int, last: int) -> None:
-        _call("digits", part, by, starts, halves, _columns(), given, first, last, *sizes, size)
-
-    def some(first: int, last: int) -> None:
-        _call("decompose", given, by, rows, starts, halves, _columns(), out, first, last, *sizes, count, size)
-
-    shared(threads, taken, digits)
-    shared(threads, taken * count, some)
+    apart = basis.starts, basis.halves, ROOM
+    _together("digits", threads, taken, columns, part, by, *apart, given, *PART, *sizes, size)
+    _together(
+        "decompose", threads, taken * count, columns, given, by, basis.rows, *apart, out, *PART, *sizes, count, size
+    )
 
 
 def switched(
@@ -159,15 +163,11 @@ def switched(
     threads: int,
 ) -> None:
     """`words.switch`, then `words.switched`."""
-    rows, size = of.basis.rows, given.shape[2]
-    product = _products(of, key, by.count, tables.constants, threads)
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", len(rows) * size + 4 * ENDS)
-        arguments = tables.addresses, by.count, by.halves, by.inverses, given, added, order, more, room, out
-        _call("switched", product, rows, *arguments, first, last, len(tables.constants), len(rows), size)
-
-    shared(threads, 2, some)
+    taken, size = len(of.basis.rows), given.shape[2]
+    product, sizes = _products(of, key, by.count, tables.constants, threads), (len(tables.constants), taken, size)
+    divided = tables.addresses, by.count, by.halves, by.inverses
+    arguments = product, of.basis.rows, *divided, given, added, order, more, ROOM, out
+    _together("switched", threads, 2, taken * size + 4 * ENDS, *arguments, *PART, *sizes)
 
 
 def accumulated(
@@ -182,26 +182,18 @@ def accumulated(
     threads: int,
 ) -> None:
     """`words.switch`, then `words.accumulated`."""
-    rows, product = of.basis.rows, _products(of, key, special, constants, threads)
-    sizes = special, len(constants), len(rows), given.shape[1]
-
-    def some(first: int, last: int) -> None:
-        _call("accumulated", product, rows, constants, given, order, total, out, first, last, *sizes)
-
-    shared(threads, len(rows), some)
+    product, taken = _products(of, key, special, constants, threads), len(of.basis.rows)
+    arguments = product, of.basis.rows, constants, given, order, total, out
+    _together("accumulated", threads, taken, 0, *arguments, *PART, special, len(constants), taken, given.shape[1])
 
 
 def _products(of: Digits, key: Words, special: int, constants: Words, threads: int) -> Words:
     """`words.switch`: valid in this thread until the next one."""
     (count, taken, size), block = of.digits.shape, key.shape[4]
     product = _room.array("product", 2 * taken * size)
-    given = of.digits, of.polynomial, key, of.basis.rows, special, constants
     sizes = count, len(constants), taken, len(key), key.size // (len(key) * 2 * size), size, block
-
-    def some(first: int, last: int) -> None:
-        _call("products", *given, _room.array("held", 6 * block), product, first, last, *sizes)
-
-    shared(threads, taken * size // block, some)
+    arguments = of.digits, of.polynomial, key, of.basis.rows, special, constants, ROOM, product
+    _together("products", threads, taken * size // block, 6 * block, *arguments, *PART, *sizes)
     return product
 
 
@@ -252,48 +244,29 @@ def _workspace(shape: tuple[int, ...], basis: Basis, block: int, more: int) -> t
 
 def folded(total: Words, rows: Order, tables: Tables, by: Division, out: Words, threads: int) -> None:
     taken, size = total.shape[1:]
-    sizes = len(tables.constants), taken, size
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", taken * size + 4 * ENDS)
-        arguments = tables.addresses, by.count, by.halves, by.inverses, room, out, first, last
-        _call("folded", total, rows, *arguments, *sizes)
-
-    shared(threads, 2, some)
+    arguments = total, rows, tables.addresses, by.count, by.halves, by.inverses, ROOM, out
+    _together("folded", threads, 2, taken * size + 4 * ENDS, *arguments, *PART, len(tables.constants), taken, size)
 
 
 def rescaled(given: Words, rows: Order, tables: Tables, by: Division, out: Words, threads: int) -> None:
     parts, taken, size = given.shape
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", (taken + 1) * size + 4 * ENDS)
-        arguments = tables.addresses, by.halves, by.inverses, room, out, first, last
-        _call("rescaled", given, rows, *arguments, parts, len(tables.constants), taken, size)
-
-    shared(threads, parts, some)
+    arguments, sizes = (given, rows, tables.addresses, by.halves, by.inverses, ROOM, out), (taken, size)
+    room = (taken + 1) * size + 4 * ENDS
+    _together("rescaled", threads, parts, room, *arguments, *PART, parts, len(tables.constants), *sizes)
 
 
 def sums(
     cts: Words, pts: Words, starts: Order, outs: Words, primes: int, size: int, constants: Words, threads: int
 ) -> None:
     block = min(BLOCK, size)
-    sizes = len(cts), len(outs), primes, size, block
-
-    def some(first: int, last: int) -> None:
-        room = _room.array("room", 6 * block)
-        _call("sums", cts, pts, starts, outs, constants, room, first, last, *sizes)
-
-    shared(threads, primes * size // block, some)
+    arguments, sizes = (cts, pts, starts, outs, constants, ROOM), (len(cts), len(outs), primes, size, block)
+    _together("sums", threads, primes * size // block, 6 * block, *arguments, *PART, *sizes)
 
 
 def square(a: Words, constants: Words, out: Words, threads: int) -> None:
-    block = min(BLOCK, a.shape[2])
+    block, count = min(BLOCK, a.shape[2]), a.shape[1]
     sizes = len(constants), *a.shape[1:], block
-
-    def some(first: int, last: int) -> None:
-        _call("square", a, constants, _room.array("room", 6 * block), out, first, last, *sizes)
-
-    shared(threads, a.shape[1], some)
+    _together("square", threads, count, 6 * block, a, constants, ROOM, out, *PART, *sizes)
 
 
 def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
@@ -307,6 +280,20 @@ def join(
     _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
 
 
+def _together(name: str, threads: int, count: int, words: int, *arguments: Any) -> None:
+    """A loop over so many pieces of work by several threads, each with so many words of its own for `Mark.ROOM`."""
+
+    def filled(given: Sequence[Any], first: int, last: int) -> list[Any]:
+        own = {ROOM: _room.array("room", words), PART[0]: first, PART[1]: last}
+        return [own[each] if isinstance(each, Mark) else each for each in given]
+
+    if threads == 1:
+        return _call(name, *filled(arguments, 0, count))
+    casts = _loaded()[1][name][1]  # once for all: meanwhile threads would wait for Python's lock
+    numbers = [each if isinstance(each, Mark) else cast(each) for cast, each in zip(casts, arguments, strict=True)]
+    shared(threads, count, lambda first, last: _call(name, *filled(numbers, first, last)))
+
+
 def _call(name: str, *arguments: Any) -> None:
     function, casts = _loaded()[1][name]
     function(*[cast(given) for cast, given in zip(casts, arguments, strict=True)])
@@ -317,7 +304,9 @@ def address(array: NDArray[Any]) -> int:
     return _address(array, array.dtype)
 
 
-def _address(array: NDArray[Any], kind: Any) -> int:
+def _address(array: NDArray[Any] | int, kind: Any) -> int:
+    if isinstance(array, int):
+        return array
     if array.dtype != kind or not array.flags.c_contiguous:
         raise TypeError(f"an array of {array.dtype} that lies in memory with gaps, or is not of {np.dtype(kind)}")
     return int(array.ctypes.data)

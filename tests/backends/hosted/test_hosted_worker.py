@@ -219,7 +219,7 @@ def test_ciphertexts_of_this_process_are_refused() -> None:
 
 def test_whatever_a_library_may_do_its_own_way_is_asked_of_it() -> None:
     """An operation that is added to `Evaluator` must be forwarded; else the worker would never see the library's."""
-    checks = {"_agree", "_product", "_sum_scale", "_two_parts"}
+    checks = {"_agree", "_common_scale", "_product", "_sum_scale", "_two_parts"}
     through_others = {"_encode_real"}  # prepares values, and encodes them as any others
     own = {name for name, value in vars(Evaluator).items() if name.startswith("_") and callable(value)}
     forwarded = {name for name in vars(HostedEvaluator) if name.startswith("_")}
