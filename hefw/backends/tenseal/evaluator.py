@@ -28,7 +28,7 @@ from hefw.core.params import Resolved
 from hefw.core.turning import folded_at_once
 
 #: Memory for rotations of one transform that is kept for the next one, in bytes; of larger ones it is SEAL's.
-MOST_HELD = 1 << 27
+MOST_HELD = 1 << 26
 
 
 class TensealEvaluator(Evaluator):
