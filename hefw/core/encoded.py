@@ -61,23 +61,24 @@ def _read(
     found: dict[str, list[Plaintext]] = {}
     done, total = 0, weights.kept_count
     for op in weights.kept:
-        scales = _scales(op)
+        places = _places(op, evaluator.params.primes)
         vectors = written.get(op.name, [])
-        if len(vectors) != len(scales):
-            raise LoweringError(f"encoded weights of {op.name!r}: {len(vectors)}, not {len(scales)}")
-        pairs = zip(vectors, scales, strict=True)
-        found[op.name] = [evaluator.load_plaintext(vector.data, op.level, scale) for vector, scale in pairs]
+        if len(vectors) != len(places):
+            raise LoweringError(f"encoded weights of {op.name!r}: {len(vectors)}, not {len(places)}")
+        pairs = zip(vectors, places, strict=True)
+        found[op.name] = [evaluator.load_plaintext(vector.data, *place) for vector, place in pairs]
         done += len(vectors)
         if progress is not None:
             progress(Progress("encode", done, total, op.name))
     return found
 
 
-def _scales(op: Op) -> list[float]:
-    """Of an operation's encoded vectors, in order."""
+def _places(op: Op, primes: Sequence[int]) -> list[tuple[int, float]]:
+    """Levels and scales of an operation's encoded vectors, in order."""
     if not isinstance(op, LinearOp):
-        return [] if op.shift is None else [op.scale] * op.layout.ciphertexts
-    return [stage.scale(k) for stage in op.stages for k in stage.vectors]
+        return [] if op.shift is None else [(op.level, op.scale)] * op.layout.ciphertexts
+    weights = [(op.level, stage.scale(k)) for stage in op.stages for k in stage.vectors]
+    return [*weights, op.bias_place(primes)] if op.keeps_bias else weights
 
 
 def _array(data: bytes) -> NDArray[np.uint8]:

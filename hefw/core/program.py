@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -83,6 +83,18 @@ class LinearOp:
         """Values that it needs; with scalars of 0 it may do without some."""
         addend = () if self.addend is None else (self.addend,)
         return *self.sources, *(scalar.value for scalar in self.scalars), *addend
+
+    @property
+    def keeps_bias(self) -> bool:
+        """Whether its bias is one plaintext, the same at every step: it is then encoded once, as weights are."""
+        return self.bias is not None and len(self.bias) == 1 and self.layout.ciphertexts == 1
+
+    def bias_place(self, primes: Sequence[int]) -> tuple[int, float]:
+        """The level and scale at which its bias is added, on a chain of these primes."""
+        level, scale = self.level, self.scale
+        if self.folds:
+            level, scale = level - self.rescales, scale / math.prod(primes[level + 1 - self.rescales : level + 1])
+        return level, scale
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -318,7 +330,7 @@ class Program:
 
     @property
     def weight_count(self) -> int:
-        """Plaintexts that are the same at every step: vectors of weights, and shifts of squares.
+        """Plaintexts that are the same at every step: vectors of weights, biases, and shifts of squares.
 
         Weights that are one number for all slots are encoded as they are used.
         """
@@ -351,7 +363,7 @@ class Program:
 def _kept(op: Op) -> int:
     if isinstance(op, SquareOp):
         return 0 if op.shift is None else op.layout.ciphertexts
-    return sum(len(stage.vectors) for stage in op.stages)
+    return sum(len(stage.vectors) for stage in op.stages) + op.keeps_bias
 
 
 def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
@@ -390,7 +402,7 @@ def _count(ops: tuple[Op, ...], step: int, program: Program) -> Counter[str]:
         parts += len(scalars) + (op.addend is not None)
         counts["add"] += max(0, parts - 1) * n
         if op.bias is not None:
-            counts["encode"] += n
+            counts["encode"] += 0 if op.keeps_bias else n
             counts["add_plain"] += n
         counts["rescale"] += op.rescales * n
     return +counts

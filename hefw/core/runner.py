@@ -98,6 +98,11 @@ class Weights:
             _shift(evaluator, op, k) for k in range(self.program.op_weight_count(op))
         ]
 
+    def bias(self, evaluator: Evaluator, op: LinearOp) -> Plaintext:
+        """What an operation that keeps its bias adds."""
+        vectors = self._vectors(evaluator, op)
+        return vectors[-1] if vectors else _bias(evaluator, op)
+
     def get(self, evaluator: Evaluator, op: LinearOp, number: int = 0) -> Sequence[Plaintext]:
         """What a stage of an operation multiplies with at every step, at its level and scales; some are encoded when
         read."""
@@ -176,7 +181,14 @@ def _encode(evaluator: Evaluator, op: Op) -> list[Plaintext]:
     """All vectors of an operation."""
     if isinstance(op, SquareOp):
         return [] if op.shift is None else [_shift(evaluator, op, k) for k in range(op.layout.ciphertexts)]
-    return [_weight(evaluator, op, stage, k) for stage in op.stages for k in stage.vectors]
+    weights = [_weight(evaluator, op, stage, k) for stage in op.stages for k in stage.vectors]
+    return [*weights, _bias(evaluator, op)] if op.keeps_bias else weights
+
+
+def _bias(evaluator: Evaluator, op: LinearOp) -> Plaintext:
+    """The bias of an operation that keeps it."""
+    assert op.bias is not None
+    return evaluator.encode(op.layout.broadcast(op.bias[0], 0), *op.bias_place(evaluator.params.primes))
 
 
 def _shift(evaluator: Evaluator, op: SquareOp, ciphertext: int) -> Plaintext:
@@ -396,7 +408,10 @@ class Runner:
         results = []
         for k, ct in enumerate(_given_up(total)):
             if bias is not None:
-                addend = evaluator.encode(op.layout.broadcast(bias, k), ct.level, ct.scale)
+                if op.keeps_bias:
+                    addend = self.weights.bias(evaluator, op)
+                else:
+                    addend = evaluator.encode(op.layout.broadcast(bias, k), ct.level, ct.scale)
                 ct = evaluator.add_plain_into(ct, addend)
             results.append(ct if op.folds else self._rescaled(ct, op))
         return results

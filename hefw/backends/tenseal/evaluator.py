@@ -286,20 +286,24 @@ class TensealEvaluator(Evaluator):
         if native is None:
             return None
         self.require_keys(names, level)
-        scales: list[float] = []
+        scales: dict[int, float] = {}  # by output: of sources of several scales they differ
 
         def read(some: Pass) -> list[Any]:
             pairs = [(inputs[k], weights[number]) for k, number in zip(some.sources, some.weights, strict=True)]
-            scales.append(self._common_scale("linear_transform", pairs))
-            if abs(scales[-1] - scales[0]) > SCALE_TOLERANCE * scales[0]:
-                raise ScaleError(f"linear_transform: scale {scales[-1]:g} differs from {scales[0]:g}")
+            for output, (start, end) in zip(some.outputs, itertools.pairwise(some.starts.tolist()), strict=True):
+                scale = self._common_scale("linear_transform", pairs[start:end])
+                wanted = scales.setdefault(output, scale)
+                if abs(scale - wanted) > SCALE_TOLERANCE * wanted:
+                    raise ScaleError(f"linear_transform: scale {scale:g} differs from {wanted:g}")
             return [weight.handle for _, weight in pairs]
 
         handles = native.transform(plan, [ct.handle for ct in inputs], read)
         self.counts.update(plan.counts)
-        for handle in handles:
-            handle.scale = scales[0]
-        return [Ciphertext(handle, level, scales[0]) for handle in handles]
+        found = []
+        for output, handle in enumerate(handles):
+            handle.scale = scales[output]
+            found.append(Ciphertext(handle, level, scales[output]))
+        return found
 
     def _plan(self, transform: Transform) -> Plan:
         if transform not in self._plans:

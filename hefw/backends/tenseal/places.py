@@ -27,10 +27,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum of products, turned by its giant step."""
+    """A sum of products, turned by its giant step, for an output."""
 
     terms: Terms
     by: int
+    output: int
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """Sums made in one pass over what they read: places and weights of all products, and where each sum begins."""
+    """Sums made in one pass over what they read: places and weights of all products, where each sum begins, and which
+    output it is for."""
 
     places: NDArray[np.int64]
     sources: tuple[int, ...]  # the inputs of which these are rotations
     weights: tuple[int, ...]
     starts: NDArray[np.int64]
+    outputs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Plan:
             self._turn(transform, source, steps)
         outputs = range(len(transform.outputs))
         self.chains = [
-            Chain(k, tuple(Sum(self._terms(group), by) for group, by in strand[::-1]))
+            Chain(k, tuple(Sum(self._terms(group), by, k) for group, by in strand[::-1]))
             for k in outputs
             for strand in transform.strands(k)
         ]
@@ -171,4 +174,5 @@ def _pass(sums: Sequence[Sum], source: Sequence[int]) -> Pass:
     terms = [term for each in sums for term in each.terms]
     starts = np.cumsum([0, *(len(each.terms) for each in sums)])
     places, weights = zip(*terms, strict=True)
-    return Pass(np.array(places), tuple(source[place] for place in places), weights, starts)
+    outputs = tuple(each.output for each in sums)
+    return Pass(np.array(places), tuple(source[place] for place in places), weights, starts, outputs)
