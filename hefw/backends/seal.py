@@ -22,7 +22,7 @@ def prime_sizes(params: CkksParams, most_special: int = 1) -> list[int]:
         raise ParameterError(f"{taken}; special_bits {special} has {len(special)}")
     if min(special) < largest:
         raise ParameterError(
-            f"a special prime of {min(special)} bits must be at least as large as the others ({largest} bits), or key "
+            f"the special prime of {min(special)} bits must be at least as large as the others ({largest} bits), or key "
             "switching drowns the message"
         )
     return [*params.modulus_bits, *params.special_bits]
