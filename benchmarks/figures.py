@@ -43,7 +43,7 @@ def readme() -> str:
     """The section of the README."""
     demo, coarse, step, backends = map(_read, ("demo", "demo-40db", "step", "backends"))
     params, machine = demo["params"], demo["machine"]
-    counts = [len(run["params"]["modulus_bits"]) for run in (coarse, demo)]
+    counts = [run["params"]["fresh_level"] + 1 for run in (coarse, demo)]
     primes = f"both have {counts[0]}" if counts[0] == counts[1] else f"{counts[0]} instead of {counts[1]}"
     rows = [
         ("whole run, from configuration to decrypted pictures", f"{demo['seconds']['total']:.0f} s"),

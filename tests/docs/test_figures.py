@@ -38,8 +38,9 @@ def test_refreshes_are_compared_run_by_run(tmp_path: Path, monkeypatch: pytest.M
     text = figures.no_round_trip()
     header, rule, first, second = (line for line in text.splitlines() if line.startswith("|"))
     assert len({line.count("|") for line in (header, rule, first, second)}) == 1
-    assert first.startswith("| `tenseal` | `client` | 10 | 16 | 10 | 16384 | 360 |")
-    assert second.startswith("| `openfhe` | `bootstrap`, every 2 steps | 10 | 16 | 1 | 16384 | 360 |")
+    bits = f"{run['params']['log_qp']:.0f}"
+    assert first.startswith(f"| `tenseal` | `client` | 10 | 16 | 10 | 16384 | {bits} |")
+    assert second.startswith(f"| `openfhe` | `bootstrap`, every 2 steps | 10 | 16 | 1 | 16384 | {bits} |")
     assert second.endswith("| equal |")
     assert "hefw generate --labels 0-9,0-5 --steps 10 --seed 0 --backend openfhe" in text
     assert "--refresh bootstrap --every 2" in text
