@@ -22,8 +22,8 @@ def prime_sizes(params: CkksParams, most_special: int = 1) -> list[int]:
         raise ParameterError(f"{taken}; special_bits {special} has {len(special)}")
     if min(special) < largest:
         raise ParameterError(
-            f"the special prime of {min(special)} bits must be at least as large as the others ({largest} bits), or key "
-            "switching drowns the message"
+            f"the special prime of {min(special)} bits must be at least as large as the others "
+            f"({largest} bits), or key switching drowns the message"
         )
     return [*params.modulus_bits, *params.special_bits]
 
