@@ -152,7 +152,9 @@ def _given(count: int, code: Code) -> tuple[Any, Any]:
     return types.void(*([types.uint64] * count)), generated
 
 
-#: Pairs of columns that a layer of the transform joins, with the number of their root among those of `ends`.
+#: Two vectors that a layer of the transform joins, and the number of their root.
+Join = tuple[int, int, int]
+#: Of the last three layers: columns, and roots among those of `ends`.
 LAYERS = (
     ((0, 4, 0), (1, 5, 0), (2, 6, 0), (3, 7, 0)),
     ((0, 2, 1), (1, 3, 1), (4, 6, 2), (5, 7, 2)),
@@ -163,64 +165,62 @@ ROOTS = 7
 HELD = (0, 1, 3, 4)
 
 
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def forward_pair(_: Any, x: Any, y: Any, root: Any, quotient: Any, prime: Any) -> Any:
-    """One layer of the transform on eight words at x and eight at y."""
+Way = Callable[[Lanes, Any, Any, Any, Any], tuple[Any, Any]]
+
+
+def _pair(way: Way) -> Code:
+    """One layer on eight words at each of two places."""
 
     def code(builder: Any, args: Any) -> None:
         lanes = Lanes(builder, args[4])
-        found = lanes.down(*map(lanes.load, args[:2]), *map(lanes.spread, args[2:4]))
+        found = way(lanes, *map(lanes.load, args[:2]), *map(lanes.spread, args[2:4]))
         for vector, address in zip(found, args[:2], strict=True):
             lanes.store(vector, address)
 
-    return _given(5, code)
+    return code
+
+
+def _quad(way: Way, first: Sequence[Join], second: Sequence[Join]) -> Code:
+    """Two layers on four times eight words, each of pairs of them with the number of their root."""
+
+    def code(builder: Any, args: Any) -> None:
+        lanes = Lanes(builder, args[8])
+        spread = [lanes.spread(arg) for arg in args[2:8]]
+        places = [lanes.at(args[0], k, args[1]) for k in range(4)]
+        words = [lanes.load(place) for place in places]
+        for x, y, root in (*first, *second):
+            words[x], words[y] = way(lanes, words[x], words[y], *spread[2 * root : 2 * root + 2])
+        for vector, place in zip(words, places, strict=True):
+            lanes.store(vector, place)
+
+    return code
+
+
+FAR, NEAR = ((0, 2, 0), (1, 3, 0)), ((0, 1, 1), (2, 3, 2))
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def forward_pair(_: Any, x: Any, y: Any, root: Any, quotient: Any, prime: Any) -> Any:
+    """One layer of the transform on eight words at x and eight at y."""
+    return _given(5, _pair(Lanes.down))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def backward_pair(_: Any, x: Any, y: Any, root: Any, quotient: Any, prime: Any) -> Any:
     """One layer of the inverse transform."""
-
-    def code(builder: Any, args: Any) -> None:
-        lanes = Lanes(builder, args[4])
-        found = lanes.up(*map(lanes.load, args[:2]), *map(lanes.spread, args[2:4]))
-        for vector, address in zip(found, args[:2], strict=True):
-            lanes.store(vector, address)
-
-    return _given(5, code)
+    return _given(5, _pair(Lanes.up))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def forward_quad(_: Any, at: Any, apart: Any, r: Any, r_: Any, s: Any, s_: Any, t: Any, t_: Any, prime: Any) -> Any:
     """Two layers on four times eight words, so many bytes apart: by the root r, then by s and t."""
-
-    def code(builder: Any, args: Any) -> None:
-        lanes = Lanes(builder, args[8])
-        r, r_, s, s_, t, t_ = map(lanes.spread, args[2:8])
-        places = [lanes.at(args[0], k, args[1]) for k in range(4)]
-        a, b, c, d = map(lanes.load, places)
-        (a, c), (b, d) = lanes.down(a, c, r, r_), lanes.down(b, d, r, r_)
-        (a, b), (c, d) = lanes.down(a, b, s, s_), lanes.down(c, d, t, t_)
-        for vector, place in zip((a, b, c, d), places, strict=True):
-            lanes.store(vector, place)
-
-    return _given(9, code)
+    return _given(9, _quad(Lanes.down, FAR, NEAR))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def backward_quad(_: Any, at: Any, apart: Any, r: Any, r_: Any, s: Any, s_: Any, t: Any, t_: Any, prime: Any) -> Any:
     """Two layers of the inverse transform: by the roots s and t, then by r."""
-
-    def code(builder: Any, args: Any) -> None:
-        lanes = Lanes(builder, args[8])
-        r, r_, s, s_, t, t_ = map(lanes.spread, args[2:8])
-        places = [lanes.at(args[0], k, args[1]) for k in range(4)]
-        a, b, c, d = map(lanes.load, places)
-        (a, b), (c, d) = lanes.up(a, b, s, s_), lanes.up(c, d, t, t_)
-        (a, c), (b, d) = lanes.up(a, c, r, r_), lanes.up(b, d, r, r_)
-        for vector, place in zip((a, b, c, d), places, strict=True):
-            lanes.store(vector, place)
-
-    return _given(9, code)
+    return _given(9, _quad(Lanes.up, NEAR, FAR))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]

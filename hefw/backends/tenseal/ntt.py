@@ -137,6 +137,11 @@ if fast():
     from hefw.backends.tenseal import lanes
 
     @inlined
+    def _three(roots, quotient, k):  # type: ignore[no-untyped-def]
+        """Root number k of a layer and two of the next one, each with its quotient."""
+        return roots[k], quotient[k], roots[2 * k], quotient[2 * k], roots[2 * k + 1], quotient[2 * k + 1]
+
+    @inlined
     def _forward_fast(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
         at, m, t = address(a), 1, a.shape[0]
         layers = 0
@@ -151,8 +156,7 @@ if fast():
         while t > lanes.COUNT:
             apart = np.uint64(t >> 2) * BYTES
             for i in range(m):
-                r, s, u = roots[m + i], roots[2 * (m + i)], roots[2 * (m + i) + 1]
-                rq, sq, uq = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
+                r, rq, s, sq, u, uq = _three(roots, quotient, m + i)
                 start = at + np.uint64(i * t) * BYTES
                 for j in range(0, t >> 2, lanes.COUNT):
                     lanes.forward_quad(start + np.uint64(j) * BYTES, apart, r, rq, s, sq, u, uq, q)
@@ -172,8 +176,7 @@ if fast():
             apart, m = np.uint64(t) * BYTES, m >> 2
             t = t << 2
             for i in range(m):
-                r, s, u = roots[m + i], roots[2 * (m + i)], roots[2 * (m + i) + 1]
-                rq, sq, uq = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
+                r, rq, s, sq, u, uq = _three(roots, quotient, m + i)
                 start = at + np.uint64(i * t) * BYTES
                 for j in range(0, t >> 2, lanes.COUNT):
                     lanes.backward_quad(start + np.uint64(j) * BYTES, apart, r, rq, s, sq, u, uq, q)
