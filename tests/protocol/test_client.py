@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgpack
 import numpy as np
@@ -249,9 +250,10 @@ def test_results(loop, backend, change, error, words) -> None:
 
 
 def test_a_result_of_another_secret_key(loop, graph, backend) -> None:
-    """With this key's id on it: nothing tells but the noise that it decrypts to."""
+    """With this key's id on it: nothing tells but the noise that it decrypts to, as large as the modulus that is left."""
     client = Client(loop, backend)
-    interface = client.open(graph.digest, toy_model.REQUEST)
+    roomy = CkksParams(toy_model.RING, (60,) * 5, (60,), 30.0, allow_insecure=True)
+    interface = client.open(graph.digest, replace(toy_model.REQUEST, ring_dimension=None, params=roomy))
     port = interface.outputs["latent"]
     stranger = backend.keygen(interface.params, KeyManifest())
     stranger.key_id = client._keys.key_id
