@@ -250,7 +250,7 @@ def test_results(loop, backend, change, error, words) -> None:
 
 
 def test_a_result_of_another_secret_key(loop, graph, backend) -> None:
-    """With this key's id on it: nothing tells but the noise that it decrypts to, as large as the modulus that is left."""
+    """With this key's id on it: nothing tells but the noise that it decrypts to, as large as the modulus left."""
     client = Client(loop, backend)
     roomy = CkksParams(toy_model.RING, (60,) * 5, (60,), 30.0, allow_insecure=True)
     interface = client.open(graph.digest, replace(toy_model.REQUEST, ring_dimension=None, params=roomy))
