@@ -12,7 +12,7 @@ from hefw.backends import processor
 from hefw.backends.tenseal import loops
 from hefw.backends.tenseal import native as natives
 from hefw.backends.tenseal.backend import TensealBackend
-from hefw.backends.tenseal.keys import Form
+from hefw.backends.tenseal.form import Form
 from hefw.backends.tenseal.residues import Residues
 from hefw.core.backend import Evaluator, KeyHolder, KeyManifest
 from hefw.core.errors import CapabilityError, EnvelopeError, ParameterError

@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import _sealapi_cpp as seal
 
+from hefw.backends import frames
 from hefw.backends.seal import memory_file, no_primes, path_of, prime_sizes, refused
 from hefw.backends.tenseal import loops
 from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
@@ -34,6 +35,7 @@ class Context:
             raise refused(params.params)
         self.encoder = seal.CKKSEncoder(self.seal)
         self.level_ids = _level_ids(self.seal, params.max_level)
+        self.version = frames.version(saved(seal.Plaintext().save))
 
     def encode(self, values: Any, level: int, scale: float) -> Any:
         """A SEAL plaintext of (slots,) values or one constant."""

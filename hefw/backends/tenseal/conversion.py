@@ -1,6 +1,6 @@
 """Numbers that are given by residues, modulo other primes: for numba to compile.
 
-As `transforms`, they have two ways: for any primes below 2^60, and by `lanes` for those below 2^50.
+As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` for those below 2^50.
 """
 
 from __future__ import annotations

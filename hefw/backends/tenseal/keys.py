@@ -16,26 +16,13 @@ import numpy as np
 from hefw.backends import frames
 from hefw.backends.packing import Residues, pack, unpack, width
 from hefw.backends.seal import key_element, key_place
-from hefw.backends.tenseal.context import Context, PublicFile, saved
+from hefw.backends.tenseal.context import Context, PublicFile
+from hefw.backends.tenseal.form import Form
 from hefw.core.errors import CapabilityError, EnvelopeError
 from hefw.core.params import Resolved
 
 ELEMENT = struct.Struct(">I")  # which key it is
 MOST_SEED = 1024  # bytes
-
-
-class Form:
-    """What a key for ciphertexts of up to a level has: `groups` are the primes of each digit, `rows` all that it meets.
-
-    Primes are numbered: the chain, then the special ones.
-    """
-
-    def __init__(self, params: Resolved, level: int) -> None:
-        every = (*params.primes, *params.special_primes)
-        count = len(params.special_primes)
-        self.groups = [range(k, min(k + count, level + 1)) for k in range(0, level + 1, count)]
-        self.rows = (*range(level + 1), *range(len(params.primes), len(every)))
-        self.primes = tuple(every[row] for row in self.rows)
 
 
 class Digit:
@@ -77,7 +64,6 @@ class KeyLoaded:
         self._context, self._name, self._payload, self._file = context, name, payload, file
         self._size = params.params.ring_dimension
         self._primes = (*params.primes, *params.special_primes)
-        self._version = frames.version(saved(seal.Plaintext().save))
         sent = read(name, payload, params, self.form)
         self.digits = [self._loaded(seal.PublicKey(), self._written(digit)) for digit in sent]
 
@@ -100,13 +86,13 @@ class KeyLoaded:
         files = {place: [self._written(digit) for digit in sent]}
         relinearises = self._name == "relinearisation"
         places, made = (1, seal.RelinKeys()) if relinearises else (self._size, seal.GaloisKeys())
-        return self._loaded(made, b"".join(frames.keys(self._primes, self._size, places, files, self._version)))
+        return self._loaded(made, b"".join(frames.keys(self._primes, self._size, places, files, self._context.version)))
 
     def _written(self, digit: Digit) -> bytes:
         rows = np.zeros((len(self._primes), self._size), np.uint64)
         for row, residues in zip(self.form.rows, digit.residues, strict=True):
             rows[row] = residues
-        return frames.seeded_ciphertext(self._primes, self._size, rows.tobytes(), digit.seed, self._version)
+        return frames.seeded_ciphertext(self._primes, self._size, rows.tobytes(), digit.seed, self._context.version)
 
     def _loaded(self, made: Any, data: bytes) -> Any:
         self._file.load(f"{self._name} key", lambda path: made.load(self._context.seal, path), data)

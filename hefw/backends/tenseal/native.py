@@ -9,7 +9,7 @@ from typing import Any
 import _sealapi_cpp as seal
 import numpy as np
 
-from hefw.backends.seal import RELINEARISATION, key_element, transparent
+from hefw.backends.seal import RELINEARISATION, key_element
 from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.context import Context
 from hefw.backends.tenseal.keys import KeyLoaded
@@ -17,7 +17,7 @@ from hefw.backends.tenseal.places import Pass, Plan
 from hefw.backends.tenseal.plaintexts import EXAMPLE_SCALE, Plaintexts
 from hefw.backends.tenseal.residues import Residues
 from hefw.backends.tenseal.switching import Key, Switching, suits
-from hefw.backends.tenseal.transforms import Execution
+from hefw.backends.tenseal.transforms import Execution, check_hidden
 from hefw.backends.tenseal.trial import switches
 
 WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
@@ -165,8 +165,7 @@ class Native:
             np.array([at(out) for out in outs], np.uint64),
             int(first.coeff_modulus_size()),
         )
-        if not all(view[1, 0, 0] or view[1].any() for view in map(self._residues.view, outs)):
-            raise transparent()
+        check_hidden(map(self._residues.view, outs))
         return outs
 
     def transform(self, plan: Plan, inputs: Sequence[Any], weights: Callable[[Pass], Sequence[Any]]) -> list[Any]:

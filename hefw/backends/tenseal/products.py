@@ -1,6 +1,6 @@
 """Sums of products of residues, for numba to compile, by blocks: `held` (6, block) has what was added so far.
 
-As `transforms`, they have two ways: for any primes below 2^60, and by `lanes` for those below 2^50.
+As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` for those below 2^50.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from hefw.backends import frames
 from hefw.backends.packing import Residues
 from hefw.backends.seal import RELINEARISATION, key_element
 from hefw.backends.tenseal.context import Context, saved
-from hefw.backends.tenseal.keys import Digit, Form, written
+from hefw.backends.tenseal.form import Form
+from hefw.backends.tenseal.keys import Digit, written
 from hefw.backends.tenseal.switching import turned
 
 

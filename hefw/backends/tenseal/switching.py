@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal import abi, loops
+from hefw.backends.tenseal.form import Form
 from hefw.backends.tenseal.loops import Basis, Digits, Division, KeyWords, Room, Tables, address
 from hefw.backends.tenseal.threads import shared
 from hefw.core.params import Resolved
@@ -68,7 +69,7 @@ class Switching:
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         self._down = self._division(len(params.primes), self._special)
         self._rescales = [self._division(level, 1) for level in range(len(params.primes))]
-        self._bases = [self._basis(level) for level in range(len(params.primes))]
+        self._bases = [self._basis(Form(params, level)) for level in range(len(params.primes))]
 
     def _division(self, first: int, count: int) -> Division:
         """By the product of so many primes from one on, of numbers modulo those before."""
@@ -79,13 +80,11 @@ class Switching:
         """Half of a product of primes modulo every prime."""
         return np.array([product // 2 % q for q in self._primes], np.uint64)
 
-    def _basis(self, level: int) -> Basis:
+    def _basis(self, form: Form) -> Basis:
         """Of a ciphertext's second part."""
-        count = len(self._primes) - self._special
-        starts = [*range(0, level + 1, self._special), level + 1]
-        halves = [self._half(math.prod(self._primes[a:b])) for a, b in itertools.pairwise(starts)]
-        rows = [*range(level + 1), *range(count, len(self._primes))]
-        return Basis(np.array(rows), np.array(starts), np.stack(halves))
+        starts = [0, *(group.stop for group in form.groups)]
+        halves = [self._half(math.prod(self._primes[k] for k in group)) for group in form.groups]
+        return Basis(np.array(form.rows), np.array(starts), np.stack(halves))
 
     def _apart(self, polynomial: Words) -> Basis:
         found = self._bases[len(polynomial) - 1]

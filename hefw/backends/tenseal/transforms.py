@@ -73,8 +73,7 @@ class Execution:
     def _add_up(self, wave: Wave) -> None:
         chains = wave.chains
         if chains[0].still:
-            for _ in self._sums(wave.passes, (self._outs[chain.output] for chain in chains)):
-                pass
+            list(self._sums(wave.passes, (self._outs[chain.output] for chain in chains)))
             self._begun.update(chain.output for chain in chains)
             return
         most, sums = max(len(chain.sums) for chain in chains), self._sums(wave.passes, self._blanks())
@@ -109,8 +108,7 @@ class Execution:
             weights = np.array(self._weights(each), np.uint64)
             cts, to = self._addresses[each.places], np.array([address(out) for out in outs], np.uint64)
             self._switching.sums(cts, weights, each.starts, to, self._shape[1])
-            if not all(out[1, 0, 0] or out[1].any() for out in outs):  # the whole is read where one number is 0
-                raise transparent()
+            check_hidden(outs)
             yield from outs
 
     def _blanks(self) -> Iterator[Words]:
@@ -120,3 +118,9 @@ class Execution:
                 self._made += 1
                 self._free.append(self._switching.room.array(f"sum {self._made}", *self._shape))
             yield self._free.pop()
+
+
+def check_hidden(sums: Iterable[Words]) -> None:
+    """EncodingError if one of some (2, level + 1, N) hides nothing."""
+    if not all(each[1, 0, 0] or each[1].any() for each in sums):  # the whole is read where one number is 0
+        raise transparent()

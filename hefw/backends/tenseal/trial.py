@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal.keys import Form
+from hefw.backends.tenseal.form import Form
 from hefw.backends.tenseal.switching import Switching
 from hefw.core.params import Resolved
 

@@ -36,10 +36,9 @@ def decompose(given, tables, rows, starts, halves, columns, out, first, last):  
     """What `digits` gave of one polynomial (level + 1, N), modulo the primes of `rows`: (digits, len(rows), N).
 
     Only some polynomials are written, counted over all digits, and none that is the given one itself: of a digit modulo
-    its own primes. `halves` are taken away again: with half of a digit's
-    primes it is between minus and plus that, with 0 it is from 0 on, as SEAL has it: twice as large in the mean
-    square's root, and with a mean. `tables` is (constants, roots, quotients, ends, inverse roots, their quotients and
-    ends, pairs); the special primes are last.
+    its own primes. `halves` are taken away again: with half of a digit's primes it is between minus and plus that, with
+    0 it is from 0 on, as SEAL has it: twice as large in the mean square's root, and with a mean. `tables` is
+    (constants, roots, quotients, ends, inverse roots, their quotients and ends, pairs); the special primes are last.
     """
     constants, roots, quotient, ends = tables[0], tables[1], tables[2], tables[3]
     for at in range(first, last):
