@@ -34,6 +34,8 @@ class Replay:
             for holder, name in ((evaluator, "_evaluator"), (evaluator._context, "encoder")):
                 self._replaced(stack, holder, name, _Recorder(getattr(holder, name), self._calls))
             self._replaced(stack, loops, "_call", self._loop)
+            self._take_part = loops._take_part
+            self._replaced(stack, loops, "_take_part", self._job)
             self._blank = evaluator._residues.blank
             self._replaced(stack, evaluator._residues, "blank", self._new)
             run()
@@ -58,6 +60,11 @@ class Replay:
         self._alive.append(arguments)
         self._calls.append((function, numbers, False))
         function(*numbers)
+
+    def _job(self, number: int, job: loops.Job) -> None:
+        self._alive.append(job)
+        self._calls += [(job.meeting.fill, (0,), False), (loops._loaded()[1]["run"][0], job.numbers(number), False)]
+        self._take_part(number, job)
 
     def _new(self, *arguments: Any) -> Any:
         made = self._blank(*arguments)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +158,25 @@ class Plaintext:
     handle: Any
     level: int
     scale: float
+
+
+class Kept(Sequence[Plaintext]):
+    """Weights that are the same objects at every read: a backend may keep what it finds out about them."""
+
+    def __init__(self, weights: Sequence[Plaintext]) -> None:
+        self._weights = weights
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    @overload
+    def __getitem__(self, index: int) -> Plaintext: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Plaintext]: ...
+
+    def __getitem__(self, index: int | slice) -> Plaintext | Sequence[Plaintext]:
+        return self._weights[index]
 
 
 Products = Sequence[tuple[Ciphertext, Plaintext]]
@@ -683,6 +702,10 @@ class Evaluator(ABC):
         for other in others:
             total = self.add_into(total, other)
         return total
+
+    def works_together(self, example: Ciphertext) -> bool:
+        """Whether operations are shared by so many `threads` here, in the library: then nothing is forked for them."""
+        return False
 
     # -- residues: what processes that were forked from one engine hand to each other -------------------------------
 

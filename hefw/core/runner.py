@@ -13,7 +13,7 @@ from typing import Any, overload
 
 from numpy.typing import NDArray
 
-from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Plaintext
+from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Kept, Plaintext
 from hefw.core.crew import Crew
 from hefw.core.errors import LevelError, ProtocolError, ScaleError
 from hefw.core.layout import Layout
@@ -26,18 +26,23 @@ Watch = Callable[[int, str, Ciphertexts], None]  # step, operation, value
 Shown = Mapping[str, NDArray[Any]]  # input or output -> its plaintext part (images, features)
 
 
+#: Weights that are one number for all slots are kept where so many times as many others are.
+FEW = 8
+
+
 class Weights:
     """Encoded weights of one program. Holds no key, so that every session of a server may share it.
 
     Weights are kept as far as `budget` (bytes) goes. Of those that are not, some are kept ones of the same matrix,
     encoded for a higher level and the same scale: a library that can take them to a lower level does so at every use.
-    The others are encoded at every use, and so is a weight that is one number for all slots: that is cheap, and there
-    may be more of them than memory takes.
+    The others are encoded at every use, and so are weights that are one number for all slots, unless there are few:
+    that is cheap, and there may be more of them than memory takes.
     """
 
     def __init__(self, program: Program, budget: float | None = None) -> None:
         self.program = program
         self._encoded: dict[str, list[Plaintext]] = {}
+        self._stages: dict[tuple[str, int], Kept] = {}  # by operation and stage, where all are encoded
         self._sources = _shared(program)
         self.budget = room = weights_budget() if budget is None else budget
         self._kept: set[str] = set()
@@ -81,6 +86,7 @@ class Weights:
     def restore(self, encoded: Mapping[str, list[Plaintext]]) -> None:
         """Take vectors that were encoded before, by operation."""
         self._encoded |= encoded
+        self._stages.clear()
 
     @property
     def kept_bytes(self) -> int:
@@ -106,13 +112,19 @@ class Weights:
     def get(self, evaluator: Evaluator, op: LinearOp, number: int = 0) -> Sequence[Plaintext]:
         """What a stage of an operation multiplies with at every step, at its level and scales; some are encoded when
         read."""
+        if (op.name, number) in self._stages:
+            return self._stages[op.name, number]
         stages = op.stages
         vectors = iter(self._vectors(evaluator, op) or self._above(evaluator, op))
         for before in stages[:number]:
             for _ in before.vectors:
                 next(vectors, None)
         ready = [None if constant else next(vectors, None) for constant in stages[number].transform.constant]
-        return _AsRead(evaluator, op, stages[number], ready)
+        read = _AsRead(evaluator, op, stages[number], ready)
+        numbers = ready.count(None)
+        if self.keeps(op) and FEW * numbers <= len(ready):
+            return self._stages.setdefault((op.name, number), Kept(list(read)))
+        return read
 
     def _vectors(self, evaluator: Evaluator, op: Op) -> Sequence[Plaintext]:
         """The vectors of an operation if they are kept, encoded at the latest now."""
@@ -206,7 +218,8 @@ def _weight(evaluator: Evaluator, op: LinearOp, stage: Stage, index: int) -> Pla
 class Runner:
     """One session's run of a program: an evaluator with that session's keys, and the shared weights.
 
-    With `processes` above 1 a step's affine regions are dealt out to so many, where the backend declares `residues`.
+    With `processes` above 1 so many threads share each operation where the evaluator `works_together`; else a step's
+    affine regions are dealt out to so many processes, where the backend declares `residues`.
     """
 
     def __init__(
@@ -215,8 +228,9 @@ class Runner:
         self.program = program
         self.evaluator = evaluator
         self.weights = weights or Weights(program)
-        self._processes = processes if evaluator.capabilities.residues else 1
+        self._processes = processes
         self._crew: Crew | None = None
+        self._together = 1
         self._kept: dict[str, Ciphertexts] = {}
 
     def load_keys(self, blobs: Mapping[str, bytes]) -> None:
@@ -226,8 +240,8 @@ class Runner:
 
     @property
     def processes(self) -> int:
-        """How many work on an operation together."""
-        return 1 if self._crew is None else self._crew.processes
+        """How many processes, or threads, work on an operation together."""
+        return self._together if self._crew is None else self._crew.processes
 
     @property
     def private_bytes(self) -> int:
@@ -283,10 +297,13 @@ class Runner:
         return outputs
 
     def _share(self, given: Mapping[str, Ciphertexts]) -> None:
-        """Make the other processes: now that keys and weights are here, and a ciphertext to try with."""
-        if self._processes > 1 and self._crew is None and not self.program.interface.elementwise:
+        """Make the other processes if threads do not share the work: now that keys and weights are here, and a
+        ciphertext to try with."""
+        if self._processes > 1 and self.processes == 1 and not self.program.interface.elementwise:
             example = next(iter(given.values()))[0]
-            if self.evaluator.reaches_residues(example):
+            if self.evaluator.works_together(example):
+                self._together = self._processes
+            elif self.evaluator.reaches_residues(example):
                 self.weights.encode_all(self.evaluator)
                 ops = [op for op in self.program.step if isinstance(op, LinearOp)]
                 get = functools.partial(self.weights.get, self.evaluator)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hefw.backends import processor
-from hefw.backends.tenseal import loops
 from hefw.backends.tenseal import native as natives
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.form import Form
 from hefw.backends.tenseal.residues import Residues
+from hefw.backends.tenseal.switching import Switching
 from hefw.core.backend import Evaluator, KeyHolder, KeyManifest
 from hefw.core.errors import CapabilityError, EnvelopeError, ParameterError
 from hefw.core.noise import NoiseModel
@@ -137,13 +137,13 @@ def test_where_memory_is_out_of_reach_it_is_said_at_the_first_use(operation, mon
 
 def test_loops_that_switch_wrongly_are_not_used(monkeypatch) -> None:
     holder, evaluator = parties(resolved((48, 45, 50), (50, 50)))
-    turned = loops.turned
+    rotations = Switching.rotations
 
-    def wrong(*given) -> None:
-        turned(*given)
-        given[5][0][0, 0, 5] += np.uint64(1)  # of the result
+    def wrong(self, given, keys, outs, more=False) -> None:
+        rotations(self, given, keys, outs, more)
+        outs[0][0, 0, 5] += np.uint64(1)
 
-    monkeypatch.setattr(loops, "turned", wrong)
+    monkeypatch.setattr(Switching, "rotations", wrong)
     ct = holder.encrypt(np.ones(N // 2), 2, 2.0**20)
     with pytest.warns(RuntimeWarning, match=natives.WRONG), pytest.raises(CapabilityError, match="special primes need"):
         evaluator.rotate(ct, 1)

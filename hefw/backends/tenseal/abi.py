@@ -23,23 +23,29 @@ PRIME, ONE, WORD, WORD_, SIZE, SIZE_, NEAR, NEAR_, COLUMNS = range(9)
 #: And of a table of one prime modulo another: itself and its inverse, with their quotients.
 MODULO, MODULO_, INVERSE, INVERSE_, PAIRS = range(5)
 
+#: Of a phase of work (`tape`): what is done and in how many pieces; places of what is read, added and written, and of
+#: what is kept meanwhile; which part is read and how many are added; the first of some keys, and how many; whether the
+#: result is added to what is there; the first of some sums, and the one after the last.
+KIND, PIECES, SOURCE, GIVEN, OUT, KEPT, PART, ADDED, KEY, MANY, MORE, FIRST, LAST, PHASE = range(14)
+#: Its kinds (`compiling.run`).
+STRAIGHT, TOPS, MIXED, MIXED_TOPS, APART, TURNED, FOLDED, RESCALED = range(8)
+PRODUCTS, ADDED_UP, BEGUN, SUMMED, SQUARED = range(8, 13)
+#: Words of a job: addresses of arrays, then sizes.
+JOB = 24
+TABLES, PHASES, TERMS, STARTS, SUMS, ROWS, HALVES, DOWN, INVERSES, STRAIGHTS, APARTS, DIVIDED = range(12)
+PLACES, KEYS, WEIGHTS, HIDES, MEETING, COUNT, THREADS, PRIMES, LEFT, DROPPED, DIGITS, RING = range(12, JOB)
+#: Parts of a ciphertext that is squared and not relinearised yet: the most that there are.
+MOST_PARTS = 3
+#: What describes a key: addresses of its residues and of its order; how many primes, digits and words a block.
+KEY_WORDS = 5
+
 #: What each loop takes: arrays of 64-bit words, integers and floats (w, i, f), a word (u), an integer (n).
 SIGNATURES = {
     "powers": "uuwwn",
     "quotients": "wuuuwn",
     "forward": "wwwwuwn",
     "backward": "wwwwwwn",
-    "digits": "wwiwwwnnnnnn",
-    "decompose": "wwiiwwwnnnnnnn",
-    "products": "wwwinwwwnnnnnnnnn",
-    "switched": "wiwnwwwninwwnnnnn",
-    "accumulated": "wiwwiwwnnnnnn",
-    "folded": "wiwnwwwwnnnnn",
-    "rescaled": "wiwwwwwnnnnnn",
-    "turned": "wwwiiwwwnwwnnwnnnnnnn",
-    "added": "wwiiwwnwwwnnnnnnn",
-    "sums": "wwiwwwnnnnnnn",
-    "square": "wwwwnnnnnn",
+    "run": "wnw",
     "split": "wnffnn",
     "join": "ffnnnuuwnnnn",
 }

@@ -12,9 +12,15 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import carray, cfunc, types
 
-from hefw.backends.tenseal import halves, modular, ntt, words
-from hefw.backends.tenseal.abi import COLUMNS, ENDS, LANES, PAIRS, PREFIX, SIGNATURES, machine
+from hefw.backends.tenseal import abi, conversion, halves, modular, ntt, words
+from hefw.backends.tenseal.abi import BLOCK, COLUMNS, ENDS, LANES, PAIRS, PREFIX, PRIME, SIGNATURES, machine
+from hefw.backends.tenseal.atomics import seen, show, taken_from, wait_while_below
 from hefw.backends.tenseal.modular import inlined, pointer, to_floats, to_integers
+
+#: Where arrays end is not told: they are as long as the phases say.
+MANY_PLACES = 1 << 30
+#: What loops may call: the C library's.
+PROVIDED = {"memset", "memcpy", "memmove", "sched_yield"}
 
 
 @inlined
@@ -30,13 +36,6 @@ def integers(address, shape):  # type: ignore[no-untyped-def]
 @inlined
 def floats(address, shape):  # type: ignore[no-untyped-def]
     return carray(to_floats(address), shape)
-
-
-@inlined
-def keys_of(address, kept, held, n, block):  # type: ignore[no-untyped-def]
-    """Residues of a key in the order of `Key`."""
-    blocks = n // block
-    return some(address, (kept, held, blocks, 2, block) if block == LANES else (kept, blocks, held, 2, block))
 
 
 @inlined
@@ -82,247 +81,176 @@ def backward(a, roots, quotient, ends, constants, room, n):  # type: ignore[no-u
     )
 
 
-def digits(part, tables, starts, halves, room, out, first, last, primes, taken, level, n):  # type: ignore[no-untyped-def]
-    words.digits(
-        some(part, (level, n)),
-        opened(tables, primes, n),
-        integers(starts, (taken + 1,)),
-        some(halves, (taken, primes)),
-        some(room, (4, ENDS)),
-        some(out, (level, n)),
-        first,
-        last,
-    )
-
-
-def decompose(given, tables, rows, starts, halves, room, out, first, last, primes, taken, level, count, n):  # type: ignore[no-untyped-def]
-    words.decompose(
-        some(given, (level, n)),
-        opened(tables, primes, n),
-        integers(rows, (count,)),
-        integers(starts, (taken + 1,)),
-        some(halves, (taken, primes)),
-        some(room, (4, ENDS)),
-        some(out, (taken, count, n)),
-        first,
-        last,
-    )
-
-
-def products(  # type: ignore[no-untyped-def]
-    digits, own, key, rows, special, constants, room, out, first, last, count, primes, taken, kept, held, n, block
-):
-    words.switch(
-        some(digits, (count, taken, n)),
-        some(own, (taken - special, n)),
-        keys_of(key, kept, held, n, block),
-        integers(rows, (taken,)),
-        special,
-        some(constants, (primes, COLUMNS)),
-        some(room, (6, block)),
-        some(out, (2, taken, n)),
-        first,
-        last,
-    )
-
-
-def switched(  # type: ignore[no-untyped-def]
-    product,
-    rows,
-    tables,
-    special,
-    halves,
-    inverses,
-    given,
-    added,
-    order,
-    more,
-    room,
-    out,
-    first,
-    last,
-    primes,
-    taken,
-    n,
-):
-    left = taken - special
-    words.switched(
-        some(product, (2, taken, n)),
-        integers(rows, (taken,)),
-        opened(tables, primes, n),
-        special,
-        some(halves, (primes,)),
-        some(inverses, (left, 2)),
-        some(given, (2, left, n)),
-        added,
-        integers(order, (n,)),
-        more,
-        some(after(room, n + 4 * ENDS), (left, n)),
-        some(room, (n,)),
-        some(after(room, n), (4, ENDS)),
-        some(out, (2, left, n)),
-        first,
-        last,
-    )
-
-
-def accumulated(product, rows, constants, given, order, total, out, first, last, special, primes, taken, n):  # type: ignore[no-untyped-def]
-    words.accumulated(
-        some(product, (2, taken, n)),
-        integers(rows, (taken,)),
-        some(constants, (primes, COLUMNS)),
-        some(given, (taken - special, n)),
-        integers(order, (n,)),
-        some(total, (2, taken, n)),
-        some(out, (taken - special, n)),
-        first,
-        last,
-    )
-
-
-def folded(total, rows, tables, special, halves, inverses, room, out, first, last, primes, taken, n):  # type: ignore[no-untyped-def]
-    left = taken - special
-    words.folded(
-        some(total, (2, taken, n)),
-        integers(rows, (taken,)),
-        opened(tables, primes, n),
-        special,
-        some(halves, (primes,)),
-        some(inverses, (left, 2)),
-        some(after(room, n + 4 * ENDS), (left, n)),
-        some(room, (n,)),
-        some(after(room, n), (4, ENDS)),
-        some(out, (2, left, n)),
-        first,
-        last,
-    )
-
-
-def rescaled(given, rows, tables, halves, inverses, room, out, first, last, parts, primes, taken, n):  # type: ignore[no-untyped-def]
-    words.rescaled(
-        some(given, (parts, taken, n)),
-        integers(rows, (taken,)),
-        opened(tables, primes, n),
-        some(halves, (primes,)),
-        some(inverses, (taken - 1, 2)),
-        some(after(room, n + 4 * ENDS), (taken, n)),
-        some(room, (n,)),
-        some(after(room, n), (4, ENDS)),
-        some(out, (parts, taken - 1, n)),
-        first,
-        last,
-    )
-
-
 @inlined
-def keyed(keys, k, n, block):  # type: ignore[no-untyped-def]
-    """Residues and order of key number k, of those that `Key.words` describe."""
-    address, order, kept, held = keys[k, 0], keys[k, 1], types.int64(keys[k, 2]), types.int64(keys[k, 3])
-    return keys_of(address, kept, held, n, block), integers(order, (n,))
+def keyed(keys, k, n):  # type: ignore[no-untyped-def]
+    """Residues of key number k, of those that `Key.words` describe: in the order of `Key`."""
+    kept, held, block = types.int64(keys[k, 2]), types.int64(keys[k, 3]), types.int64(keys[k, 4])
+    blocks = n // block
+    return some(keys[k, 0], (kept, held, blocks, 2, block) if block == LANES else (kept, blocks, held, 2, block))
 
 
-@inlined
-def workspace(room, level, digits, taken, n, block):  # type: ignore[no-untyped-def]
-    """What a key switch writes over: columns, held blocks, one row, a polynomial twice, a product and digits."""
+def run(job, me, room):  # type: ignore[no-untyped-def]
+    """All phases of a job (`tape`), as one of its threads: number 0 leads, others come when they can.
+
+    A phase's pieces are dealt out in as many ranges as there are threads, each of which begins with its own and goes on
+    with what others have left. The leader goes to the next phase when all are done, and does not wait for threads that
+    have not come. Whoever comes after the end finds no piece left, and touches nothing but the job's own arrays.
+    """
+    j = some(job, (abi.JOB,))
+    count, threads, primes = types.int64(j[abi.COUNT]), types.int64(j[abi.THREADS]), types.int64(j[abi.PRIMES])
+    left, dropped, n, digits = (
+        types.int64(j[abi.LEFT]),
+        types.int64(j[abi.DROPPED]),
+        types.int64(j[abi.RING]),
+        types.int64(j[abi.DIGITS]),
+    )
+    taken, block = left + dropped, min(BLOCK, n)
+    t = opened(j[abi.TABLES], primes, n)
+    constants = t[0]
+    phases, rows = integers(j[abi.PHASES], (count, abi.PHASE)), integers(j[abi.ROWS], (taken,))
+    places, keys = some(j[abi.PLACES], (MANY_PLACES,)), some(j[abi.KEYS], (MANY_PLACES, abi.KEY_WORDS))
+    halves, down, inverses = (
+        some(j[abi.HALVES], (digits, primes)),
+        some(j[abi.DOWN], (primes,)),
+        some(j[abi.INVERSES], (left, 2)),
+    )
+    straight, aparts, divided = j[abi.STRAIGHTS], j[abi.APARTS], j[abi.DIVIDED]
+    terms, weights = integers(j[abi.TERMS], (MANY_PLACES,)), some(j[abi.WEIGHTS], (MANY_PLACES,))
+    starts, outs, hides = (
+        integers(j[abi.STARTS], (MANY_PLACES,)),
+        integers(j[abi.SUMS], (MANY_PLACES,)),
+        some(j[abi.HIDES], (MANY_PLACES,)),
+    )
     columns, held = some(room, (4, ENDS)), some(after(room, 4 * ENDS), (6, block))
-    rows = after(room, 4 * ENDS + 6 * block)
-    row, straight = some(rows, (n,)), some(after(rows, n), (level, n))
-    less, product = some(after(rows, n * (1 + level)), (level, n)), after(rows, n * (1 + 2 * level))
-    apart = after(product, 2 * taken * n)
-    return columns, held, row, straight, less, some(product, (2, taken, n)), some(apart, (digits, taken, n))
-
-
-def turned(  # type: ignore[no-untyped-def]
-    given,
-    own,
-    tables,
-    rows,
-    starts,
-    halves,
-    keys,
-    outs,
-    special,
-    down,
-    inverses,
-    added,
-    more,
-    room,
-    many,
-    primes,
-    level,
-    digits,
-    taken,
-    n,
-    block,
-):
-    t, basis, begins = opened(tables, primes, n), integers(rows, (taken,)), integers(starts, (digits + 1,))
-    columns, held, row, straight, less, product, apart = workspace(room, level, digits, taken, n, block)
-    part, both, by = some(own, (level, n)), some(given, (2, level, n)), some(inverses, (level, 2))
-    added_before, half = some(halves, (digits, primes)), some(down, (primes,))
-    words.digits(part, t, begins, added_before, columns, straight, 0, digits)
-    words.decompose(straight, t, basis, begins, added_before, columns, apart, 0, digits * taken)
-    for k in range(many):
-        key, order = keyed(some(keys, (many, 5)), k, n, block)
-        out = some(some(outs, (many,))[k], (2, level, n))
-        words.switch(apart, part, key, basis, special, t[0], held, product, 0, taken * (n // block))
-        words.switched(product, basis, t, special, half, by, both, added, order, more, less, row, columns, out, 0, 2)
-
-
-def added(  # type: ignore[no-untyped-def]
-    out,
-    tables,
-    rows,
-    starts,
-    halves,
-    keys,
-    special,
-    down,
-    inverses,
-    room,
-    many,
-    primes,
-    level,
-    digits,
-    taken,
-    n,
-    block,
-):
-    t, basis, begins = opened(tables, primes, n), integers(rows, (taken,)), integers(starts, (digits + 1,))
-    given, total = some(room, (2, level, n)), some(after(room, 2 * level * n), (2, taken, n))
-    rest = after(room, 2 * (level + taken) * n)
-    columns, held, row, straight, less, product, apart = workspace(rest, level, digits, taken, n, block)
-    both, added_before, half = some(out, (2, level, n)), some(halves, (digits, primes)), some(down, (primes,))
-    for part in range(2):
-        for k in range(level):
-            modular.copy(both[part, k], given[part, k])
-    total[:] = types.uint64(0)
-    words.digits(given[1], t, begins, added_before, columns, straight, 0, digits)
-    words.decompose(straight, t, basis, begins, added_before, columns, apart, 0, digits * taken)
-    for k in range(many):
-        key, order = keyed(some(keys, (many, 5)), k, n, block)
-        words.switch(apart, given[1], key, basis, special, t[0], held, product, 0, taken * (n // block))
-        words.accumulated(product, basis, t[0], given[0], order, total, both[0], 0, taken)
-    words.folded(total, basis, t, special, half, some(inverses, (level, 2)), less, row, columns, both, 0, 2)
-
-
-def sums(cts, pts, starts, outs, constants, room, begin, stop, products, count, primes, n, block):  # type: ignore[no-untyped-def]
-    words.sums(
-        some(cts, (products,)),
-        some(pts, (products,)),
-        integers(starts, (count + 1,)),
-        some(outs, (count,)),
-        primes,
-        n,
-        some(constants, (primes, COLUMNS)),
-        some(room, (6, block)),
-        begin,
-        stop,
-    )
-
-
-def square(a, constants, room, out, first, last, primes, count, n, block):  # type: ignore[no-untyped-def]
-    table = some(constants, (primes, COLUMNS))
-    words.square(some(a, (2, count, n)), table, some(room, (6, block)), some(out, (3, count, n)), first, last)
+    row, less = after(room, 4 * ENDS + 6 * block), after(room, 4 * ENDS + 6 * block + n)
+    meeting = j[abi.MEETING]
+    at = types.int64(seen(meeting))
+    while at < count:
+        p, ready = phases[at], 0
+        kind, pieces, many = p[abi.KIND], p[abi.PIECES], p[abi.MANY]
+        tickets = after(meeting, 1 + at * (threads + 1))
+        for other in range(threads):
+            whose = (me + other) % threads
+            begin, end = pieces * whose // threads, pieces * (whose + 1) // threads
+            i = begin + types.int64(taken_from(after(tickets, whose), types.uint64(1)))
+            while i < end:
+                if kind <= abi.TOPS:
+                    if kind == abi.STRAIGHT:
+                        prime, half = i, halves[i // dropped, i]
+                        given = after(places[p[abi.SOURCE]], (p[abi.PART] * left + i) * n)
+                        to = after(straight, i * n)
+                    else:
+                        top, b, part = i // (2 * many), i // 2 % many, i % 2
+                        prime = rows[left] + top
+                        half = down[prime]
+                        given = after(places[p[abi.SOURCE] + b], (part * taken + left + top) * n)
+                        to = after(divided, ((2 * b + part) * dropped + top) * n)
+                    words.coefficients(some(given, (n,)), prime, half, t, columns, some(to, (n,)))
+                elif kind <= abi.MIXED_TOPS:
+                    if kind == abi.MIXED:
+                        first = i * dropped
+                        many_primes, digit = min(dropped, left - first), after(straight, first * n)
+                    else:
+                        first, many_primes, digit = rows[left], dropped, after(divided, i * dropped * n)
+                    conversion.mixed(some(digit, (many_primes, n)), first, t)
+                elif kind <= abi.RESCALED:
+                    if kind == abi.APART:
+                        number, k, b, part = i // taken, i % taken, 0, 0
+                        first = number * dropped
+                        many_primes, half = min(dropped, left - first), halves[number, rows[k]]
+                        digit, to = after(straight, first * n), after(aparts, i * n)
+                    else:
+                        k, b, part = i // (2 * many), i // 2 % many, i % 2
+                        first, many_primes, half = rows[left], dropped, down[rows[k]]
+                        digit, to = after(divided, (2 * b + part) * dropped * n), row
+                    prime = rows[k]
+                    if prime < first or prime >= first + many_primes:
+                        words.modulo(some(digit, (many_primes, n)), first, prime, half, t, columns, some(to, (n,)))
+                    if kind != abi.APART:
+                        q = constants[prime, PRIME]
+                        given = some(after(places[p[abi.SOURCE] + b], (part * taken + k) * n), (n,))
+                        out = after(places[p[abi.OUT] + b], (part * left + k) * n)
+                        to = out if kind == abi.RESCALED else less
+                        conversion.divided(given, some(row, (n,)), inverses[k, 0], inverses[k, 1], q, some(to, (n,)))
+                        if kind == abi.FOLDED:
+                            words.add_whole(some(out, (n,)), some(less, (n,)), q)
+                        elif kind == abi.TURNED:
+                            if part < p[abi.ADDED]:
+                                more = after(places[p[abi.GIVEN]], (part * left + k) * n)
+                                words.add(some(less, (n,)), some(more, (n,)), q)
+                            order = integers(keys[p[abi.KEY] + b, 1], (n,))
+                            if p[abi.MORE]:
+                                words.permute_more(some(less, (n,)), order, q, some(out, (n,)))
+                            else:
+                                words.permute(some(less, (n,)), order, some(out, (n,)))
+                elif kind <= abi.ADDED_UP:
+                    parts = pieces // (taken * many)
+                    k, b, number = i // (parts * many), i // parts % many, i % parts
+                    key = keyed(keys, p[abi.KEY] + b, n)
+                    own = some(places[p[abi.SOURCE]], (abi.MOST_PARTS, left, n))[p[abi.PART]]
+                    product = some(places[p[abi.KEPT] + b], (2, taken, n))
+                    blocks = n // key.shape[4]
+                    first, last = blocks * number // parts, blocks * (number + 1) // parts
+                    words.switch(
+                        some(aparts, (digits, taken, n)),
+                        own,
+                        key,
+                        k,
+                        rows,
+                        dropped,
+                        constants,
+                        held,
+                        first,
+                        last,
+                        product,
+                    )
+                    if kind == abi.ADDED_UP:
+                        q, order = constants[rows[k], PRIME], integers(keys[p[abi.KEY], 1], (n,))
+                        total = some(places[p[abi.GIVEN]], (2, taken, n))
+                        for part in range(2):
+                            words.permute_much(product[part, k], order, q, total[part, k])
+                        if k < left:
+                            given = some(places[p[abi.SOURCE]], (2, left, n))
+                            words.permute_much(given[0, k], order, q, some(places[p[abi.OUT]], (2, left, n))[0, k])
+                elif kind == abi.BEGUN:
+                    for part in range(2):
+                        some(places[p[abi.GIVEN]], (2, taken, n))[part, i][:] = types.uint64(0)
+                        if i < left:
+                            given = some(places[p[abi.OUT]], (2, left, n))[part, i]
+                            modular.copy(given, some(places[p[abi.SOURCE]], (2, left, n))[part, i])
+                elif kind == abi.SUMMED:
+                    words.sums(
+                        places,
+                        terms,
+                        weights,
+                        starts,
+                        outs,
+                        hides,
+                        p[abi.FIRST],
+                        p[abi.LAST],
+                        left,
+                        n,
+                        constants,
+                        held,
+                        i,
+                    )
+                else:
+                    given, out = (
+                        some(places[p[abi.SOURCE]], (2, left, n)),
+                        some(places[p[abi.OUT]], (abi.MOST_PARTS, left, n)),
+                    )
+                    words.square(given, i, constants, held, out)
+                ready += 1
+                i = begin + types.int64(taken_from(after(tickets, whose), types.uint64(1)))
+        if ready:
+            taken_from(after(tickets, threads), types.uint64(ready))
+        if me == 0:
+            wait_while_below(after(tickets, threads), types.uint64(pieces))
+            at += 1
+            show(meeting, types.uint64(at))
+        else:
+            wait_while_below(meeting, types.uint64(at + 1))
+            at = types.int64(seen(meeting))
 
 
 def split(addresses, start, low, high, count, n):  # type: ignore[no-untyped-def]
@@ -347,8 +275,8 @@ def compiled() -> bytes:
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(whole, llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options()))
-    needed = {f.name for f in whole.functions if f.is_declaration and not f.name.startswith("llvm.")}
-    if needed - {"memset", "memcpy", "memmove"}:
+    needed = {f.name for f in whole.functions if f.is_declaration and not f.name.startswith("llvm.")} - PROVIDED
+    if needed:
         raise RuntimeError(f"compiled loops need {', '.join(sorted(needed))}")
     found: bytes = target.emit_object(whole)
     return found
@@ -356,7 +284,7 @@ def compiled() -> bytes:
 
 def _module(name: str, signature: str, loop: Callable[..., None]) -> Any:
     kinds = [types.int64 if code == "n" else types.uint64 for code in signature]
-    made = cfunc(types.void(*kinds), boundscheck=False, error_model="numpy")(loop)
+    made = cfunc(types.void(*kinds), boundscheck=False, error_model="numpy", forceinline=True)(loop)
     module = llvm.parse_assembly(made.inspect_llvm())
     for function in module.functions:
         if function.name == made.native_name:

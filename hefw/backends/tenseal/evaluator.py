@@ -18,11 +18,14 @@ from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_leng
 from hefw.backends.tenseal.keys import KeyLoaded
 from hefw.backends.tenseal.matrices import Matrices
 from hefw.backends.tenseal.native import WRONG, Native, native
-from hefw.backends.tenseal.places import Pass, Plan
+from hefw.backends.tenseal.places import Plan
 from hefw.backends.tenseal.plaintexts import Plaintexts
+from hefw.backends.tenseal.reading import Reading
 from hefw.backends.tenseal.residues import Residues
-from hefw.core.backend import MOST_PRODUCTS, SCALE_TOLERANCE, Capabilities, Ciphertext, Evaluator, Plaintext
-from hefw.core.errors import ScaleError
+from hefw.backends.tenseal.switching import Fill, Words
+from hefw.backends.tenseal.tape import Shape
+from hefw.backends.tenseal.transforms import Written
+from hefw.core.backend import MOST_PRODUCTS, Capabilities, Ciphertext, Evaluator, Kept, Plaintext
 from hefw.core.linear import Group, Transform
 from hefw.core.params import Resolved
 from hefw.core.turning import folded_at_once
@@ -48,6 +51,9 @@ class TensealEvaluator(Evaluator):
         self._plaintexts = Plaintexts(self._context)
         self._matrices = Matrices(self, self._residues)
         self._plans: WeakKeyDictionary[Transform, Plan] = WeakKeyDictionary()
+        self._written: WeakKeyDictionary[Plan, dict[Shape, Written]] = WeakKeyDictionary()
+        #: Addresses and scales by the tape and what it reads, of weights that stay.
+        self._read: WeakKeyDictionary[Kept, dict[tuple[Any, ...], tuple[Words, dict[int, float]]]] = WeakKeyDictionary()
 
     def _load_key(self, name: str, payload: bytes) -> None:
         self._whole.pop(name, None)
@@ -286,18 +292,17 @@ class TensealEvaluator(Evaluator):
         if native is None:
             return None
         self.require_keys(names, level)
-        scales: dict[int, float] = {}  # by output: of sources of several scales they differ
-
-        def read(some: Pass) -> list[Any]:
-            pairs = [(inputs[k], weights[number]) for k, number in zip(some.sources, some.weights, strict=True)]
-            for output, (start, end) in zip(some.outputs, itertools.pairwise(some.starts.tolist()), strict=True):
-                scale = self._common_scale("linear_transform", pairs[start:end])
-                wanted = scales.setdefault(output, scale)
-                if abs(scale - wanted) > SCALE_TOLERANCE * wanted:
-                    raise ScaleError(f"linear_transform: scale {scale:g} differs from {wanted:g}")
-            return [weight.handle for _, weight in pairs]
-
-        handles = native.transform(plan, [ct.handle for ct in inputs], read)
+        written = self._tape(plan, native.shape(level))
+        reading = Reading(written, inputs, weights, self._plaintexts.address, self._common_scale)
+        fill: Fill | None = None
+        if isinstance(weights, Kept):
+            known, given = self._read.setdefault(weights, {}), (written, *(ct.scale for ct in inputs))
+            if given not in known:
+                known[given] = reading.all()
+            addresses, scales = known[given]
+        else:
+            addresses, scales, fill = reading.addresses, reading.scales, reading.fill
+        handles = native.transform(written, [ct.handle for ct in inputs], addresses, fill)
         self.counts.update(plan.counts)
         found = []
         for output, handle in enumerate(handles):
@@ -305,12 +310,22 @@ class TensealEvaluator(Evaluator):
             found.append(Ciphertext(handle, level, scales[output]))
         return found
 
+    def _tape(self, plan: Plan, shape: Shape) -> Written:
+        made = self._written.setdefault(plan, {})
+        if shape not in made:
+            made[shape] = Written(plan, shape)
+        return made[shape]
+
     def _plan(self, transform: Transform) -> Plan:
         if transform not in self._plans:
             self._plans[transform] = Plan(transform)
         return self._plans[transform]
 
     # -- residues ------------------------------------------------------------------------------------------------
+
+    def works_together(self, example: Ciphertext) -> bool:
+        """Whether loops are used: they let go of Python's lock."""
+        return self._faster(example) is not None
 
     def reaches_residues(self, example: Ciphertext) -> bool:
         """Whether this build of TenSEAL keeps them where they are looked for."""

@@ -7,13 +7,14 @@ meanwhile, and several threads share a loop where that is asked for.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from threading import local
 from typing import Any
@@ -21,8 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.backends.tenseal import abi
 from hefw.backends.tenseal.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
-from hefw.backends.tenseal.threads import shared
+from hefw.backends.tenseal.tape import Section, Tape
+from hefw.backends.tenseal.threads import helped
 from hefw.core.errors import line
 from hefw.core.files import write_atomically
 
@@ -34,6 +37,7 @@ HERE = Path(__file__).parent
 #: What the machine code is made from.
 SOURCES = (
     "abi.py",
+    "atomics.py",
     "modular.py",
     "lanes.py",
     "ntt.py",
@@ -68,7 +72,8 @@ class Tables:
     def __init__(self, arrays: Sequence[Words]) -> None:
         self.arrays = tuple(arrays)
         self.constants = arrays[0]
-        self.addresses = np.array([_address(array, np.uint64) for array in arrays], np.uint64)
+        self._addresses = np.array([_address(array, np.uint64) for array in arrays], np.uint64)
+        self.address = address(self._addresses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,45 +81,29 @@ class Division:
     """By the product of so many primes: half of it modulo each prime (primes,), and its inverse modulo those from the
     first on that stay, with quotients (..., 2)."""
 
-    count: int
     halves: Words
     inverses: Words
+
+    @cached_property
+    def addresses(self) -> tuple[int, int]:
+        """Of both."""
+        return address(self.halves), address(self.inverses)
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """How a polynomial (level + 1, N) is taken apart: into digits of the primes from each of `starts` to the next.
-
-    `rows` are the primes modulo which they are wanted, its own and the special ones; `halves` (digits, primes) is what
-    is added to a digit while it is made.
-    """
+    """How a polynomial (level + 1, N) is taken apart: `rows` are the primes modulo which its digits are wanted, its own
+    and those that are divided by; `halves` (digits, primes) is what is added to a digit while it is made."""
 
     rows: Order
-    starts: Order
     halves: Words
 
-
-@dataclass(frozen=True, eq=False)
-class Digits:
-    """A polynomial (level + 1, N) and its digits (digits, rows, N): what a digit is modulo its own primes is the
-    polynomial's, and not written again."""
-
-    polynomial: Words
-    digits: Words
-    basis: Basis
+    @cached_property
+    def addresses(self) -> tuple[int, int]:
+        """Of both."""
+        return address(self.rows), address(self.halves)
 
 
-#: Addresses of a key's residues and of its order; how many primes, digits and words a block it has.
-KeyWords = tuple[int, int, int, int, int]
-
-
-class Mark(Enum):
-    """What differs among threads that share a loop: memory to write over, the first piece of work and the end."""
-
-    ROOM, FIRST, LAST = range(3)
-
-
-ROOM, PART = Mark.ROOM, (Mark.FIRST, Mark.LAST)
 _room = Room()
 
 
@@ -139,134 +128,82 @@ def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Wo
     _call("backward", a, roots, quotient, ends, constants, _columns(), len(a))
 
 
-def decompose(part: Words, tables: Tables, basis: Basis, out: Words, threads: int) -> None:
-    """`words.digits`, then `words.decompose`."""
-    (level, size), (taken, count, _), columns = part.shape, out.shape, 4 * ENDS
-    given, by, sizes = _room.array("given", level, size), tables.addresses, (len(tables.constants), taken, level)
-    apart = basis.starts, basis.halves, ROOM
-    _together("digits", threads, taken, columns, part, by, *apart, given, *PART, *sizes, size)
-    _together(
-        "decompose", threads, taken * count, columns, given, by, basis.rows, *apart, out, *PART, *sizes, count, size
-    )
+class Job:
+    """A section of a tape with all that it works on, for several threads.
+
+    `places` are addresses of ciphertexts, `keys` (uses, abi.KEY_WORDS) describe those that the tape uses, `weights` are
+    addresses of what all its products take. `hides` (sums,) becomes 1 for each sum whose second part is not zero.
+    Everything is held: a thread may come when the others are done, and looks where they are.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        section: Section,
+        tables: Tables,
+        basis: Basis,
+        by: Division,
+        places: Words,
+        keys: Words,
+        weights: Words,
+        hides: Words,
+        threads: int,
+    ) -> None:
+        shape, (first, last) = tape.shape, section.phases
+        phases, terms, starts, outs = tape.addresses
+        left, taken, kept = shape.left, shape.taken, tape.at_once
+        rows = (2 * left, 2 * taken, *[2 * taken] * kept, left, shape.digits * taken, 2 * shape.dropped * kept)
+        room = _room.array("tape", sum(rows), shape.size)
+        sizes = (8 * shape.size * count for count in rows)
+        *over, straight, aparts, divided, _ = itertools.accumulate(sizes, initial=address(room))
+        places = np.concatenate([places, np.array(over, np.uint64)])
+        self.meeting = np.zeros(1 + (last - first) * (threads + 1), np.uint64)
+        self.threads = threads
+        self._size = shape.size
+        self._words = np.empty(abi.JOB, np.uint64)
+        self._words[: abi.COUNT] = (
+            tables.address,
+            phases + 8 * abi.PHASE * first,
+            terms,
+            starts,
+            outs,
+            *basis.addresses,
+            *by.addresses,
+            straight,
+            aparts,
+            divided,
+            address(places),
+            address(keys),
+            address(weights),
+            address(hides),
+            address(self.meeting),
+        )
+        self._words[abi.COUNT :] = (
+            last - first,
+            threads,
+            len(tables.constants),
+            left,
+            shape.dropped,
+            shape.digits,
+            shape.size,
+        )
+        self._held = tape, tables, basis, by, places, keys, weights, hides
+
+    def numbers(self, thread: int) -> tuple[int, int, int]:
+        """What the loop is called with by one of the threads."""
+        return address(self._words), thread, address(_room.array("thread", 4 * ENDS + 6 * BLOCK + 2 * self._size))
 
 
-def switched(
-    of: Digits,
-    key: Words,
-    tables: Tables,
-    by: Division,
-    given: Words,
-    added: int,
-    order: Order,
-    more: bool,
-    out: Words,
-    threads: int,
-) -> None:
-    """`words.switch`, then `words.switched`."""
-    taken, size = len(of.basis.rows), given.shape[2]
-    product, sizes = _products(of, key, by.count, tables.constants, threads), (len(tables.constants), taken, size)
-    divided = tables.addresses, by.count, by.halves, by.inverses
-    arguments = product, of.basis.rows, *divided, given, added, order, more, ROOM, out
-    _together("switched", threads, 2, taken * size + 4 * ENDS, *arguments, *PART, *sizes)
+def run(job: Job) -> None:
+    """Do a job: other threads that are asked come as soon as they can."""
+    if job.threads > 1:
+        helped([functools.partial(_take_part, number, job) for number in range(1, job.threads)])
+    _take_part(0, job)
 
 
-def accumulated(
-    of: Digits,
-    key: Words,
-    special: int,
-    constants: Words,
-    given: Words,
-    order: Order,
-    total: Words,
-    out: Words,
-    threads: int,
-) -> None:
-    """`words.switch`, then `words.accumulated`."""
-    product, taken = _products(of, key, special, constants, threads), len(of.basis.rows)
-    arguments = product, of.basis.rows, constants, given, order, total, out
-    _together("accumulated", threads, taken, 0, *arguments, *PART, special, len(constants), taken, given.shape[1])
-
-
-def _products(of: Digits, key: Words, special: int, constants: Words, threads: int) -> Words:
-    """`words.switch`: valid in this thread until the next one."""
-    (count, taken, size), block = of.digits.shape, key.shape[4]
-    product = _room.array("product", 2 * taken * size)
-    sizes = count, len(constants), taken, len(key), key.size // (len(key) * 2 * size), size, block
-    arguments = of.digits, of.polynomial, key, of.basis.rows, special, constants, ROOM, product
-    _together("products", threads, taken * size // block, 6 * block, *arguments, *PART, *sizes)
-    return product
-
-
-def turned(
-    given: Words,
-    polynomial: Words,
-    tables: Tables,
-    basis: Basis,
-    keys: Sequence[KeyWords],
-    outs: Sequence[Words],
-    by: Division,
-    added: int,
-    more: bool,
-) -> None:
-    """`decompose`, then `switched` by each key: all at once, by one thread."""
-    held, to = np.array(keys, np.uint64), np.array([address(out) for out in outs], np.uint64)
-    room, sizes = _workspace(polynomial.shape, basis, keys[0][4], 0)
-    apart = basis.rows, basis.starts, basis.halves
-    arguments = held, to, by.count, by.halves, by.inverses, added, more, room
-    _call(
-        "turned",
-        given,
-        polynomial,
-        tables.addresses,
-        *apart,
-        *arguments,
-        len(keys),
-        len(tables.constants),
-        *sizes,
-    )
-
-
-def added(out: Words, tables: Tables, basis: Basis, keys: Sequence[KeyWords], by: Division) -> None:
-    """`decompose`, `accumulated` by each key, `folded`: all at once, by one thread."""
-    shape = out.shape[1:]
-    room, sizes = _workspace(shape, basis, keys[0][4], 2 * (shape[0] + len(basis.rows)) * shape[1])
-    apart = basis.rows, basis.starts, basis.halves
-    arguments = np.array(keys, np.uint64), by.count, by.halves, by.inverses, room
-    _call("added", out, tables.addresses, *apart, *arguments, len(keys), len(tables.constants), *sizes)
-
-
-def _workspace(shape: tuple[int, ...], basis: Basis, block: int, more: int) -> tuple[Words, tuple[int, ...]]:
-    """What `compiling.workspace` divides up, and the sizes by which it does."""
-    (level, size), digits, taken = shape, len(basis.starts) - 1, len(basis.rows)
-    room = _room.array("workspace", 4 * ENDS + 6 * block + (1 + 2 * level + 2 * taken + digits * taken) * size + more)
-    return room, (level, digits, taken, size, block)
-
-
-def folded(total: Words, rows: Order, tables: Tables, by: Division, out: Words, threads: int) -> None:
-    taken, size = total.shape[1:]
-    arguments = total, rows, tables.addresses, by.count, by.halves, by.inverses, ROOM, out
-    _together("folded", threads, 2, taken * size + 4 * ENDS, *arguments, *PART, len(tables.constants), taken, size)
-
-
-def rescaled(given: Words, rows: Order, tables: Tables, by: Division, out: Words, threads: int) -> None:
-    parts, taken, size = given.shape
-    arguments, sizes = (given, rows, tables.addresses, by.halves, by.inverses, ROOM, out), (taken, size)
-    room = (taken + 1) * size + 4 * ENDS
-    _together("rescaled", threads, parts, room, *arguments, *PART, parts, len(tables.constants), *sizes)
-
-
-def sums(
-    cts: Words, pts: Words, starts: Order, outs: Words, primes: int, size: int, constants: Words, threads: int
-) -> None:
-    block = min(BLOCK, size)
-    arguments, sizes = (cts, pts, starts, outs, constants, ROOM), (len(cts), len(outs), primes, size, block)
-    _together("sums", threads, primes * size // block, 6 * block, *arguments, *PART, *sizes)
-
-
-def square(a: Words, constants: Words, out: Words, threads: int) -> None:
-    block, count = min(BLOCK, a.shape[2]), a.shape[1]
-    sizes = len(constants), *a.shape[1:], block
-    _together("square", threads, count, 6 * block, a, constants, ROOM, out, *PART, *sizes)
+def _take_part(number: int, job: Job) -> None:
+    function, _ = _loaded()[1]["run"]
+    function(*job.numbers(number))
 
 
 def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
@@ -278,20 +215,6 @@ def join(
 ) -> None:
     quotient = (power << 64) // prime
     _call("join", low, high, prime, over, shift, power, quotient, addresses, start, more, *low.shape)
-
-
-def _together(name: str, threads: int, count: int, words: int, *arguments: Any) -> None:
-    """A loop over so many pieces of work by several threads, each with so many words of its own for `Mark.ROOM`."""
-
-    def filled(given: Sequence[Any], first: int, last: int) -> list[Any]:
-        own = {ROOM: _room.array("room", words), PART[0]: first, PART[1]: last}
-        return [own[each] if isinstance(each, Mark) else each for each in given]
-
-    if threads == 1:
-        return _call(name, *filled(arguments, 0, count))
-    casts = _loaded()[1][name][1]  # once for all: meanwhile threads would wait for Python's lock
-    numbers = [each if isinstance(each, Mark) else cast(each) for cast, each in zip(casts, arguments, strict=True)]
-    shared(threads, count, lambda first, last: _call(name, *filled(numbers, first, last)))
 
 
 def _call(name: str, *arguments: Any) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import _sealapi_cpp as seal
 import numpy as np
 
 from hefw.backends.seal import RELINEARISATION, key_element
 from hefw.backends.tenseal import loops
+from hefw.backends.tenseal.abi import KEY_WORDS
 from hefw.backends.tenseal.context import Context
 from hefw.backends.tenseal.keys import KeyLoaded
-from hefw.backends.tenseal.places import Pass, Plan
 from hefw.backends.tenseal.plaintexts import EXAMPLE_SCALE, Plaintexts
 from hefw.backends.tenseal.residues import Residues
-from hefw.backends.tenseal.switching import Key, Switching, suits
-from hefw.backends.tenseal.transforms import Execution, check_hidden
+from hefw.backends.tenseal.switching import Fill, Key, Switching, Words, addresses, suits
+from hefw.backends.tenseal.tape import Shape, Tape
+from hefw.backends.tenseal.transforms import Written
 from hefw.backends.tenseal.trial import switches
 
 WORSE = "hefw goes on with SEAL's own calls, which are slower and less precise"
@@ -38,12 +40,14 @@ class Native:
         self._switching = switching
         self._plaintexts = plaintexts
         self._keys: dict[str, Key] = {}
+        self._used: WeakKeyDictionary[Tape, Words] = WeakKeyDictionary()
         self._tried: set[str] = set()
 
     def take(self, name: str, key: KeyLoaded, example: Any) -> bool:
         """A key; whether it does with a ciphertext what SEAL does with it, or what it must where SEAL cannot use it."""
         element = key_element(name, self._context.params.params.ring_dimension)
         relinearises = element == RELINEARISATION
+        self._used.clear()
         digits = [self._residues.view(digit.data()) for digit in key.digits]
         self._keys[name] = self._switching.key(digits, key.form.rows, 1 if relinearises else element)
         kind = name.partition("/")[0]
@@ -165,26 +169,33 @@ class Native:
             np.array([at(out) for out in outs], np.uint64),
             int(first.coeff_modulus_size()),
         )
-        check_hidden(map(self._residues.view, outs))
         return outs
 
-    def transform(self, plan: Plan, inputs: Sequence[Any], weights: Callable[[Pass], Sequence[Any]]) -> list[Any]:
-        """A linear transform of ciphertexts of two parts at one level; `weights` gives SEAL's plaintexts."""
-        outs = [self._blank(inputs[0]) for _ in range(plan.outputs)]
-        held: Sequence[Any] = ()
-
-        def addresses(some: Pass) -> list[int]:
-            nonlocal held  # until others are asked for
-            held = weights(some)
-            return [self._plaintexts.address(weight) for weight in held]
-
-        slots, view = self._context.params.slots, self._residues.view
-
-        def key(step: int) -> Key:
-            return self._keys[f"rotation/{step % slots}"]
-
-        Execution(self._switching, key, plan, [view(a) for a in inputs], addresses, [view(out) for out in outs]).run()
+    def transform(self, written: Written, inputs: Sequence[Any], weights: Words, fill: Fill | None) -> list[Any]:
+        """A linear transform of ciphertexts of two parts at one level; `weights` are addresses of plaintexts, written
+        by `fill` if that is not None (`Switching.execute`)."""
+        switching, tape = self._switching, written.tape
+        outs = [self._blank(inputs[0]) for _ in range(written.outputs)]
+        shape, at = self._residues.view(inputs[0]).shape, self._residues.address
+        turned = switching.room.array("turned", written.rotations, *shape)
+        between = switching.room.array("sums", written.turned, *shape)
+        given, written_to = (np.array([at(ct) for ct in some], np.uint64) for some in (inputs, outs))
+        places = np.concatenate([given, addresses(turned), written_to, addresses(between)])
+        switching.execute(tape, places, self._words(tape), weights, fill)
         return outs
+
+    def _words(self, tape: Tape) -> Words:
+        """Of the keys that a transform's tape uses."""
+        found = self._used.get(tape)
+        if found is None:
+            slots = self._context.params.slots
+            keys = [self._keys[f"rotation/{step % slots}"] for step in tape.keys]
+            found = self._used[tape] = np.array([key.words for key in keys], np.uint64).reshape(-1, KEY_WORDS)
+        return found
+
+    def shape(self, level: int) -> Shape:
+        """Of tapes at a level."""
+        return self._switching.shape(level)
 
     def _blank(self, like: Any) -> Any:
         out = self._residues.blank(int(like.coeff_modulus_size()) - 1)

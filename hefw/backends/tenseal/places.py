@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hefw.core.backend import MOST_PRODUCTS
 from hefw.core.linear import Group, Transform
 from hefw.core.turning import folded_at_once, together
@@ -47,26 +44,6 @@ class Chain:
         return not self.sums[-1].by
 
 
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """Sums made in one pass over what they read: places and weights of all products, where each sum begins, and which
-    output it is for."""
-
-    places: NDArray[np.int64]
-    sources: tuple[int, ...]  # the inputs of which these are rotations
-    weights: tuple[int, ...]
-    starts: NDArray[np.int64]
-    outputs: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Wave:
-    """Chains that go on side by side, and their sums: the first of each, then the second of each, and so on."""
-
-    chains: tuple[Chain, ...]
-    passes: tuple[Pass, ...]
-
-
 class Plan:
     """A transform's places: its inputs, then their rotations; and what is done with them."""
 
@@ -87,7 +64,6 @@ class Plan:
         ]
         self.folds = folded_at_once(transform.folds)
         self.outputs = len(outputs)
-        self._waves: dict[int, list[Wave]] = {}
 
     def _turn(self, transform: Transform, source: int, steps: Iterable[int]) -> None:
         depth = {0: 0}
@@ -104,16 +80,6 @@ class Plan:
 
     def _terms(self, group: Group) -> Terms:
         return tuple((self._place[term.source, term.baby], term.weight) for term in group.terms)
-
-    def waves(self, threads: int) -> list[Wave]:
-        """What is not turned, then so many chains at a time: the longest first, so that few threads wait."""
-        if threads not in self._waves:
-            still = [chain for chain in self.chains if chain.still]
-            turned = [chain for chain in self.chains if not chain.still]
-            turned.sort(key=lambda chain: -len(chain.sums) if threads > 1 else 0)
-            parts = [turned[k : k + threads] for k in range(0, len(turned), threads)]
-            self._waves[threads] = [_wave(chains, self.source) for chains in [still, *parts] if chains]
-        return self._waves[threads]
 
     @property
     def sums(self) -> list[Sum]:
@@ -151,13 +117,7 @@ class Plan:
         }
 
 
-def _wave(chains: Sequence[Chain], source: Sequence[int]) -> Wave:
-    most = max(len(chain.sums) for chain in chains)
-    sums = [chain.sums[k] for k in range(most) for chain in chains if k < len(chain.sums)]
-    return Wave(tuple(chains), tuple(_pass(some, source) for some in _at_once(sums)))
-
-
-def _at_once(sums: Iterable[Sum]) -> Iterator[list[Sum]]:
+def at_once(sums: Iterable[Sum]) -> Iterator[list[Sum]]:
     """Sums whose weights may be in memory together."""
     some: list[Sum] = []
     products = 0
@@ -168,11 +128,3 @@ def _at_once(sums: Iterable[Sum]) -> Iterator[list[Sum]]:
         some.append(each)
         products += len(each.terms)
     yield some
-
-
-def _pass(sums: Sequence[Sum], source: Sequence[int]) -> Pass:
-    terms = [term for each in sums for term in each.terms]
-    starts = np.cumsum([0, *(len(each.terms) for each in sums)])
-    places, weights = zip(*terms, strict=True)
-    outputs = tuple(each.output for each in sums)
-    return Pass(np.array(places), tuple(source[place] for place in places), weights, starts, outputs)

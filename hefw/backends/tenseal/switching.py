@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from threading import local
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hefw.backends.seal import transparent
 from hefw.backends.tenseal import abi, loops
 from hefw.backends.tenseal.form import Form
-from hefw.backends.tenseal.loops import Basis, Digits, Division, KeyWords, Room, Tables, address
-from hefw.backends.tenseal.threads import shared
+from hefw.backends.tenseal.loops import Basis, Division, Job, Room, Tables, address
+from hefw.backends.tenseal.tape import Section, Shape, Tape
 from hefw.core.params import Resolved
 
 Words = NDArray[np.uint64]
 Order = NDArray[np.int64]
-Item = TypeVar("Item")
+#: Writes the addresses of a section's weights.
+Fill = Callable[[Section], None]
+NO_KEYS, NOTHING = np.empty((0, abi.KEY_WORDS), np.uint64), np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Key:
     order: Order
 
     @cached_property
-    def words(self) -> KeyWords:
+    def words(self) -> tuple[int, ...]:
         """Where both begin, and of how many primes, digits and words a block the residues are, as loops are told."""
         primes, block = len(self.residues), self.residues.shape[4]
         digits = self.residues.size // (primes * 2 * len(self.order))
@@ -62,19 +64,21 @@ class Switching:
         self._primes = (*params.primes, *params.special_primes)
         self._size = params.params.ring_dimension
         self._tables = tables(self._primes, self._size)
-        self._constants = self._tables.constants
         self._special = len(params.special_primes)
         self.room = Room()
         self._mine = _Mine()
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         self._down = self._division(len(params.primes), self._special)
         self._rescales = [self._division(level, 1) for level in range(len(params.primes))]
-        self._bases = [self._basis(Form(params, level)) for level in range(len(params.primes))]
+        self._forms = [Form(params, level) for level in range(len(params.primes))]
+        self._bases = [self._basis(form) for form in self._forms]
+        self._undivided = [Basis(np.arange(level + 1), basis.halves) for level, basis in enumerate(self._bases)]
+        self._tapes: dict[Hashable, Tape] = {}
 
     def _division(self, first: int, count: int) -> Division:
         """By the product of so many primes from one on, of numbers modulo those before."""
         product = math.prod(self._primes[first : first + count])
-        return Division(count, self._half(product), inverses(product, self._primes[:first]))
+        return Division(self._half(product), inverses(product, self._primes[:first]))
 
     def _half(self, product: int) -> Words:
         """Half of a product of primes modulo every prime."""
@@ -82,13 +86,8 @@ class Switching:
 
     def _basis(self, form: Form) -> Basis:
         """Of a ciphertext's second part."""
-        starts = [0, *(group.stop for group in form.groups)]
         halves = [self._half(math.prod(self._primes[k] for k in group)) for group in form.groups]
-        return Basis(np.array(form.rows), np.array(starts), np.stack(halves))
-
-    def _apart(self, polynomial: Words) -> Basis:
-        found = self._bases[len(polynomial) - 1]
-        return found if self.centred else Basis(found.rows, found.starts, np.zeros_like(found.halves))
+        return Basis(np.array(form.rows), np.stack(halves))
 
     @property
     def threads(self) -> int:
@@ -99,28 +98,9 @@ class Switching:
     def threads(self, count: int) -> None:
         self._mine.threads = count
 
-    def dealt(self, items: Sequence[Item], work: Callable[[Item], None]) -> None:
-        """Do work on items that do not need each other: one a thread while there are enough, then each by all."""
-        threads = self.threads
-        alone = len(items) - len(items) % threads
-        if 2 * (len(items) - alone) > threads:
-            alone = len(items)
-
-        def some(first: int, last: int) -> None:
-            self.threads = 1
-            try:
-                for number in range(first, last):
-                    for item in items[number:alone:threads]:
-                        work(item)
-            finally:
-                self.threads = threads if first == 0 else 1
-
-        if threads > 1 and alone:
-            shared(threads, min(threads, alone), some)
-        else:
-            alone = 0
-        for item in items[alone:]:
-            work(item)
+    def shape(self, level: int) -> Shape:
+        """Of key switches of ciphertexts at a level."""
+        return Shape(level + 1, self._special, len(self._forms[level].groups), self._size)
 
     def key(self, parts: Sequence[Words], rows: Sequence[int], element: int) -> Key:
         """A key from SEAL's residues (2, all primes, N) of each digit, by the primes of `rows`, for a Galois element.
@@ -144,68 +124,91 @@ class Switching:
 
     def rotations(self, given: Words, keys: Sequence[Key], outs: Sequence[Words], more: bool = False) -> None:
         """Write a ciphertext turned by some rotations' keys (or a conjugation's), or add that to what is there."""
-        self._turned(given, given[1], keys, outs, 1, more)
+        count = len(keys)
+
+        def write(tape: Tape) -> None:
+            tape.turn(0, range(1, count + 1), range(count), more=more)
+
+        self._turn(self._tape(write, given, 1 + count, "rotations", count, more), [given, *outs], keys)
 
     def relinearise(self, residues: Words, key: Key, out: Words) -> None:
         """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
-        self._turned(residues[:2], residues[2], [key], [out], 2, False)
+
+        def write(tape: Tape) -> None:
+            tape.turn(0, [1], range(1), part=2, added=2)
+
+        self._turn(self._tape(write, residues, 2, "relinearise"), [residues, out], [key])
 
     def add_rotations(self, keys: Sequence[Key], out: Words) -> None:
         """Add a ciphertext's rotations by some keys to it, with one division for all of them."""
-        basis = self._apart(out[1])
-        if self.threads == 1:
-            loops.added(out, self._tables, basis, [key.words for key in keys], self._down)
-            return
-        given = self.room.array("given", *out.shape)
-        given[...] = out
-        of = self._decomposed(given[1])
-        total = self.room.array("total", 2, len(basis.rows), self._size)
-        total[...] = 0
-        held, first = self._constants, given[0]
-        for key in keys:
-            order = key.order
-            loops.accumulated(of, key.residues, self._special, held, first, order, total, out[0], self.threads)
-        loops.folded(total, basis.rows, self._tables, self._down, out, self.threads)
-
-    def _turned(
-        self, given: Words, polynomial: Words, keys: Sequence[Key], outs: Sequence[Words], added: int, more: bool
-    ) -> None:
-        """Write key switches of a polynomial plus the first `added` parts of a ciphertext, turned."""
-        by, tables = self._down, self._tables
-        if self.threads == 1:
-            words, basis = [key.words for key in keys], self._apart(polynomial)
-            loops.turned(given, polynomial, tables, basis, words, outs, by, added, more)
-            return
-        of = self._decomposed(polynomial)
-
-        def one(number: int) -> None:
-            key = keys[number]
-            loops.switched(of, key.residues, tables, by, given, added, key.order, more, outs[number], self.threads)
-
-        self.dealt(range(len(keys)), one)
-
-    def _decomposed(self, polynomial: Words) -> Digits:
-        """The digits of a polynomial (level + 1, N), valid in this thread until the next one is taken apart."""
-        basis = self._apart(polynomial)
-        digits = self.room.array("digits", len(basis.halves), len(basis.rows), self._size)
-        loops.decompose(polynomial, self._tables, basis, digits, self.threads)
-        return Digits(polynomial, digits, basis)
+        count = len(keys)
+        self._turn(self._tape(lambda tape: tape.add_turned(0, range(count)), out, 1, "add", count), [out], keys)
 
     def square(self, residues: Words, out: Words) -> None:
         """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
-        loops.square(residues, self._constants, out, self.threads)
+        tape = self._tape(lambda tape: tape.square(0, 1), residues, 2, "square")
+        self.execute(tape, addresses([residues, out]), NO_KEYS, NOTHING)
 
     def rescale(self, residues: Words, out: Words) -> None:
-        """Divide each part of a ciphertext (parts, level + 1, N) by its last prime: out (parts, level, N)."""
-        rows = np.arange(residues.shape[1])
-        loops.rescaled(residues, rows, self._tables, self._rescales[len(rows) - 1], out, self.threads)
+        """Divide a ciphertext (2, level + 1, N) by its last prime: out (2, level, N)."""
+        level = residues.shape[1] - 1
+        if ("rescale", level) not in self._tapes:
+            tape = self._tapes["rescale", level] = Tape(Shape(level, 1, 1, self._size), 2)
+            tape.divide(0, 1)
+        tape, by = self._tapes["rescale", level], self._rescales[level]
+        self._run(tape, self._undivided[level], by, addresses([residues, out]), NO_KEYS, NOTHING)
 
     def sums(self, cts: Words, pts: Words, starts: Order, outs: Words, primes: int) -> None:
         """Write sums of products of ciphertexts and plaintexts to `outs`: all are the addresses of residues.
 
         Output k is that of the products `starts[k]` to `starts[k + 1]`.
         """
-        loops.sums(cts, pts, starts, outs, primes, self._size, self._constants, self.threads)
+        tape = Tape(self.shape(primes - 1), len(cts) + len(outs))
+        begins = itertools.pairwise(starts.tolist())
+        tape.sum((range(*some), len(cts) + k) for k, some in enumerate(begins))
+        self.execute(tape, np.concatenate([cts, outs]), NO_KEYS, pts)
+
+    def execute(self, tape: Tape, places: Words, keys: Words, weights: Words, fill: Fill | None = None) -> None:
+        """Run a tape on ciphertexts at these addresses, with keys as `Key.words` has them, and weights' addresses.
+
+        With `fill` these are written section by section, each before it is run. EncodingError if one of the tape's sums
+        hides nothing.
+        """
+        level = tape.shape.left - 1
+        basis = self._bases[level]
+        if not self.centred:
+            basis = Basis(basis.rows, np.zeros_like(basis.halves))
+        self._run(tape, basis, self._down, places, keys, weights, fill)
+
+    def _run(
+        self,
+        tape: Tape,
+        basis: Basis,
+        by: Division,
+        places: Words,
+        keys: Words,
+        weights: Words,
+        fill: Fill | None = None,
+    ) -> None:
+        hides = np.zeros(tape.sums, np.uint64)
+        for section in [tape.whole] if fill is None else tape.sections:
+            if fill is not None:
+                fill(section)
+            loops.run(Job(tape, section, self._tables, basis, by, places, keys, weights, hides, self.threads))
+        if not hides.all():
+            raise transparent()
+
+    def _turn(self, tape: Tape, cts: Sequence[Words], keys: Sequence[Key]) -> None:
+        self.execute(tape, addresses(cts), np.array([key.words for key in keys], np.uint64), NOTHING)
+
+    def _tape(self, write: Callable[[Tape], None], given: Words, places: int, *name: Hashable) -> Tape:
+        """One of so many places for a ciphertext's level: written when it is first wanted."""
+        level = given.shape[1] - 1
+        key = level, *name
+        if key not in self._tapes:
+            self._tapes[key] = Tape(self.shape(level), places)
+            write(self._tapes[key])
+        return self._tapes[key]
 
     def small(self, polynomial: Words, most: int) -> bool:
         """Whether all coefficients of a polynomial (level + 1, N) are at most so large."""
@@ -215,6 +218,13 @@ class Switching:
             if (np.minimum(row, np.uint64(self._primes[k]) - row) > most).any():
                 return False
         return True
+
+
+def addresses(arrays: Sequence[Words] | Words) -> Words:
+    """Where each begins, of some or of an array's."""
+    if isinstance(arrays, np.ndarray):
+        return np.arange(len(arrays), dtype=np.uint64) * np.uint64(arrays.strides[0]) + np.uint64(address(arrays))
+    return np.array([address(array) for array in arrays], np.uint64)
 
 
 def suits(params: Resolved) -> bool:

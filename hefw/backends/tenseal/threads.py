@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-Some = Callable[[int, int], None]
-#: Work for a helper: what is to be called, with which range, and where its end is told.
-Job = tuple[Some, int, int, "SimpleQueue[BaseException | None]"]
+Work = Callable[[], None]
 
 
-def shared(threads: int, count: int, some: Some) -> None:
+def helped(work: Sequence[Work]) -> None:
+    """Have other threads do this as soon as they can: nobody waits for them, and it must not fail."""
+    _helpers.take(work)
+
+
+def shared(threads: int, count: int, some: Callable[[int, int], None]) -> None:
     """So many pieces of work, each of which `some(first, last)` does by itself, by several threads."""
     cuts = [count * k // threads for k in range(threads + 1)] if threads > 1 else [0, count]
     own, *others = [(first, last) for first, last in itertools.pairwise(cuts) if first < last]
-    if not others:
-        return some(*own)
     ends: SimpleQueue[BaseException | None] = SimpleQueue()
-    _helpers.take([(some, *one, ends) for one in others])
+
+    def told(first: int, last: int) -> None:
+        try:
+            some(first, last)
+        except BaseException as error:  # told to who asked
+            ends.put(error)
+        else:
+            ends.put(None)
+
+    if others:
+        _helpers.take([functools.partial(told, *one) for one in others])
     try:
         some(*own)
     finally:  # the others write to memory of this one
@@ -33,7 +45,7 @@ class _Helpers:
     """Threads besides those that ask. A process that forks has none until it asks again."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Work | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
@@ -42,7 +54,7 @@ class _Helpers:
         """How many there are."""
         return len(self._threads)
 
-    def take(self, jobs: list[Job]) -> None:
+    def take(self, jobs: Sequence[Work]) -> None:
         """Have some of them do this."""
         with self._lock:
             while len(self._threads) < max(len(jobs), (os.cpu_count() or 2) - 1):
@@ -53,14 +65,8 @@ class _Helpers:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            some, first, last, ends = job
-            try:
-                some(first, last)
-            except BaseException as error:  # told to who asked
-                ends.put(error)
-            else:
-                ends.put(None)
-            del job, some, ends  # what they refer to is free while this one waits
+            job()
+            del job  # what it refers to is free while this one waits
 
     def end(self) -> None:
         """End them all when they have done their work; nobody is taken on until `again`."""

@@ -1,0 +1,199 @@
+"""What loops do to ciphertexts, as a tape of phases (`compiling.run`): written once, run many times.
+
+A phase is in pieces that do not need each other, and needs what the phases before it have made. What it reads and
+writes is told by places: of ciphertexts first, then of memory that is written over.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hefw.backends.tenseal import abi
+
+Order = NDArray[np.int64]
+
+#: Rotations of one ciphertext that go side by side: what is between their phases stays in the cache.
+AT_ONCE = 2
+#: Parts of a row of products with a key: each row is dealt out in as many pieces.
+SPLIT = 4
+#: Places of memory that is written over, after those of ciphertexts: a copy, a total, products.
+COPY, TOTAL, PRODUCT = range(3)
+_COLUMNS = {
+    "source": abi.SOURCE,
+    "given": abi.GIVEN,
+    "out": abi.OUT,
+    "kept": abi.KEPT,
+    "part": abi.PART,
+    "added": abi.ADDED,
+    "key": abi.KEY,
+    "many": abi.MANY,
+    "more": abi.MORE,
+    "first": abi.FIRST,
+    "last": abi.LAST,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of what a tape works on: primes that stay, those that are divided by, digits of a key switch, and N."""
+
+    left: int
+    dropped: int
+    digits: int
+    size: int
+
+    @property
+    def taken(self) -> int:
+        """All primes of a product with a key."""
+        return self.left + self.dropped
+
+
+@dataclass(frozen=True)
+class Section:
+    """Phases that need the weights of some products, beside what was made before: from the first to the last."""
+
+    phases: tuple[int, int]
+    products: tuple[int, int]
+
+
+class Tape:
+    """Phases on so many ciphertexts (parts, primes, N). `keys` are those that it uses, in turn."""
+
+    def __init__(self, shape: Shape, places: int) -> None:
+        self.shape = shape
+        self.keys: list[int] = []
+        self.at_once = 0  # products, or other ciphertexts, that are divided side by side
+        self._kept = places
+        self._phases: list[list[int]] = []
+        self._cuts: list[tuple[int, int]] = []  # phases that add up, and their first products
+        self._terms: list[int] = []
+        self._starts = [0]
+        self._outs: list[int] = []
+
+    # -- what is done --------------------------------------------------------------------------------------------
+
+    def turn(
+        self,
+        source: int,
+        outs: Sequence[int],
+        keys: Sequence[int],
+        *,
+        part: int = 1,
+        added: int = 1,
+        more: bool = False,
+    ) -> None:
+        """Switch a part of a ciphertext by each of some keys, add its first parts, and turn: to places in a row.
+
+        With `more` that is added to what is there.
+        """
+        self._apart(source, part)
+        shape = self.shape
+        for start in range(0, len(keys), AT_ONCE):
+            some = keys[start : start + AT_ONCE]
+            many, key = len(some), self._used(some)
+            pieces = many * shape.taken * min(SPLIT, max(1, shape.size // abi.BLOCK))
+            self._add(abi.PRODUCTS, pieces, source=source, part=part, kept=self._kept + PRODUCT, key=key, many=many)
+            self._divide(self._kept + PRODUCT, many)
+            self._add(
+                abi.TURNED,
+                2 * many * shape.left,
+                source=self._kept + PRODUCT,
+                given=source,
+                added=added,
+                out=outs[start],
+                key=key,
+                many=many,
+                more=int(more),
+            )
+
+    def add_turned(self, place: int, keys: Sequence[int]) -> None:
+        """Add what is at a place, turned by each of some keys, to it: with one division for all."""
+        shape, copy, total = self.shape, self._kept + COPY, self._kept + TOTAL
+        self._add(abi.BEGUN, shape.taken, source=copy, given=total, out=place)
+        self._apart(copy, 1)
+        product = self._kept + PRODUCT
+        for key in keys:
+            use = self._used([key])
+            self._add(abi.ADDED_UP, shape.taken, source=copy, part=1, given=total, out=place, kept=product, key=use)
+        self._divide(total, 1)
+        self._add(abi.FOLDED, 2 * shape.left, source=total, out=place)
+
+    def sum(self, sums: Iterable[tuple[Sequence[int], int]]) -> None:
+        """Sums of products of what is at some places with weights, each written to a place: in one pass."""
+        first = len(self._outs)
+        for terms, out in sums:
+            self._terms += terms
+            self._starts.append(len(self._terms))
+            self._outs.append(out)
+        self._cuts.append((len(self._phases), self._starts[first]))
+        shape = self.shape
+        blocks = shape.left * shape.size // min(abi.BLOCK, shape.size)
+        self._add(abi.SUMMED, blocks, first=first, last=len(self._outs))
+
+    def divide(self, source: int, out: int) -> None:
+        """Divide a ciphertext by its last prime."""
+        self._divide(source, 1)
+        self._add(abi.RESCALED, 2 * self.shape.left, source=source, out=out)
+
+    def square(self, source: int, out: int) -> None:
+        """Write the three parts of a square."""
+        self._add(abi.SQUARED, self.shape.left, source=source, out=out)
+
+    # -- what comes of it ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _arrays(self) -> tuple[Order, ...]:
+        return tuple(np.array(some, np.int64) for some in (self._phases, self._terms, self._starts, self._outs))
+
+    @cached_property
+    def addresses(self) -> tuple[int, ...]:
+        """When all is said: of phases, of the places that all products read, of where each sum of them begins, and of
+        the places where sums go."""
+        return tuple(array.ctypes.data for array in self._arrays)
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """Its parts in turn, each with the weights of one pass over what sums read."""
+        cuts = [(0, 0), *self._cuts[1:], (len(self._phases), len(self._terms))]
+        return tuple(
+            Section((phase, end), (product, last)) for (phase, product), (end, last) in itertools.pairwise(cuts)
+        )
+
+    @cached_property
+    def whole(self) -> Section:
+        """All of it."""
+        return Section((0, len(self._phases)), (0, len(self._terms)))
+
+    @property
+    def sums(self) -> int:
+        """How many there are."""
+        return len(self._outs)
+
+    def _apart(self, source: int, part: int) -> None:
+        shape = self.shape
+        self._add(abi.STRAIGHT, shape.left, source=source, part=part)
+        self._add(abi.MIXED, shape.digits)
+        self._add(abi.APART, shape.digits * shape.taken)
+
+    def _divide(self, source: int, many: int) -> None:
+        self._add(abi.TOPS, 2 * many * self.shape.dropped, source=source, many=many)
+        if self.shape.dropped > 1:
+            self._add(abi.MIXED_TOPS, 2 * many)
+        self.at_once = max(self.at_once, many)
+
+    def _used(self, keys: Sequence[int]) -> int:
+        self.keys += keys
+        return len(self.keys) - len(keys)
+
+    def _add(self, kind: int, pieces: int, **columns: int) -> None:
+        phase = [0] * abi.PHASE
+        phase[abi.KIND], phase[abi.PIECES], phase[abi.MANY] = kind, pieces, 1
+        for name, value in columns.items():
+            phase[_COLUMNS[name]] = value
+        self._phases.append(phase)
