@@ -50,6 +50,9 @@ def benchmarks(results: Path) -> str:
         "each matrix by itself and rescales after every layer takes "
         f"{step['speedup_over_raw_loop']:.1f} times as long as hefw.",
     ]
+    threads = results / "threads.json"
+    if threads.exists():
+        lines += ["", *_threads(_read(threads))]
     suite = results / "suite.json"
     if suite.exists():
         lines += ["", *_suite(_read(suite))]
@@ -81,6 +84,28 @@ def _network(network: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines + (["", NOTES[network]] if network in NOTES else [])
+
+
+def _threads(found: Mapping[str, Any]) -> list[str]:
+    """What docs/benchmarks.md says of it."""
+    threads = found["threads"]
+    rows = [
+        f"| {row['network']}, {row['images']} image{'s' if row['images'] > 1 else ''} | "
+        f"{row['least_seconds']['1']:.3f} s | {row['least_seconds'][str(threads)]:.3f} s | "
+        f"{row['times_faster_at_best']:.2f} | {row['times_faster']:.2f} |"
+        for row in found["rows"]
+    ]
+    return [
+        "### Several threads",
+        "",
+        f"`python -m benchmarks.threads`, {found['what']}, {found['rounds']} rounds by turns, on "
+        f"{found['machine']['cores']} cores of an {found['machine']['cpu']}: the fastest of each, how many times "
+        "faster that is, and the median over rounds.",
+        "",
+        f"| network | one thread | {threads} threads | times faster | median |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+    ]
 
 
 def _suite(suite: Mapping[str, Any]) -> list[str]:

@@ -125,9 +125,9 @@ def _settings(
     batch: Annotated[
         str | None, typer.Option(metavar="N", help="Most images in one request; auto is what fits (default auto).")
     ] = None,
-    server_processes: Annotated[
+    server_threads: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Processes of the server; auto: as many as processors (default auto)."),
+        typer.Option(metavar="N", help="Threads of the server; auto: as many as processors (default auto)."),
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Fixes the noise and nothing else (default 0).")] = None,
     out: Annotated[
@@ -172,7 +172,7 @@ def _settings(
         if every is None
         else ({} if refresh is None else {"name": refresh}) | {"every": _number(every)},
         "batch": _number(batch),
-        "server_processes": _number(server_processes),
+        "server_threads": _number(server_threads),
         "seed": _number(seed),
         "out": out,
         "keys": keys,

@@ -44,7 +44,7 @@ else:
 MAX_LABELS = 65_536
 MAX_LABEL = 999_999_999
 MAX_STEPS = 1000
-MAX_PROCESSES, AUTO_PROCESSES = 64, 8
+MAX_THREADS, AUTO_THREADS = 64, 8
 MAX_SEED = 2**63 - 1
 KEY_SET_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -313,10 +313,10 @@ class Config(BaseModel):
         description="the most images in one request, from 1, or auto (what costs least for all of them)",
         examples=["auto"],
     )
-    server_processes: Annotated[StrictInt, Field(ge=1, le=MAX_PROCESSES)] | Literal["auto"] = Field(
+    server_threads: Annotated[StrictInt, Field(ge=1, le=MAX_THREADS)] | Literal["auto"] = Field(
         default="auto",
-        description=f"an integer from 1 to {MAX_PROCESSES}, or auto (as many as there are processors, at most "
-        f"{AUTO_PROCESSES})",
+        description=f"an integer from 1 to {MAX_THREADS}, or auto (as many as there are processors, at most "
+        f"{AUTO_THREADS})",
         examples=["auto"],
     )
     seed: StrictInt = Field(default=0, ge=0, le=MAX_SEED, description="an integer from 0 to 2^63 - 1", examples=[0])
@@ -382,11 +382,11 @@ class Config(BaseModel):
         return ""
 
     @property
-    def processes(self) -> int:
-        """How many processes of the server work on an operation together."""
+    def threads(self) -> int:
+        """How many threads of the server may work on an operation together."""
         from hefw.core.process import processors  # a configuration alone needs no other process
 
-        return min(AUTO_PROCESSES, processors()) if self.server_processes == "auto" else self.server_processes
+        return min(AUTO_THREADS, processors()) if self.server_threads == "auto" else self.server_threads
 
     def command(self, *command: str) -> str:
         """The shell command that repeats this run, or another of the same options (randomness of encryption differs,
@@ -416,7 +416,7 @@ class Config(BaseModel):
             "strength",
             "mask",
             "batch",
-            "server_processes",
+            "server_threads",
             "keys",
             "out",
         ):

@@ -174,7 +174,7 @@ class RunRecord(_Part):
     psnr_db: float | None
     bytes: BytesRecord
     counts: dict[str, NonNegativeInt] = Field(description="operations on ciphertexts, by name, over all steps")
-    server_processes: int = Field(1, ge=1, description="processes of the server that shared an operation's work")
+    server_threads: int = Field(1, ge=1, description="threads of the server that shared the work of operations")
     peak_rss_bytes: NonNegativeInt = Field(description="peak resident memory of all processes of the run")
     messages: int = Field(ge=1, description="how often latents went to the server and came back, a batch")
     trace: tuple[TraceRecord, ...]

@@ -144,7 +144,7 @@ class EndToEnd(Run):
             path = Path(folder) / "model.hefw"
             graph.save(path)
             options = self.chosen["backend"].options.model_dump(mode="json")
-            with ServerProcess(path, self.backend.name, options, processes=config.processes) as server:
+            with ServerProcess(path, self.backend.name, options, threads=config.threads) as server:
                 client = Client(server, self.backend, self._told, self.keys)
                 interface = client.open(
                     graph.digest, wanted, lambda told: _check_manifest(told, unroll(graph, wanted.every))

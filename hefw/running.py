@@ -227,7 +227,7 @@ class Run(ABC):
             ),
             counts=figures.counts,
             peak_rss_bytes=peak_rss_bytes() + self.backend.worker_memory() + figures.server_peak_rss,
-            server_processes=figures.server_processes,
+            server_threads=figures.server_threads,
             messages=interface.messages,
             trace=tuple(TraceRecord(**vars(item)) for item in figures.trace),
             processes=_processes(self.protocol, figures, drawn.server),

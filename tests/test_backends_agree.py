@@ -68,11 +68,11 @@ class Shared:
         self.backend_of, self.backend = "", None
         self.server_of, self.server = "", None
 
-    def start(self, model: Path, name: str, options: Any, processes: int = 1) -> Held:
-        wanted = f"{name} {options} {processes}"
+    def start(self, model: Path, name: str, options: Any, threads: int = 1) -> Held:
+        wanted = f"{name} {options} {threads}"
         if wanted != self.server_of:
             self.stop()
-            self.server_of, self.server = wanted, ServerProcess(model, name, options, processes=processes)
+            self.server_of, self.server = wanted, ServerProcess(model, name, options, threads=threads)
         return Held(self.server)
 
     def make(self, entry: Any, options: Any) -> Backend:

@@ -63,7 +63,7 @@ class Hefw:
         planned = time.perf_counter()
         interface = program.interface
         self.images = min(self.asked, interface.images)
-        self.engine = self.backend.engine(program, processes=1)
+        self.engine = self.backend.engine(program, threads=1)
         self.holder = self.backend.keygen(interface.params, interface.keys)
         sent = 0
         for name, blob in self.holder.evaluation_keys():

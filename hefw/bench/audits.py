@@ -12,7 +12,7 @@ from hefw.bench.expansion import DIGEST_LENGTH, HEFW, Cell
 from hefw.config import Config
 
 #: What changes nothing of what a strategy shows.
-ALIKE = ("backend", "batch", "params", "allow_insecure", "out", "twin", "labels", "keys", "server_processes")
+ALIKE = ("backend", "batch", "params", "allow_insecure", "out", "twin", "labels", "keys", "server_threads")
 
 
 @dataclass(frozen=True)

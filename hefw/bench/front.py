@@ -23,7 +23,7 @@ HOW = (
     "refresh",
     "batch",
     "keys",
-    "server_processes",
+    "server_threads",
     "allow_insecure",
 )
 

@@ -169,7 +169,7 @@ class PublishedRun(Run):
             psnr_db=float(10 * np.log10(4 / np.mean(off**2))) if off.any() else None,
             bytes=BytesRecord(evaluation_keys=0, upload_per_step=0, download_per_step=0, encoded_weights=0),
             counts={},
-            server_processes=1,
+            server_threads=1,
             peak_rss_bytes=peak_rss_bytes(),
             messages=steps,
             trace=(),

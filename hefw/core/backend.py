@@ -79,7 +79,6 @@ class Capabilities:
     fast_prime_bits: int = 0  # where all primes have at most so many, `fast_costs` hold besides
     fast_costs: tuple[tuple[str, float], ...] = ()
     centred_digits: bool = False  # key switches take digits around 0: half of the noise, and none that depends on keys
-    residues: bool = False  # `Evaluator.residues`: a ciphertext's numbers in memory, which forked processes can share
 
 
 @dataclass(frozen=True)
@@ -223,14 +222,14 @@ class Backend(ABC):
         """What bootstrapping takes and gives under such parameters; CapabilityError if the library cannot."""
         raise self._lacks("bootstrap")
 
-    def engine(self, program: Program, weights: Weights | None = None, processes: int = 1) -> Engine:
+    def engine(self, program: Program, weights: Weights | None = None, threads: int = 1) -> Engine:
         """What runs a program for one key holder: in this process, with encoded weights that others may share.
 
-        It may fork, so that `processes` work on an operation together, where `Capabilities.residues` is declared.
+        So many threads may work on an operation together, where the library lets go of Python's lock.
         """
         from hefw.core.engine import LocalEngine  # engines stand above backends; only this default needs one
 
-        return LocalEngine(program, self, weights, processes)
+        return LocalEngine(program, self, weights, threads)
 
     @abstractmethod
     def provenance(self) -> Provenance:
@@ -343,7 +342,7 @@ class Evaluator(ABC):
         self.params = params
         self.capabilities = capabilities
         self.counts: Counter[str] = Counter()
-        self.threads = 1  # that may be used where nothing holds Python's lock
+        self.threads = 1  # that may work on an operation together
         self.key_id: bytes | None = None
         self.keys: dict[str, int] = {}  # name -> the highest level that the key serves
         self._units: dict[int, Plaintext] = {}  # X^(N/2) by level
@@ -378,6 +377,11 @@ class Evaluator(ABC):
                 self.keys = before
                 raise
             self.key_id = envelope.key_id
+
+    @property
+    def threads_used(self) -> int:
+        """How many do: of a library that holds Python's lock it is one."""
+        return 1
 
     def require_keys(self, names: Iterable[str], level: int = 0) -> None:
         """KeyMismatchError that lists the evaluation keys which were not sent, or serve lower levels only."""
@@ -702,24 +706,6 @@ class Evaluator(ABC):
         for other in others:
             total = self.add_into(total, other)
         return total
-
-    def works_together(self, example: Ciphertext) -> bool:
-        """Whether operations are shared by so many `threads` here, in the library: then nothing is forked for them."""
-        return False
-
-    # -- residues: what processes that were forked from one engine hand to each other -------------------------------
-
-    def reaches_residues(self, example: Ciphertext) -> bool:
-        """Whether `residues` and `of_residues` can be used here; may be found out by trying with a ciphertext."""
-        return False
-
-    def residues(self, a: Ciphertext) -> NDArray[np.uint64]:
-        """The numbers of a ciphertext in memory, of a shape that depends on level and size only; not to be changed."""
-        raise CapabilityError(f"backend {self.params.backend!r} does not reach residues; evaluate in one process")
-
-    def of_residues(self, residues: NDArray[np.uint64], level: int, scale: float) -> Ciphertext:
-        """A new ciphertext of two parts with these numbers, in their shape or flat."""
-        raise CapabilityError(f"backend {self.params.backend!r} does not reach residues; evaluate in one process")
 
     def bootstrap(self, a: Ciphertext) -> Ciphertext:
         """Give a ciphertext its levels back without the key holder; refused unless the library can.

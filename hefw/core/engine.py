@@ -43,7 +43,7 @@ class Figures:
     encoded_weights: int
     encode_seconds: float
     peak_rss_bytes: int
-    processes: int
+    threads: int
     trace: list[Trace]
     provenance: Provenance
 
@@ -81,15 +81,15 @@ class Engine(ABC):
 
 
 class LocalEngine(Engine):
-    """An engine in this process, and in others that it forks if `processes` is above 1 and the backend allows it.
+    """An engine in this process: so many threads work on an operation together, if the backend can have them do that.
 
     Encoded weights may be shared with other engines of the same program.
     """
 
-    def __init__(self, program: Program, backend: Backend, weights: Weights | None = None, processes: int = 1) -> None:
+    def __init__(self, program: Program, backend: Backend, weights: Weights | None = None, threads: int = 1) -> None:
         self.evaluator: Evaluator = backend.evaluator(program.params)
-        self.evaluator.threads = processes
-        self.runner = Runner(program, self.evaluator, weights, processes)
+        self.evaluator.threads = threads
+        self.runner = Runner(program, self.evaluator, weights)
         self._encode_seconds = 0.0
         self._trace: list[Trace] = []
         self._provenance = backend.provenance()
@@ -131,15 +131,11 @@ class LocalEngine(Engine):
             Counter(self.evaluator.counts),
             self.runner.weights.kept_bytes,
             self._encode_seconds,
-            peak_rss_bytes() + self.runner.private_bytes,
-            self.runner.processes,
+            peak_rss_bytes(),
+            self.evaluator.threads_used,
             list(self._trace),
             self._provenance,
         )
-
-    def close(self) -> None:
-        """End the processes that were forked."""
-        self.runner.close()
 
     def _load(self, inputs: Blobs) -> dict[str, Ciphertexts]:
         return {name: [self.evaluator.load(item) for item in items] for name, items in inputs.items()}

@@ -27,15 +27,6 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def private_bytes() -> int:
-    """Memory that this process shares with no other, in bytes; 0 where the system does not tell."""
-    try:
-        told = Path("/proc/self/smaps_rollup").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in told.splitlines() if line.startswith("Private_"))
-
-
 def weights_budget() -> float:
     """Memory for encoded weights, in bytes."""
     return WEIGHTS_SHARE * _memory()

@@ -5,7 +5,6 @@ Weights are encoded once per transform, level and scale, and shared by all steps
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from typing import Any, overload
 from numpy.typing import NDArray
 
 from hefw.core.backend import SCALE_TOLERANCE, Ciphertext, Evaluator, Kept, Plaintext
-from hefw.core.crew import Crew
 from hefw.core.errors import LevelError, ProtocolError, ScaleError
 from hefw.core.layout import Layout
 from hefw.core.memory import weights_budget
@@ -216,43 +214,17 @@ def _weight(evaluator: Evaluator, op: LinearOp, stage: Stage, index: int) -> Pla
 
 
 class Runner:
-    """One session's run of a program: an evaluator with that session's keys, and the shared weights.
+    """One session's run of a program: an evaluator with that session's keys, and the shared weights."""
 
-    With `processes` above 1 so many threads share each operation where the evaluator `works_together`; else a step's
-    affine regions are dealt out to so many processes, where the backend declares `residues`.
-    """
-
-    def __init__(
-        self, program: Program, evaluator: Evaluator, weights: Weights | None = None, processes: int = 1
-    ) -> None:
+    def __init__(self, program: Program, evaluator: Evaluator, weights: Weights | None = None) -> None:
         self.program = program
         self.evaluator = evaluator
         self.weights = weights or Weights(program)
-        self._processes = processes
-        self._crew: Crew | None = None
-        self._together = 1
         self._kept: dict[str, Ciphertexts] = {}
 
     def load_keys(self, blobs: Mapping[str, bytes]) -> None:
         """Take evaluation keys by name."""
-        self.close()  # processes that were made before do not have them
         self.evaluator.load_keys(blobs)
-
-    @property
-    def processes(self) -> int:
-        """How many processes, or threads, work on an operation together."""
-        return self._together if self._crew is None else self._crew.processes
-
-    @property
-    def private_bytes(self) -> int:
-        """Memory of the other processes that this one does not have."""
-        return 0 if self._crew is None else self._crew.private_bytes
-
-    def close(self) -> None:
-        """End the other processes, if there are any."""
-        if self._crew is not None:
-            self._crew.close()
-            self._crew = None
 
     def begin(self, inputs: Mapping[str, Ciphertexts], progress: ProgressCallback | None = None) -> None:
         """Start a request: take its once-a-request inputs and compute what stays the same over all steps."""
@@ -286,7 +258,6 @@ class Runner:
         if missing:
             raise ProtocolError(f"the request has not begun: {', '.join(missing)} missing; call begin first")
         given = self._given(inputs, shown or {})
-        self._share(given)
         last = interface.last_step(message)
         for step in range(message, last):
             outputs = self._step(step, given, progress, watch)
@@ -295,19 +266,6 @@ class Runner:
         for name in (interface.outputs.keys() & (shown or {})) - interface.inputs.keys():
             outputs[name] = self._add_shown(outputs[name], interface.outputs[name].layout, (shown or {})[name])
         return outputs
-
-    def _share(self, given: Mapping[str, Ciphertexts]) -> None:
-        """Make the other processes if threads do not share the work: now that keys and weights are here, and a
-        ciphertext to try with."""
-        if self._processes > 1 and self.processes == 1 and not self.program.interface.elementwise:
-            example = next(iter(given.values()))[0]
-            if self.evaluator.works_together(example):
-                self._together = self._processes
-            elif self.evaluator.reaches_residues(example):
-                self.weights.encode_all(self.evaluator)
-                ops = [op for op in self.program.step if isinstance(op, LinearOp)]
-                get = functools.partial(self.weights.get, self.evaluator)
-                self._crew = Crew(self.evaluator, ops, get, self._processes)
 
     def _given(self, inputs: Mapping[str, Ciphertexts], shown: Shown) -> dict[str, Ciphertexts]:
         """The inputs of a message, checked, with their plaintext parts."""
@@ -405,10 +363,7 @@ class Runner:
             total = [ct for name in op.sources for ct in at_level(name)]
         for number, stage in enumerate(op.stages):
             assert total is not None
-            if self._crew is not None and self._crew.takes(op, number):
-                total = self._crew.transform(op, number, total)
-            else:
-                total = evaluator.linear_transform(total, stage.transform, self.weights.get(evaluator, op, number))
+            total = evaluator.linear_transform(total, stage.transform, self.weights.get(evaluator, op, number))
         for scalar in op.scalars:
             factor = scalar.at(step)
             if factor and scalar.value in values:

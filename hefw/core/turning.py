@@ -34,7 +34,7 @@ def chain(steps: Iterable[int], slots: int) -> tuple[Links, ...]:
     """Rotations made of each other, in strands that begin at 0 and do not need each other: (strands, links).
 
     Steps at even distances take the key of the distance alone, to each side. Where nearly all are on one side, that is
-    cut in two, so that two processes have as much to do. All are modulo `slots`, and 0 is left out.
+    cut in two: noise adds up along a strand. All are modulo `slots`, and 0 is left out.
     """
     return tuple(_outwards(strand, slots) for strand in _strands(steps, slots))
 

@@ -101,7 +101,6 @@ def simulator_like(capabilities: Capabilities) -> Backend:
         complex_values=capabilities.complex_values,
         fine_reals=capabilities.fine_reals,
         centred_digits=capabilities.centred_digits,
-        residues=False,
     )
     return simulator
 

@@ -12,7 +12,7 @@ from typing import Any
 from hefw.core.backend import Ciphertext, Evaluator
 
 #: Public methods of an evaluator that are no work.
-NOT_TIMED = frozenset({"require_keys", "works_together", "reaches_residues", "residues", "of_residues"})
+NOT_TIMED = frozenset({"require_keys", "threads_used"})
 CALIBRATION_CALLS = 20_000
 
 

@@ -69,7 +69,7 @@ class Figures:
     encoded_weights: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     server_peak_rss: int = 0
-    server_processes: int = 1
+    server_threads: int = 1
     trace: list[Trace] = field(default_factory=list)
     key_holder: Provenance | None = None
     evaluator: Provenance | None = None
@@ -187,15 +187,15 @@ class Client:
         """End the session and take the server's figures. ProtocolError if it received other things than were sent."""
         answer = self._ask("close", "done")
         counts = wire.field(answer, "counts", dict)
-        figures = {name: wire.field(answer, name, int) for name in ("encoded_weights", "peak_rss_bytes", "processes")}
+        figures = {name: wire.field(answer, name, int) for name in ("encoded_weights", "peak_rss_bytes", "threads")}
         seconds = wire.field(answer, "encode_seconds", float)
         told = [*counts.values(), *figures.values()]
-        if figures["processes"] == 0 or not all(type(n) is int and n >= 0 for n in told) or not 0 <= seconds < math.inf:
+        if figures["threads"] == 0 or not all(type(n) is int and n >= 0 for n in told) or not 0 <= seconds < math.inf:
             raise ProtocolError("the server's figures are not counts, sizes and seconds")
         self.figures.counts = {line(name, 40): n for name, n in counts.items()}
         self.figures.encoded_weights = figures["encoded_weights"]
         self.figures.server_peak_rss = figures["peak_rss_bytes"]
-        self.figures.server_processes = figures["processes"]
+        self.figures.server_threads = figures["threads"]
         self.figures.seconds["encode_weights"] = seconds
         self.figures.trace = [_trace(item) for item in wire.field(answer, "trace", list)]
         self.figures.evaluator = _provenance(wire.field(answer, "provenance", dict))

@@ -26,10 +26,10 @@ class ServerProcess:
         backend: str,
         options: Mapping[str, Any] | None = None,
         python: Sequence[str] = (sys.executable,),
-        processes: int = 1,
+        threads: int = 1,
     ) -> None:
         command = [*python, "-m", "hefw.protocol.serve", "--model", str(model)]
-        command += ["--backend", backend, "--options", json.dumps(dict(options or {})), "--processes", str(processes)]
+        command += ["--backend", backend, "--options", json.dumps(dict(options or {})), "--threads", str(threads)]
         self._child = ChildProcess("the server process", command, environment())
         self._stream = Stream(self._child.connection)
 

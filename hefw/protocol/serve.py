@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True, help="a graph file")
     parser.add_argument("--backend", required=True)
     parser.add_argument("--options", default="{}", help="the backend's options, JSON")
-    parser.add_argument("--processes", type=int, default=1, help="how many work on an operation together")
+    parser.add_argument("--threads", type=int, default=1, help="how many work on an operation together")
     arguments = parser.parse_args()
     try:
         entry = registry().entry("backend", arguments.backend)
@@ -56,7 +56,7 @@ def main() -> int:
         return 1
     backend.drop_secrets()
     stream = Stream(socket.socket(fileno=arguments.fd))
-    serve(Server(graph, backend, processes=arguments.processes, cache=cache), stream)
+    serve(Server(graph, backend, threads=arguments.threads, cache=cache), stream)
     return 0
 
 

@@ -34,7 +34,7 @@ LARGEST_COUNT = 2**16
 class Server:
     """One key holder's session with one model: bytes in, bytes out, nothing else.
 
-    Programs and encoded weights hold no key; they are shared by sessions through `programs`. `processes` may work on an
+    Programs and encoded weights hold no key; they are shared by sessions through `programs`. `threads` may work on an
     operation together.
     """
 
@@ -43,12 +43,12 @@ class Server:
         graph: Graph,
         backend: Backend,
         programs: dict[Request, tuple[Program, Weights]] | None = None,
-        processes: int = 1,
+        threads: int = 1,
         cache: Cache | None = None,
     ) -> None:
         self.graph = graph
         self.backend = backend
-        self.processes = processes
+        self.threads = threads
         self.cache = cache
         self.programs = {} if programs is None else programs
         self.received: list[tuple[str, int | None, int]] = []  # (item, step, bytes): the server's side of the ledger
@@ -116,7 +116,7 @@ class Server:
         return wire.encode("manifest", interface=program.interface.pack())
 
     def _make_engine(self, program: Program, weights: Weights) -> Engine:
-        return self.backend.engine(program, weights, self.processes)
+        return self.backend.engine(program, weights, self.threads)
 
     def _prepare(self, message: Message, progress: ProgressCallback) -> bytes:
         # Weights are kept for key holders that come again: one that makes its keys first is not waiting for them.
@@ -203,7 +203,7 @@ class Server:
             encoded_weights=figures.encoded_weights,
             encode_seconds=figures.encode_seconds,
             peak_rss_bytes=figures.peak_rss_bytes + (peak_rss_bytes() if elsewhere else 0),
-            processes=figures.processes,
+            threads=figures.threads,
             trace=[list(vars(item).values()) for item in figures.trace],
             provenance=vars(provenance),
             received=[list(item) for item in self.received],

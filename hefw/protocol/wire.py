@@ -29,7 +29,7 @@ from hefw.core.errors import (
 )
 
 MAGIC = b"HEFM"
-VERSION = 3
+VERSION = 4
 _HEADER = struct.Struct(">4sHHQI")
 HEADER_SIZE = _HEADER.size
 

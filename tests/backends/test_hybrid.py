@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hefw.backends import processor
+from hefw.backends.tenseal import loops
 from hefw.backends.tenseal import native as natives
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.form import Form

@@ -12,7 +12,7 @@ from hefw.backends.tenseal import loops
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.native import Native
 from hefw.backends.tenseal.places import Plan
-from hefw.core.backend import Evaluator, KeyManifest
+from hefw.core.backend import Evaluator, Kept, KeyManifest
 from hefw.core.errors import EncodingError, KeyMismatchError, LevelError, ScaleError
 from hefw.core.linear import Group, Term, Transform
 from hefw.core.params import CkksParams
@@ -103,6 +103,47 @@ def test_bytes_and_counts_of_the_default(holder, evaluator, transformed, name, t
         assert done(lambda: evaluator.linear_transform(cts, made, weights), evaluator) == wanted
     assert len(transformed) == 2
     assert wanted[1]["rotate"] == len(made.rotations)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["never", "late"])
+def test_threads_that_come_late_or_never(holder, evaluator, monkeypatch, late) -> None:
+    made = CASES["chains"]
+    cts, weights = given(made, evaluator, holder)
+    wanted = done(lambda: evaluator.linear_transform(cts, made, weights), evaluator)
+    waiting = []
+    monkeypatch.setattr(loops, "helped", waiting.extend)
+    evaluator.threads = 3
+    first = evaluator.linear_transform(cts, made, weights)
+    assert waiting
+    other = evaluator.linear_transform(cts[::-1], made, weights)  # in the same memory
+    for work in waiting if late else ():
+        work()
+    found = [evaluator.dump(ct) for ct in (*first, *other)]
+    evaluator.threads = 1
+    assert found == wanted[0] + [evaluator.dump(ct) for ct in evaluator.linear_transform(cts[::-1], made, weights)]
+
+
+class Counted(Kept):
+    """How many weights were read."""
+
+    read = 0
+
+    def __getitem__(self, index):
+        self.read += 1
+        return super().__getitem__(index)
+
+
+def test_weights_that_stay_are_read_once(holder, evaluator) -> None:
+    made = CASES["outputs"]
+    cts, weights = given(made, evaluator, holder)
+    wanted = done(lambda: evaluator.linear_transform(cts, made, weights), evaluator)
+    kept = Counted(weights)
+    for _ in range(2):
+        assert done(lambda: evaluator.linear_transform(cts, made, kept), evaluator) == wanted
+        assert kept.read == len(weights)
+    finer = [evaluator.load(holder.encrypt_bytes(np.ones(SLOTS), LEVEL, 2 * SCALE))]
+    (ct, *_) = evaluator.linear_transform(finer, made, kept)
+    assert ct.scale == 2 * SCALE * WEIGHT_SCALE
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_source_of_a_smaller_scale_has_larger_weights(holder, evaluator, loops
 
 
 def test_a_build_that_hides_residues_uses_the_library(holder, evaluator, inputs, monkeypatch) -> None:
-    monkeypatch.setattr(evaluator, "reaches_residues", lambda example: False)
+    monkeypatch.setattr(evaluator._residues, "usable", lambda handle: False)
     made = transform(banded(30, 24))
     weights = Encoded(evaluator, made)
     evaluator.linear_transform(inputs[1], made, weights)

@@ -70,7 +70,7 @@ def configs(draw: st.DrawFn) -> Config:
         mask=draw(st.none() | texts.filter(bool)),
         steps=draw(st.integers(1, 1000)),
         batch=draw(st.just("auto") | st.integers(1, 10**6)),
-        server_processes=draw(st.just("auto") | st.integers(1, 64)),
+        server_threads=draw(st.just("auto") | st.integers(1, 64)),
         seed=draw(st.integers(0, MAX_SEED)),
         params={
             "precision_db": draw(st.floats(20, 100)),
@@ -199,7 +199,7 @@ def test_defaults() -> None:
         "mask": None,
         "steps": None,
         "batch": "auto",
-        "server_processes": "auto",
+        "server_threads": "auto",
         "seed": 0,
         "params": {"precision_db": 60.0, "ring_dimension": None, "modulus_bits": None, "special_bits": None},
         "keys": None,

@@ -64,7 +64,7 @@ def test_keys_are_those_promised() -> None:
         "psnr_db",
         "bytes",
         "counts",
-        "server_processes",
+        "server_threads",
         "peak_rss_bytes",
         "messages",
         "trace",

@@ -296,14 +296,14 @@ def test_processes_mask_together(monkeypatch) -> None:
         for name, port in program.interface.inputs.items()
     }
     answers = []
-    for processes in (1, 2):
-        engine = backend.engine(program, processes=processes)
+    for threads in (1, 2):
+        engine = backend.engine(program, threads=threads)
         try:
             engine.load_keys(keys)
             engine.prepare()
             engine.begin({"label": sent["label"]})
             answers.append(engine.run(0, {"latent": sent["latent"]}))
-            assert engine.figures().processes == processes
+            assert engine.figures().threads == threads
         finally:
             engine.close()
     assert answers[0] == answers[1]

@@ -103,7 +103,7 @@ class HostedBackend(Backend):
 
         return HostedEvaluator(params, self.capabilities, self._worker("evaluator"))
 
-    def engine(self, program: Program, weights: Weights | None = None, processes: int = 1) -> Engine:
+    def engine(self, program: Program, weights: Weights | None = None, threads: int = 1) -> Engine:
         """What runs a program in the evaluator's worker. Engines of the same `weights` share what is encoded there.
 
         The worker may fork, as `Backend.engine` does.
@@ -118,7 +118,7 @@ class HostedBackend(Backend):
                 number = Handle(worker, worker.call("program", int, program, budget))
                 if weights is not None:
                     worker.shared[weights] = number
-        return HostedEngine(worker, number, processes)
+        return HostedEngine(worker, number, threads)
 
     def provenance(self) -> Provenance:
         """The library in a worker, its interpreter, and the worker's process."""

@@ -21,11 +21,11 @@ class HostedEngine(Engine):
     A progress callback that raises, as by Ctrl-C, ends the worker: what a library is doing cannot be stopped otherwise.
     """
 
-    def __init__(self, worker: Worker, program: Handle, processes: int) -> None:
+    def __init__(self, worker: Worker, program: Handle, threads: int) -> None:
         """`program` is the worker's number of a program with the weights that its engines share."""
         self._worker = worker
         self._program = program
-        self._home: Handle | None = Handle(worker, worker.call("engine", int, program.number, processes))
+        self._home: Handle | None = Handle(worker, worker.call("engine", int, program.number, threads))
 
     def load_keys(self, blobs: Mapping[str, bytes]) -> None:
         """Take evaluation keys by name, one after the other."""

@@ -81,10 +81,10 @@ class EvaluatorCalls(Calls):
         """The number of a program, whose encoded weights, at most `budget` bytes, all its engines share."""
         return self.keep((program, Weights(program, budget)))
 
-    def engine(self, number: int, processes: int) -> int:
-        """The number of a new engine of a program, which may fork to so many processes."""
+    def engine(self, number: int, threads: int) -> int:
+        """The number of a new engine of a program, for so many threads."""
         program, weights = self.get(number)
-        return self.keep(self.backend.engine(program, weights, processes))
+        return self.keep(self.backend.engine(program, weights, threads))
 
     def prepare(self, engine: int) -> None:
         """`Engine.prepare`."""

@@ -54,7 +54,6 @@ class TensealBackend(Backend):
         fine_reals=True,
         centred_digits=True,
         plaintext_bytes=True,
-        residues=True,
     )
 
     def resolve(self, params: CkksParams) -> Resolved:

@@ -10,7 +10,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import _sealapi_cpp as seal
-import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.seal import galois_element, opaque
@@ -321,25 +320,7 @@ class TensealEvaluator(Evaluator):
             self._plans[transform] = Plan(transform)
         return self._plans[transform]
 
-    # -- residues ------------------------------------------------------------------------------------------------
-
-    def works_together(self, example: Ciphertext) -> bool:
-        """Whether loops are used: they let go of Python's lock."""
-        return self._faster(example) is not None
-
-    def reaches_residues(self, example: Ciphertext) -> bool:
-        """Whether this build of TenSEAL keeps them where they are looked for."""
-        self._faster(example)  # forked processes then have the keys in common
-        return self._residues.usable(example.handle)
-
-    def residues(self, a: Ciphertext) -> NDArray[np.uint64]:
-        """(parts, primes, N), in SEAL's own memory."""
-        return self._residues.view(a.handle)
-
-    def of_residues(self, residues: NDArray[np.uint64], level: int, scale: float) -> Ciphertext:
-        """A new ciphertext of these numbers."""
-        handle = self._residues.blank(level)
-        view = self._residues.view(handle)
-        view[...] = residues.reshape(view.shape)
-        handle.scale = scale
-        return Ciphertext(handle, level, scale)
+    @property
+    def threads_used(self) -> int:
+        """All, where compiled loops are used: they let go of Python's lock."""
+        return 1 if self._native is None else self.threads

@@ -32,7 +32,7 @@ class Matrices:
         if not transform.numeric or transform.products < MANY_PRODUCTS:
             return None
         level, primes = inputs[0].level, self._evaluator.params.primes[: inputs[0].level + 1]
-        if not all(map(wide.suits, primes)) or not self._evaluator.reaches_residues(inputs[0]):
+        if not all(map(wide.suits, primes)) or not self._residues.usable(inputs[0].handle):
             return None
         examples = {source: k for k, source in enumerate(transform.weight_sources)}
         scales = {source: weights[k].scale for source, k in examples.items()}
@@ -46,7 +46,7 @@ class Matrices:
         for handle in sums:
             handle.scale = scale
         views = [self._residues.view(handle) for handle in sums]
-        given = [self._evaluator.residues(ct) for ct in inputs]
+        given = [self._residues.view(ct.handle) for ct in inputs]
         wide.multiply(matrix, given, views, primes, self._evaluator.threads)
         self._evaluator.counts["encode"] += transform.products - len(scales)
         self._evaluator.counts["mul_plain"] += transform.products
