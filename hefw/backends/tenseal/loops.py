@@ -78,16 +78,11 @@ class Tables:
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """By the product of so many primes: half of it modulo each prime (primes,), and its inverse modulo those from the
-    first on that stay, with quotients (..., 2)."""
+    """By a product of primes: half of it modulo every prime (primes,), and its inverse modulo those that stay, with
+    quotients (left, 2)."""
 
     halves: Words
     inverses: Words
-
-    @cached_property
-    def addresses(self) -> tuple[int, int]:
-        """Of both."""
-        return address(self.halves), address(self.inverses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +93,20 @@ class Basis:
     rows: Order
     halves: Words
 
+
+@dataclass(frozen=True, eq=False)
+class Constants:
+    """What operations on ciphertexts of a level need besides these."""
+
+    tables: Tables
+    basis: Basis
+    by: Division
+
     @cached_property
-    def addresses(self) -> tuple[int, int]:
-        """Of both."""
-        return address(self.rows), address(self.halves)
+    def addresses(self) -> tuple[int, ...]:
+        """Of all."""
+        basis, by = self.basis, self.by
+        return self.tables.address, *map(address, (basis.rows, basis.halves, by.halves, by.inverses))
 
 
 _room = Room()
@@ -140,9 +145,7 @@ class Job:
         self,
         tape: Tape,
         section: Section,
-        tables: Tables,
-        basis: Basis,
-        by: Division,
+        constants: Constants,
         places: Words,
         keys: Words,
         weights: Words,
@@ -162,13 +165,11 @@ class Job:
         self._size = shape.size
         self._words = np.empty(abi.JOB, np.uint64)
         self._words[: abi.COUNT] = (
-            tables.address,
+            *constants.addresses,
             phases + 8 * abi.PHASE * first,
             terms,
             starts,
             outs,
-            *basis.addresses,
-            *by.addresses,
             straight,
             aparts,
             divided,
@@ -181,13 +182,13 @@ class Job:
         self._words[abi.COUNT :] = (
             last - first,
             threads,
-            len(tables.constants),
+            len(constants.tables.constants),
             left,
             shape.dropped,
             shape.digits,
             shape.size,
         )
-        self._held = tape, tables, basis, by, places, keys, weights, hides
+        self._held = tape, constants, places, keys, weights, hides
 
     def numbers(self, thread: int) -> tuple[int, int, int]:
         """What the loop is called with by one of the threads."""

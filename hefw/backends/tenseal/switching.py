@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from threading import local
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hefw.backends.seal import transparent
 from hefw.backends.tenseal import abi, loops
 from hefw.backends.tenseal.form import Form
-from hefw.backends.tenseal.loops import Basis, Division, Job, Room, Tables, address
+from hefw.backends.tenseal.loops import Basis, Constants, Division, Job, Room, Tables, address
 from hefw.backends.tenseal.tape import Section, Shape, Tape
 from hefw.core.params import Resolved
 
@@ -68,11 +68,11 @@ class Switching:
         self.room = Room()
         self._mine = _Mine()
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
-        self._down = self._division(len(params.primes), self._special)
-        self._rescales = [self._division(level, 1) for level in range(len(params.primes))]
-        self._forms = [Form(params, level) for level in range(len(params.primes))]
-        self._bases = [self._basis(form) for form in self._forms]
-        self._undivided = [Basis(np.arange(level + 1), basis.halves) for level, basis in enumerate(self._bases)]
+        levels = range(len(params.primes))
+        self._forms = [Form(params, level) for level in levels]
+        down = self._division(len(params.primes), self._special)
+        self._switches = [Constants(self._tables, self._basis(form), down) for form in self._forms]
+        self._rescales = [self._rescaled(level) for level in levels]
         self._tapes: dict[Hashable, Tape] = {}
 
     def _division(self, first: int, count: int) -> Division:
@@ -88,6 +88,11 @@ class Switching:
         """Of a ciphertext's second part."""
         halves = [self._half(math.prod(self._primes[k] for k in group)) for group in form.groups]
         return Basis(np.array(form.rows), np.stack(halves))
+
+    def _rescaled(self, level: int) -> Constants:
+        """For a division by a level's last prime; nothing is taken apart."""
+        none = np.zeros((1, len(self._primes)), np.uint64)
+        return Constants(self._tables, Basis(np.arange(level + 1), none), self._division(level, 1))
 
     @property
     def threads(self) -> int:
@@ -155,8 +160,8 @@ class Switching:
         if ("rescale", level) not in self._tapes:
             tape = self._tapes["rescale", level] = Tape(Shape(level, 1, 1, self._size), 2)
             tape.divide(0, 1)
-        tape, by = self._tapes["rescale", level], self._rescales[level]
-        self._run(tape, self._undivided[level], by, addresses([residues, out]), NO_KEYS, NOTHING)
+        places = addresses([residues, out])
+        self._run(self._tapes["rescale", level], self._rescales[level], places, NO_KEYS, NOTHING)
 
     def sums(self, cts: Words, pts: Words, starts: Order, outs: Words, primes: int) -> None:
         """Write sums of products of ciphertexts and plaintexts to `outs`: all are the addresses of residues.
@@ -174,17 +179,15 @@ class Switching:
         With `fill` these are written section by section, each before it is run. EncodingError if one of the tape's sums
         hides nothing.
         """
-        level = tape.shape.left - 1
-        basis = self._bases[level]
+        found = self._switches[tape.shape.left - 1]
         if not self.centred:
-            basis = Basis(basis.rows, np.zeros_like(basis.halves))
-        self._run(tape, basis, self._down, places, keys, weights, fill)
+            found = replace(found, basis=replace(found.basis, halves=np.zeros_like(found.basis.halves)))
+        self._run(tape, found, places, keys, weights, fill)
 
     def _run(
         self,
         tape: Tape,
-        basis: Basis,
-        by: Division,
+        constants: Constants,
         places: Words,
         keys: Words,
         weights: Words,
@@ -194,7 +197,7 @@ class Switching:
         for section in [tape.whole] if fill is None else tape.sections:
             if fill is not None:
                 fill(section)
-            loops.run(Job(tape, section, self._tables, basis, by, places, keys, weights, hides, self.threads))
+            loops.run(Job(tape, section, constants, places, keys, weights, hides, self.threads))
         if not hides.all():
             raise transparent()
 
