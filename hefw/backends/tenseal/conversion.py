@@ -1,13 +1,13 @@
 """Numbers that are given by residues, modulo other primes: for numba to compile.
 
-As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` for those below 2^50.
+As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` or `doubles` for those below 2^50.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hefw.backends.tenseal.abi import FAST_BITS, INVERSE, INVERSE_, MODULO, MODULO_, ONE, PRIME, fast
+from hefw.backends.tenseal.abi import FAST_BITS, IFMA, INVERSE, INVERSE_, MODULO, MODULO_, ONE, PRIME, fast
 from hefw.backends.tenseal.modular import TWO, ZERO, address, below, inlined, times, whole
 
 FAST, BYTES = np.uint64(FAST_BITS), np.uint64(8)
@@ -66,7 +66,10 @@ def _divided_any(x, y, by, by_, q, out):  # type: ignore[no-untyped-def]
 
 
 if fast():
-    from hefw.backends.tenseal import lanes
+    if fast() == IFMA:
+        from hefw.backends.tenseal import lanes
+    else:
+        from hefw.backends.tenseal import doubles as lanes
 
     @inlined
     def _small(constants, base, count, row):  # type: ignore[no-untyped-def]

@@ -35,7 +35,9 @@ HERE = Path(__file__).parent
 SOURCES = (
     "abi.py",
     "modular.py",
+    "vectors.py",
     "lanes.py",
+    "doubles.py",
     "ntt.py",
     "conversion.py",
     "products.py",

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hefw.backends.tenseal.abi import ENDS, FAST_BITS, PRIME, SIZE, SIZE_, fast
+from hefw.backends.tenseal.abi import ENDS, FAST_BITS, IFMA, PRIME, SIZE, SIZE_, fast
 from hefw.backends.tenseal.modular import TWO, address, below, inlined, times, whole
 
 FAST = np.uint64(FAST_BITS)
@@ -133,7 +133,7 @@ def _backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-
         a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
 
 
-if fast():
+if fast() == IFMA:
     from hefw.backends.tenseal import lanes
 
     @inlined
@@ -187,6 +187,64 @@ if fast():
                 lanes.backward_pair(x, x + half, w, wq, q)
         for j in range(0, a.shape[0], lanes.COUNT):
             lanes.scale(at + np.uint64(j) * BYTES, constants[SIZE], constants[SIZE_], q)
+
+elif fast():
+    from hefw.backends.tenseal import doubles
+
+    @inlined
+    def _forward_fast(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
+        at, m, t = address(a), 1, a.shape[0]
+        layers = 0
+        while (doubles.COUNT << layers) < t:
+            layers += 1
+        if layers % 2:
+            half = np.uint64(t >> 1) * BYTES
+            for j in range(0, t >> 1, doubles.COUNT):
+                x = at + np.uint64(j) * BYTES
+                doubles.forward_pair(x, x + half, quotient[1], q)
+            m, t = 2, t >> 1
+        else:
+            apart = np.uint64(t >> 2) * BYTES
+            for j in range(0, t >> 2, doubles.COUNT):
+                doubles.forward_first(at + np.uint64(j) * BYTES, apart, quotient[1], quotient[2], quotient[3], q)
+            m, t = 4, t >> 2
+        while t > doubles.COUNT:
+            apart = np.uint64(t >> 2) * BYTES
+            for i in range(m):
+                r, s, u = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
+                start = at + np.uint64(i * t) * BYTES
+                for j in range(0, t >> 2, doubles.COUNT):
+                    doubles.forward_quad(start + np.uint64(j) * BYTES, apart, r, s, u, q)
+            m, t = m << 2, t >> 2
+        e, row = address(ends), np.uint64(m) * BYTES
+        for i in range(0, m, doubles.COUNT):
+            doubles.forward_end(at + np.uint64(i * doubles.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
+
+    @inlined
+    def _backward_fast(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
+        at, t, q, scale = address(a), doubles.COUNT, constants[PRIME], constants[SIZE]
+        m = a.shape[0] // t
+        e, row = address(ends), np.uint64(m) * BYTES
+        for i in range(0, m, doubles.COUNT):
+            doubles.backward_end(at + np.uint64(i * doubles.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
+        while m > 4:
+            apart, m = np.uint64(t) * BYTES, m >> 2
+            t = t << 2
+            for i in range(m):
+                r, s, u = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
+                start = at + np.uint64(i * t) * BYTES
+                for j in range(0, t >> 2, doubles.COUNT):
+                    doubles.backward_quad(start + np.uint64(j) * BYTES, apart, r, s, u, q)
+        apart = np.uint64(t) * BYTES
+        for j in range(0, t, doubles.COUNT):
+            x = at + np.uint64(j) * BYTES
+            if m == 2:
+                doubles.backward_pair(x, x + apart, quotient[1], scale, q)
+            else:
+                doubles.backward_last(x, apart, quotient[1], quotient[2], quotient[3], scale, q)
+
+
+if fast():
 
     @inlined
     def forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]
