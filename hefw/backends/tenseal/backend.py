@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hefw.backends.processor import has
 from hefw.backends.seal import RING_DIMENSIONS
-from hefw.backends.tenseal.abi import FAST_BITS
+from hefw.backends.tenseal.abi import FAST_BITS, FMA, IFMA
 from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import CkksParams, Resolved
 
@@ -46,7 +46,7 @@ class TensealBackend(Backend):
         hoisted_rotations=True,
         special_primes=4,
         costs=COSTS,
-        fast_prime_bits=FAST_BITS if has("avx512ifma") else 0,
+        fast_prime_bits=FAST_BITS if has(IFMA) or (has("avx2") and has(FMA)) else 0,
         fast_costs=FAST_COSTS,
         seeded_bytes=True,
         plaintext_levels=True,

@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hefw.backends.tenseal.abi import LANES
-from hefw.backends.tenseal.vectors import AHEAD, FAR, NEAR, WORD, Code, Vectors, given
+from hefw.backends.tenseal.vectors import AHEAD, FAR, NEAR, WORD, Code, Join, Vectors, given
 
 COUNT = 4
 BYTES = 8 * COUNT
@@ -46,7 +46,7 @@ class Doubles(Vectors):
     def __init__(self, builder: Any, prime: Any) -> None:
         super().__init__(builder)
         self.scalar = builder.sitofp(prime, DOUBLE)
-        self.prime = self.spread(self.scalar)
+        self._word, self.prime = self.spread(prime), self.spread(self.scalar)
         self._minus = self.spread(builder.fsub(ir.Constant(DOUBLE, 0.0), self.scalar))
         self._inverse = self.spread(builder.fdiv(ir.Constant(DOUBLE, 1.0), self.scalar))
 
@@ -98,54 +98,79 @@ class Doubles(Vectors):
 
     def times(self, x: Any, factor: Any) -> Any:
         """x times a factor."""
-        upper = self._builder.fmul(x, factor)
-        lower = self._fused(x, factor, self._builder.fneg(upper))
-        return self.add(self.modulo(upper), lower)
+        return self.each_times([x], [factor])[0]
+
+    def each_times(self, x: Sequence[Any], factors: Sequence[Any]) -> list[Any]:
+        """Each x times its factor, step by step: a processor looks ahead too little to do them at once otherwise."""
+        pairs = list(zip(x, factors, strict=True))
+        upper = [self._builder.fmul(*pair) for pair in pairs]
+        numbers = [self._multiple(each) for each in upper]
+        lower = [self._fused(*pair, self._builder.fneg(each)) for pair, each in zip(pairs, upper, strict=True)]
+        rest = [self._fused(number, self._minus, each) for number, each in zip(numbers, upper, strict=True)]
+        return [self.add(*both) for both in zip(rest, lower, strict=True)]
+
+    def each_modulo(self, x: Sequence[Any]) -> list[Any]:
+        numbers = [self._multiple(each) for each in x]
+        return [self._fused(number, self._minus, each) for number, each in zip(numbers, x, strict=True)]
 
     def modulo(self, x: Any, by: float = ROUND) -> Any:
         """x minus the nearest multiple of the prime, or one almost as near."""
-        number = self.sub(self._fused(x, self._inverse, self._spread(by)), self._spread(by))
-        return self._fused(number, self._minus, x)
+        return self._fused(self._multiple(x, by), self._minus, x)
 
-    def whole(self, x: Any) -> Any:
-        """x between minus and plus a prime -> from 0 on."""
-        negative = self._builder.fcmp_ordered("<", x, self._spread(0.0))
-        return self._builder.select(negative, self.add(x, self.prime), x)
+    def _multiple(self, x: Any, by: float = ROUND) -> Any:
+        return self.sub(self._fused(x, self._inverse, self._spread(by)), self._spread(by))
+
+    def residues(self, x: Sequence[Any]) -> list[Any]:
+        """Each x between minus and plus a prime as words below it."""
+        bits = [self._builder.bitcast(self.add(each, self._spread(ROUND)), WORDS) for each in x]
+        low = [self._builder.sub(each, self._bits(ROUND)) for each in bits]
+        return [self._positive(each, self._builder.add(each, self._word)) for each in low]
+
+    def _positive(self, x: Any, other: Any) -> Any:
+        """Words, or others where they are negative."""
+        return self._builder.select(self._builder.icmp_signed("<", x, ir.Constant(WORDS, [0] * COUNT)), other, x)
+
+    def store_residues(self, x: Any, address: Any) -> None:
+        self.store(self.residues([x])[0], address)
 
     def below(self, words: Any, most: Any) -> Any:
         """Words modulo `most` for such below twice that."""
         less = self._builder.sub(words, most)
-        return self._builder.select(self._builder.icmp_signed("<", less, ir.Constant(WORDS, [0] * COUNT)), words, less)
-
-    def down(self, x: Any, y: Any, factor: Any) -> tuple[Any, Any]:
-        """x plus and minus a factor times y."""
-        y = self.times(y, factor)
-        return self.add(x, y), self.sub(x, y)
-
-    def up(self, x: Any, y: Any, factor: Any) -> tuple[Any, Any]:
-        """x plus y, and their difference times a factor."""
-        return self.add(x, y), self.times(self.sub(x, y), factor)
+        return self._positive(less, words)
 
     def downs(self, x: Sequence[Any], roots: Sequence[Any]) -> list[Any]:
         """Two layers: what is below 2.75 primes gives such below 2.35, and nothing in between is above 4."""
         x = [self.modulo(x[0]), *x[1:]]
-        for one, other, root in (*FAR, *NEAR):
-            x[one], x[other] = self.down(x[one], x[other], roots[root])
+        for layer in (FAR, NEAR):
+            x = self.down(x, layer, roots)
         return x
+
+    def down(self, x: Sequence[Any], layer: Sequence[Join], roots: Sequence[Any]) -> list[Any]:
+        """One plus and minus a root times another."""
+        found = list(x)
+        products = self.each_times([x[other] for _, other, _ in layer], [roots[root] for _, _, root in layer])
+        for (one, other, _), y in zip(layer, products, strict=True):
+            found[one], found[other] = self.add(x[one], y), self.sub(x[one], y)
+        return found
 
     def ups(self, x: Sequence[Any], roots: Sequence[Any]) -> list[Any]:
         """Two layers of the inverse transform: what is at most 2 primes gives such."""
-        x = self.up_near(x, roots)
-        for one, other, root in FAR:
-            x[one], x[other] = self.up(x[one], x[other], roots[root])
-        return x
+        return self.up(self.up_near(x, roots), FAR, roots)
 
     def up_near(self, x: Sequence[Any], roots: Sequence[Any]) -> list[Any]:
         """The first of `ups`: the difference of what two sums leave is at most one prime, of products two."""
-        x = list(x)
-        for one, other, root in NEAR:
-            x[one], x[other] = self.up(x[one], x[other], roots[root])
-        return [self.modulo(x[0]), x[1], self.modulo(x[2]), x[3]]
+        x = self.up(x, NEAR, roots)
+        x[0], x[2] = self.each_modulo(x[::2])
+        return x
+
+    def up(self, x: Sequence[Any], layer: Sequence[Join], roots: Sequence[Any]) -> list[Any]:
+        """One plus another, and their difference times a root."""
+        found = list(x)
+        differences = [self.sub(x[one], x[other]) for one, other, _ in layer]
+        products = self.each_times(differences, [roots[root] for _, _, root in layer])
+        for (one, other, _), y in zip(layer, products, strict=True):
+            found[one], found[other] = self.add(x[one], x[other]), y
+        return found
 
     def with_product(self, upper: Any, lower: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """A sum's upper part, from UPPER on, and lower part: with x times y."""
@@ -186,7 +211,7 @@ def forward_pair(_: Any, x: Any, y: Any, root: Any, prime: Any) -> Any:
     def code(builder: Any, args: Any) -> None:
         doubles = Doubles(builder, args[3])
         twice = builder.fadd(doubles.scalar, doubles.scalar)
-        found = doubles.down(*(doubles.load_words(at, twice) for at in args[:2]), doubles.root(args[2]))
+        found = doubles.down([doubles.load_words(at, twice) for at in args[:2]], [(0, 1, 0)], [doubles.root(args[2])])
         for vector, at in zip(found, args[:2], strict=True):
             doubles.store_doubles(vector, at)
 
@@ -219,16 +244,29 @@ def forward_quad(_: Any, at: Any, apart: Any, r: Any, s: Any, t: Any, prime: Any
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def forward_end(_: Any, at: Any, ends: Any, apart: Any, prime: Any) -> Any:
-    """The last two layers on 16 float64: words below one prime then. Roots are at `ends`, three rows so many bytes
-    apart."""
+    """The last two layers on 16 float64. Roots are at `ends`, three rows so many bytes apart."""
 
     def code(builder: Any, args: Any) -> None:
         doubles, places, roots = _ends(builder, args)
         x = doubles.downs(doubles.transposed([doubles.load_doubles(at) for at in places]), roots)
-        for row, at in zip(doubles.transposed([doubles.whole(doubles.modulo(y)) for y in x]), places, strict=True):
-            doubles.store_words(row, at)
+        for row, at in zip(doubles.transposed(x), places, strict=True):
+            doubles.store_doubles(row, at)
 
     return given(4, code)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def forward_close(_: Any, at: Any, prime: Any) -> Any:
+    """16 float64 of some primes as words below one."""
+
+    def code(builder: Any, args: Any) -> None:
+        doubles = Doubles(builder, args[1])
+        places = _rows(doubles, args[0])
+        found = doubles.residues(doubles.each_modulo([doubles.load_doubles(at) for at in places]))
+        for row, at in zip(found, places, strict=True):
+            doubles.store(row, at)
+
+    return given(2, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -245,10 +283,14 @@ def backward_end(_: Any, at: Any, ends: Any, apart: Any, prime: Any) -> Any:
     return given(4, code)
 
 
+def _rows(doubles: Doubles, at: Any) -> list[Any]:
+    """Where the vectors of 16 numbers are."""
+    return [doubles.at(at, k, ir.Constant(WORD, BYTES)) for k in range(COUNT)]
+
+
 def _ends(builder: Any, args: Any) -> tuple[Doubles, list[Any], list[Any]]:
     doubles = Doubles(builder, args[3])
-    places = [doubles.at(args[0], k, ir.Constant(WORD, BYTES)) for k in range(COUNT)]
-    return doubles, places, [doubles.load_doubles(doubles.at(args[1], k, args[2])) for k in range(3)]
+    return doubles, _rows(doubles, args[0]), [doubles.load_doubles(doubles.at(args[1], k, args[2])) for k in range(3)]
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -296,7 +338,7 @@ def _write_last(doubles: Doubles, pair: Sequence[Any], root: Any, scale: Any, pl
     both = doubles.modulo(doubles.times(doubles.root(root), scaled))
     x, y = pair
     for vector, factor, at in zip((doubles.add(x, y), doubles.sub(x, y)), (scaled, both), places, strict=True):
-        doubles.store_words(doubles.whole(doubles.times(vector, factor)), at)
+        doubles.store_residues(doubles.times(vector, factor), at)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -339,7 +381,7 @@ def reduce(_: Any, held: Any, apart: Any, near: Any, near_: Any, one: Any, prime
             sums, upper, lower = (doubles.at(args[0], row, args[1]) for row in rows)
             parts = builder.bitcast(doubles.upper_bits(doubles.load(upper)), VECTOR), doubles.load_doubles(lower)
             found = doubles.add(doubles.sum(*parts), doubles.load_words(sums))
-            doubles.store_words(doubles.whole(doubles.modulo(found)), sums)
+            doubles.store_residues(doubles.modulo(found), sums)
             for place in (upper, lower):
                 doubles.store(nothing, place)
 
@@ -391,7 +433,7 @@ def dot(
         for part in range(2):
             for k, place in enumerate(_places(doubles, args[10 + part])):
                 found = doubles.sum(*map(builder.load, totals[part * vectors + k]))
-                doubles.store_words(doubles.whole(doubles.modulo(found)), place)
+                doubles.store_residues(doubles.modulo(found), place)
 
     return given(13, code)
 
@@ -437,7 +479,7 @@ def parted(_: Any, x: Any, y: Any, by: Any, by_: Any, one: Any, prime: Any) -> A
     def code(builder: Any, args: Any) -> None:
         doubles = Doubles(builder, args[5])
         rest = doubles.sub(*map(doubles.load_words, args[:2]))
-        doubles.store_words(doubles.whole(doubles.times(rest, doubles.factor(args[2]))), args[0])
+        doubles.store_residues(doubles.times(rest, doubles.factor(args[2])), args[0])
 
     return given(6, code)
 
@@ -452,6 +494,6 @@ def divided(_: Any, x: Any, y: Any, by: Any, by_: Any, out: Any, prime: Any) -> 
         four = doubles.spread(builder.shl(args[5], ir.Constant(WORD, 2)))
         x = doubles.opened(doubles.below(doubles.load(args[0]), four), twice)
         found = doubles.times(doubles.sub(x, doubles.load_words(args[1])), doubles.factor(args[2]))
-        doubles.store_words(doubles.whole(found), args[4])
+        doubles.store_residues(found, args[4])
 
     return given(6, code)

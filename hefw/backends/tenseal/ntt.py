@@ -217,8 +217,11 @@ elif fast():
                     doubles.forward_quad(start + np.uint64(j) * BYTES, apart, r, s, u, q)
             m, t = m << 2, t >> 2
         e, row = address(ends), np.uint64(m) * BYTES
-        for i in range(0, m, doubles.COUNT):
-            doubles.forward_end(at + np.uint64(i * doubles.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
+        for start in range(0, m, ENDS):
+            for i in range(start, start + ENDS, doubles.COUNT):
+                doubles.forward_end(at + np.uint64(i * doubles.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
+            for i in range(start, start + ENDS, doubles.COUNT):  # apart, or a processor would look ahead too little
+                doubles.forward_close(at + np.uint64(i * doubles.COUNT) * BYTES, q)
 
     @inlined
     def _backward_fast(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
