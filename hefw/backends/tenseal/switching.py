@@ -131,7 +131,7 @@ class Switching:
         block = abi.LANES if small else min(abi.BLOCK, self._size)
         blocks, count = self._size // block, len(parts)
         order_of = (count, blocks) if small else (blocks, count)
-        held = np.empty((len(rows), *order_of, 2, block), np.uint64)
+        held = loops.empty(len(rows), *order_of, 2, block)
         by_digit = held if small else held.swapaxes(1, 2)
         order = turned(element, self._size)
         back = np.empty_like(order)
@@ -257,8 +257,8 @@ class _Roots:
 
     def __init__(self, count: int, size: int) -> None:
         self._reverse = reversed_bits(size)
-        self.roots, self.quotients = np.empty((count, size), np.uint64), np.empty((count, size), np.uint64)
-        self.ends = np.empty((count, 2 * size), np.uint64)  # roots of the last layers, in the order of use
+        self.roots, self.quotients = loops.empty(count, size), loops.empty(count, size)
+        self.ends = loops.empty(count, 2 * size)  # roots of the last layers, in the order of use
 
     def fill(self, k: int, prime: int, root: int, constants: Words) -> None:
         """Those of prime number k."""
