@@ -14,7 +14,7 @@ FAST_BITS = 50
 #: What such a processor has: products of eight 52-bit numbers at once, or float64's with all their digits.
 IFMA, FMA = "avx512ifma", "fma"
 #: Products that those loops add before a sum is reduced.
-FAST_AT_ONCE = {IFMA: 14, FMA: 8}
+FAST_AT_ONCE = {IFMA: 14, FMA: 8, None: 0}
 #: Words of a key that they read at once.
 LANES = 8
 #: Residues of one polynomial that are worked on at a time.

@@ -1,9 +1,10 @@
 """Four residues at a time as float64, modulo primes below 2^50: for processors with AVX2 and fused multiply-add.
 
-A product is what float64 keeps of it and the rest, which one more instruction finds: both are whole numbers. The nearest
-multiple of the prime is taken from the first, and the rest is added (van der Hoeven, Lecerf and Quintin 2016). Nothing
-is rounded away: all numbers are below 2^53, and of several candidates for a multiple any will do. A residue is thus
-between minus and plus some primes; in memory residues are words as everywhere, but between the layers of a transform.
+A product is what float64 keeps of it and the rest, which one more instruction finds: both are whole numbers. A multiple
+of the prime is taken from the first, and the rest is added (van der Hoeven, Lecerf and Quintin 2016). Which multiple is
+found by rounding, and may be another than the nearest; nothing else is rounded, for all that counts is below 2^53. A
+residue is thus between minus and plus some primes. In memory residues are words as everywhere, but between the layers
+of a transform.
 
 Processors that multiply 52-bit numbers have `lanes`; names and arguments are the same here.
 """
@@ -28,7 +29,7 @@ WORDS, VECTOR = ir.VectorType(WORD, COUNT), ir.VectorType(DOUBLE, COUNT)
 START = float(1 << 52)
 #: Adding it to a number below 2^51 in magnitude rounds that to a whole one, to one below 2^53 to a multiple of 4.
 ROUND, ROUND_MORE = float(3 << 51), float(3 << 53)
-#: A sum of 8 products is below it. Added to it, products are rounded to multiples of 2^51, which lack at most 2^50 each.
+#: More than a sum of 8 products. Added to it, each is rounded to a multiple of 2^51, which lacks at most 2^50.
 UPPER = float(1 << 103)
 #: Rows with the reduced sum and with the upper and lower parts of what was added since, out of those of `products`.
 HELD = ((0, 1, 2), (3, 4, 5))
@@ -109,13 +110,13 @@ class Doubles(Vectors):
         rest = [self._fused(number, self._minus, each) for number, each in zip(numbers, upper, strict=True)]
         return [self.add(*both) for both in zip(rest, lower, strict=True)]
 
-    def each_modulo(self, x: Sequence[Any]) -> list[Any]:
-        numbers = [self._multiple(each) for each in x]
+    def each_modulo(self, x: Sequence[Any], by: float = ROUND) -> list[Any]:
+        """Each x minus the nearest multiple of the prime, or one almost as near."""
+        numbers = [self._multiple(each, by) for each in x]
         return [self._fused(number, self._minus, each) for number, each in zip(numbers, x, strict=True)]
 
-    def modulo(self, x: Any, by: float = ROUND) -> Any:
-        """x minus the nearest multiple of the prime, or one almost as near."""
-        return self._fused(self._multiple(x, by), self._minus, x)
+    def modulo(self, x: Any) -> Any:
+        return self.each_modulo([x])[0]
 
     def _multiple(self, x: Any, by: float = ROUND) -> Any:
         return self.sub(self._fused(x, self._inverse, self._spread(by)), self._spread(by))
@@ -172,24 +173,40 @@ class Doubles(Vectors):
             found[one], found[other] = self.add(x[one], x[other]), y
         return found
 
-    def with_product(self, upper: Any, lower: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    def with_product(self, parts: tuple[Any, Any], x: Any, y: Any) -> tuple[Any, Any]:
         """A sum's upper part, from UPPER on, and lower part: with x times y."""
+        upper, lower = parts
         more = self._fused(x, y, upper)
         return more, self.add(lower, self._fused(x, y, self._builder.fneg(self.sub(more, upper))))
 
-    def sum(self, upper: Any, lower: Any) -> Any:
-        """Both parts of a sum of up to 8 products, below 3 primes and half a one."""
-        upper = self.modulo(self.sub(upper, self._spread(UPPER)), ROUND_MORE)
-        return self.add(upper, self.modulo(lower))
+    def sums(self, parts: Sequence[tuple[Any, Any]], more: Sequence[Any] = ()) -> list[Any]:
+        """Sums of up to 8 products, given by their upper and lower parts, and of one number more: words below a prime.
 
-    def upper_bits(self, words: Any) -> Any:
-        """Another form of an upper part, in which 0 is nothing: there and back."""
-        return self._builder.xor(words, self._bits(UPPER))
+        A lower part is at most 2^53 and an upper one leaves at most 3 primes: that both are rounded where they are
+        added only to find a multiple does no harm.
+        """
+        rest = self.each_modulo([self.sub(upper, self._spread(UPPER)) for upper, _ in parts], ROUND_MORE)
+        if more:
+            rest = [self.add(*both) for both in zip(rest, more, strict=True)]
+        lower = [each for _, each in parts]
+        numbers = [self._multiple(self.add(*both)) for both in zip(lower, rest, strict=True)]
+        found = [self._fused(number, self._minus, each) for number, each in zip(numbers, lower, strict=True)]
+        return self.residues([self.add(*both) for both in zip(found, rest, strict=True)])
+
+    def load_parts(self, upper: Any, lower: Any) -> tuple[Any, Any]:
+        """Both parts of a sum from where zeros are nothing."""
+        bits = self._builder.xor(self.load(upper), self._bits(UPPER))
+        return self._builder.bitcast(bits, VECTOR), self.load_doubles(lower)
+
+    def store_parts(self, parts: tuple[Any, Any], upper: Any, lower: Any) -> None:
+        self.store(self._builder.xor(self._builder.bitcast(parts[0], WORDS), self._bits(UPPER)), upper)
+        self.store_doubles(parts[1], lower)
 
     def transposed(self, rows: Sequence[Any]) -> list[Any]:
         """Four vectors as columns."""
-        even, odd = ([self._mixed(rows[k], rows[k + 1], order) for k in (0, 2)] for order in ((0, 4, 2, 6), (1, 5, 3, 7)))
-        return [self._mixed(*pair, order) for order in ((0, 1, 4, 5), (2, 3, 6, 7)) for pair in (even, odd)]
+        orders = (0, 4, 2, 6), (1, 5, 3, 7)
+        pairs = [[self._mixed(rows[k], rows[k + 1], order) for k in (0, 2)] for order in orders]
+        return [self._mixed(x, y, order) for order in ((0, 1, 4, 5), (2, 3, 6, 7)) for x, y in pairs]
 
     def _spread(self, number: float) -> Any:
         return ir.Constant(VECTOR, [number] * COUNT)
@@ -361,11 +378,10 @@ def _products(count: int) -> Code:
         words = [doubles.load_words(at) for at in args[: 3 * count]]
         for number, (_, upper, lower) in enumerate(HELD):
             upper, lower = doubles.at(held, upper, apart), doubles.at(held, lower, apart)
-            total = builder.bitcast(doubles.upper_bits(doubles.load(upper)), VECTOR), doubles.load_doubles(lower)
+            total = doubles.load_parts(upper, lower)
             for k in range(0, 3 * count, 3):
-                total = doubles.with_product(*total, words[k], words[k + 1 + number])
-            doubles.store(doubles.upper_bits(builder.bitcast(total[0], WORDS)), upper)
-            doubles.store_doubles(total[1], lower)
+                total = doubles.with_product(total, words[k], words[k + 1 + number])
+            doubles.store_parts(total, upper, lower)
 
     return code
 
@@ -376,14 +392,13 @@ def reduce(_: Any, held: Any, apart: Any, near: Any, near_: Any, one: Any, prime
 
     def code(builder: Any, args: Any) -> None:
         doubles = Doubles(builder, args[5])
-        nothing = ir.Constant(WORDS, [0] * COUNT)
-        for rows in HELD:
-            sums, upper, lower = (doubles.at(args[0], row, args[1]) for row in rows)
-            parts = builder.bitcast(doubles.upper_bits(doubles.load(upper)), VECTOR), doubles.load_doubles(lower)
-            found = doubles.add(doubles.sum(*parts), doubles.load_words(sums))
-            doubles.store_residues(doubles.modulo(found), sums)
-            for place in (upper, lower):
-                doubles.store(nothing, place)
+        rows = [[doubles.at(args[0], row, args[1]) for row in each] for each in HELD]
+        parts = [doubles.load_parts(*each[1:]) for each in rows]
+        found = doubles.sums(parts, [doubles.load_words(each[0]) for each in rows])
+        for each, total in zip(rows, found, strict=True):
+            doubles.store(total, each[0])
+            for place in each[1:]:
+                doubles.store(ir.Constant(WORDS, [0] * COUNT), place)
 
     return given(6, code)
 
@@ -427,13 +442,12 @@ def dot(
                 for k, place in enumerate(_places(doubles, other)):
                     total = totals[part * vectors + k]
                     y = doubles.load_words(place)
-                    found = doubles.with_product(*map(builder.load, total), x[k], y)
-                    for value, to in zip(found, total, strict=True):
+                    upper, lower = map(builder.load, total)
+                    for value, to in zip(doubles.with_product((upper, lower), x[k], y), total, strict=True):
                         builder.store(value, to)
-        for part in range(2):
-            for k, place in enumerate(_places(doubles, args[10 + part])):
-                found = doubles.sum(*map(builder.load, totals[part * vectors + k]))
-                doubles.store_residues(doubles.modulo(found), place)
+        found = doubles.sums([(builder.load(upper), builder.load(lower)) for upper, lower in totals])
+        for total, place in zip(found, [*_places(doubles, args[10]), *_places(doubles, args[11])], strict=True):
+            doubles.store(total, place)
 
     return given(13, code)
 

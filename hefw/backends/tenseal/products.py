@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hefw.backends.tenseal import doubles, lanes
 from hefw.backends.tenseal.abi import (
     AT_ONCE,
     FAST_AT_ONCE,
@@ -71,11 +72,7 @@ def _reduce_any(held, constants):  # type: ignore[no-untyped-def]
 
 
 if fast():
-    if fast() == IFMA:
-        from hefw.backends.tenseal import lanes
-    else:
-        from hefw.backends.tenseal import doubles as lanes
-
+    chosen = lanes if fast() == IFMA else doubles
     FAST_MOST = FAST_AT_ONCE[fast()]
 
     @inlined
@@ -89,7 +86,7 @@ if fast():
         near, near_, one, q = constants[NEAR], constants[NEAR_], constants[ONE], constants[PRIME]
         for n in range(start, end):
             at = np.uint64(n) * step
-            lanes.dot(
+            chosen.dot(
                 x + at,
                 apart,
                 mine + at,
@@ -112,9 +109,9 @@ if fast():
             return
         a, b, c, d, e, f = address(x), address(y), address(z), address(u), address(v), address(w)
         to, row = address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, x.shape[0], lanes.COUNT):
+        for n in range(0, x.shape[0], chosen.COUNT):
             k = np.uint64(n) * BYTES
-            lanes.products(a + k, b + k, c + k, d + k, e + k, f + k, to + k, row, q)
+            chosen.products(a + k, b + k, c + k, d + k, e + k, f + k, to + k, row, q)
 
     @inlined
     def product(x, y, z, held, q):  # type: ignore[no-untyped-def]
@@ -122,9 +119,9 @@ if fast():
             _product_any(x, y, z, held)
             return
         a, b, c, to, row = address(x), address(y), address(z), address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, x.shape[0], lanes.COUNT):
+        for n in range(0, x.shape[0], chosen.COUNT):
             k = np.uint64(n) * BYTES
-            lanes.product(a + k, b + k, c + k, to + k, row, q)
+            chosen.product(a + k, b + k, c + k, to + k, row, q)
 
     @inlined
     def most(q):  # type: ignore[no-untyped-def]
@@ -137,8 +134,8 @@ if fast():
             _reduce_any(held, constants)
             return
         to, row = address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, held.shape[1], lanes.COUNT):
-            lanes.reduce(to + np.uint64(n) * BYTES, row, constants[NEAR], constants[NEAR_], constants[ONE], q)
+        for n in range(0, held.shape[1], chosen.COUNT):
+            chosen.reduce(to + np.uint64(n) * BYTES, row, constants[NEAR], constants[NEAR_], constants[ONE], q)
 
 else:
 

@@ -127,7 +127,7 @@ class Switching:
 
         1 turns nothing.
         """
-        small = max(self._primes) < 1 << abi.FAST_BITS and len(parts) <= abi.FAST_AT_ONCE.get(abi.fast(), 0)
+        small = max(self._primes) < 1 << abi.FAST_BITS and len(parts) <= abi.FAST_AT_ONCE[abi.fast()]
         block = abi.LANES if small else min(abi.BLOCK, self._size)
         blocks, count = self._size // block, len(parts)
         order_of = (count, blocks) if small else (blocks, count)
