@@ -161,7 +161,7 @@ def test_digits_times_keys(rng, sizes, count) -> None:
 def test_residues_modulo_other_primes(rng, sizes) -> None:
     every = primes(sizes)
     arrays = tables(every, SIZE).arrays
-    for base, some in [(base, some) for some in (1, 2, 3) for base in range(len(every) - some)]:
+    for base, some in ((base, some) for some in (1, 2, 3) for base in range(len(every) - some)):
         own = every[base : base + some]
         for _ in range(ROUNDS // 2):
             parts = np.stack([words(rng, own[0]), *(words(rng, prime, 2) for prime in own[1:])])
@@ -199,7 +199,8 @@ from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.switching import Switching
 from hefw.core.params import CkksParams
 found = hashlib.sha256()
-for size, chain, special in ((1024, (50,) * 4, (50, 50)), (2048, (50, 40, 30, 50, 50), (50,)), (1024, (40,) * 10, (50,))):
+chains = (1024, (50,) * 4, (50, 50)), (2048, (50, 40, 30, 50, 50), (50,)), (1024, (40,) * 10, (50,))
+for size, chain, special in chains:
     params = TensealBackend().resolve(CkksParams(size, chain, special, 30.0, allow_insecure=True))
     switching, primes = Switching(params), (*params.primes, *params.special_primes)
     rng, level = np.random.default_rng(0), len(chain) - 1
@@ -254,7 +255,8 @@ abi.fast = lambda: abi.IFMA
 abi.machine = lambda: llvm.Target.from_default_triple().create_target_machine(
     "icelake-server", "{WITH_IFMA}", 3, jit=True)
 from hefw.backends.tenseal import compiling
-compiling.SIGNATURES = {{name: abi.SIGNATURES[name] for name in ("forward", "backward", "decompose", "products", "square")}}
+some = "forward", "backward", "decompose", "products", "square"
+compiling.SIGNATURES = {{name: abi.SIGNATURES[name] for name in some}}
 code = compiling.compiled()
 print(len(code) > 0, end="")
 """
