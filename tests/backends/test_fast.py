@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
-from itertools import count
 
 import numpy as np
 import pytest
 from numba import njit
 
-from hefw.backends.tenseal import abi, conversion, loops, products
+from hefw.backends.processor import CPUINFO
+from hefw.backends.tenseal import abi, backend, conversion, loops, products
 from hefw.backends.tenseal.abi import INVERSE, PRIME
 from hefw.backends.tenseal.switching import tables
 
@@ -26,7 +27,7 @@ def primes(sizes: tuple[int, ...], size: int = SIZE) -> tuple[int, ...]:
     """The largest of so many bits each by which a polynomial of a size is transformed."""
     found: list[int] = []
     for bits in sizes:
-        candidates = ((1 << bits) + 1 - 2 * size * k for k in count(1))
+        candidates = ((1 << bits) + 1 - 2 * size * k for k in itertools.count(1))
         found.append(next(q for q in candidates if q not in found and all(pow(a, q - 1, q) == 1 for a in (2, 3, 5, 7))))
     return tuple(found)
 
@@ -161,8 +162,10 @@ def test_digits_times_keys(rng, sizes, count) -> None:
 def test_residues_modulo_other_primes(rng, sizes) -> None:
     every = primes(sizes)
     arrays = tables(every, SIZE).arrays
-    for base, some in ((base, some) for some in (1, 2, 3) for base in range(len(every) - some)):
-        own = every[base : base + some]
+    for base, width in itertools.product(range(3), (1, 2, 3)):
+        if base + width >= len(every):
+            continue
+        own = every[base : base + width]
         for _ in range(ROUNDS // 2):
             parts = np.stack([words(rng, own[0]), *(words(rng, prime, 2) for prime in own[1:])])
             given = parts.copy()
@@ -173,7 +176,7 @@ def test_residues_modulo_other_primes(rng, sizes) -> None:
                 number, product = number + part.astype(object) * product, product * prime
             for part, prime in zip(given, own, strict=True):
                 assert [word % prime for word in number] == whole(part % np.uint64(prime))
-            for row in (row for row in range(len(every)) if not base <= row < base + some):
+            for row in (row for row in range(len(every)) if not base <= row < base + width):
                 prime, out = every[row], np.empty(WORDS, np.uint64)
                 less = int(rng.choice([0, 1, prime // 2, prime]))
                 taken(parts, base, row, np.uint64(less), arrays, out)
@@ -190,6 +193,26 @@ def test_differences_times_a_factor(rng, sizes) -> None:
             x, y, out = words(rng, prime, 8), words(rng, prime), np.empty(WORDS, np.uint64)
             divided(x, y, np.uint64(by), np.uint64((by << 64) // prime), np.uint64(prime), out)
             assert whole(out) == [(a - b) * by % prime for a, b in zip(whole(x), whole(y), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("features", "way"),
+    [
+        ({"avx512f", "avx512ifma", "avx2", "fma"}, abi.IFMA),
+        ({"avx512f", "avx2", "fma"}, abi.FMA),
+        ({"avx2"}, None),
+        (set(), None),
+    ],
+)
+def test_the_planner_counts_with_what_the_processor_has(features, way, monkeypatch) -> None:
+    monkeypatch.setattr(backend, "has", lambda feature: feature in features)
+    assert backend.fast() == way
+    assert backend.FAST_COSTS.keys() == abi.FAST_AT_ONCE.keys()
+
+
+def test_the_planner_and_the_loops_agree_about_the_processor() -> None:
+    if CPUINFO.exists():
+        assert backend.fast() == abi.fast()
 
 
 #: Digest of all that `Switching` does with some numbers.
