@@ -103,7 +103,7 @@ def test_kept_loops_run_without_numba() -> None:
 def test_processors_that_multiply_no_52_bit_numbers_get_the_same_results(tmp_path) -> None:
     code = (
         "import sys; from hefw.backends.tenseal import abi\n"
-        "abi.fast = lambda: False\n"
+        "abi.fast = lambda: None\n"
         "import numpy as np; from hefw.core.params import CkksParams; from hefw.core.backend import KeyManifest\n"
         "from hefw.backends.tenseal.backend import TensealBackend\n"
         "from hefw.backends.tenseal.ntt import forward\n"

@@ -9,9 +9,13 @@ from typing import Any
 MOST_BITS = 60
 #: Products by halves that are added before the sum is reduced.
 AT_ONCE = 8
-#: Primes below 2^50 have loops of their own where a processor multiplies 52-bit numbers (`fast`), which add so many.
-FAST_BITS, FAST_AT_ONCE = 50, 14
-#: Words that those loops work on at once.
+#: Primes below 2^50 have loops of their own on some processors (`fast`).
+FAST_BITS = 50
+#: What such a processor has: products of eight 52-bit numbers at once, or float64's with all their digits.
+IFMA, FMA = "avx512ifma", "fma"
+#: Products that those loops add before a sum is reduced.
+FAST_AT_ONCE = {IFMA: 14, FMA: 8, None: 0}
+#: Words of a key that they read at once.
 LANES = 8
 #: Residues of one polynomial that are worked on at a time.
 BLOCK = 512
@@ -64,12 +68,14 @@ def machine() -> Any:
 
 
 @cache
-def fast() -> bool:
-    """Whether this processor multiplies eight 52-bit numbers at once (AVX-512 IFMA)."""
+def fast() -> str | None:
+    """By what this processor is fast modulo primes below 2^FAST_BITS: IFMA, else FMA, or by nothing."""
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
-    return bool(features.get("avx512ifma") and features.get("avx512f"))
+    if features.get("avx512ifma") and features.get("avx512f"):
+        return IFMA
+    return FMA if features.get("avx2") and features.get("fma") else None
 
 
 def description() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hefw.backends.processor import has
 from hefw.backends.seal import RING_DIMENSIONS
-from hefw.backends.tenseal.abi import FAST_BITS
+from hefw.backends.tenseal.abi import FAST_BITS, FMA, IFMA
 from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import CkksParams, Resolved
 
@@ -24,17 +24,50 @@ COSTS = (
     ("mul_number_linear", 0.0015),  # residues multiplied by float64
     ("number_ct_linear", 0.1),
 )
-#: And modulo primes that `lanes` takes.
-FAST_COSTS = (
-    ("key_switch_square", 0.035),
-    ("key_switch_linear", 0.074),
-    ("special_linear", 0.072),
-    ("shared_square", 0.018),
-    ("shared_linear", 0.037),
-    ("mul_plain_linear", 0.018),
-    ("square_linear", 0.05),
-    ("rescale_linear", 0.06),
+#: And on one without AVX-512.
+NARROW_COSTS = (
+    ("key_switch_square", 0.05),
+    ("key_switch_linear", 0.46),
+    ("special_linear", 0.33),
+    ("shared_square", 0.045),
+    ("shared_linear", 0.18),
+    ("mul_plain_linear", 0.0155),
+    ("square_linear", 0.16),
+    ("rescale_linear", 0.23),
+    ("mul_number_linear", 0.0017),
+    ("number_ct_linear", 0.062),
 )
+#: Modulo primes that `lanes` takes, or `doubles`.
+FAST_COSTS = {
+    IFMA: (
+        ("key_switch_square", 0.035),
+        ("key_switch_linear", 0.074),
+        ("special_linear", 0.072),
+        ("shared_square", 0.018),
+        ("shared_linear", 0.037),
+        ("mul_plain_linear", 0.018),
+        ("square_linear", 0.05),
+        ("rescale_linear", 0.06),
+    ),
+    FMA: (
+        ("key_switch_square", 0.028),
+        ("key_switch_linear", 0.23),
+        ("special_linear", 0.175),
+        ("shared_square", 0.024),
+        ("shared_linear", 0.1),
+        ("mul_plain_linear", 0.0095),
+        ("square_linear", 0.1),
+        ("rescale_linear", 0.13),
+    ),
+    None: (),
+}
+
+
+def fast() -> str | None:
+    """As `abi.fast`, without a compiler."""
+    if has(IFMA):
+        return IFMA
+    return FMA if has("avx2") and has(FMA) else None
 
 
 class TensealBackend(Backend):
@@ -45,9 +78,9 @@ class TensealBackend(Backend):
         ring_dimensions=RING_DIMENSIONS,
         hoisted_rotations=True,
         special_primes=4,
-        costs=COSTS,
-        fast_prime_bits=FAST_BITS if has("avx512ifma") else 0,
-        fast_costs=FAST_COSTS,
+        costs=COSTS if has("avx512f") else NARROW_COSTS,
+        fast_prime_bits=FAST_BITS if fast() else 0,
+        fast_costs=FAST_COSTS[fast()],
         seeded_bytes=True,
         plaintext_levels=True,
         alternating_imaginary=True,

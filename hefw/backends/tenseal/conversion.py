@@ -1,13 +1,14 @@
 """Numbers that are given by residues, modulo other primes: for numba to compile.
 
-As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` for those below 2^50.
+As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` or `doubles` for those below 2^50.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hefw.backends.tenseal.abi import FAST_BITS, INVERSE, INVERSE_, MODULO, MODULO_, ONE, PRIME, fast
+from hefw.backends.tenseal import doubles, lanes
+from hefw.backends.tenseal.abi import FAST_BITS, IFMA, INVERSE, INVERSE_, MODULO, MODULO_, ONE, PRIME, fast
 from hefw.backends.tenseal.modular import TWO, ZERO, address, below, inlined, times, whole
 
 FAST, BYTES = np.uint64(FAST_BITS), np.uint64(8)
@@ -66,7 +67,7 @@ def _divided_any(x, y, by, by_, q, out):  # type: ignore[no-untyped-def]
 
 
 if fast():
-    from hefw.backends.tenseal import lanes
+    chosen = lanes if fast() == IFMA else doubles
 
     @inlined
     def _small(constants, base, count, row):  # type: ignore[no-untyped-def]
@@ -87,9 +88,9 @@ if fast():
             q, one, x = constants[base + i, PRIME], constants[base + i, ONE], address(parts[i])
             for k in range(i):
                 by, by_, v = pairs[base + k, base + i, INVERSE], pairs[base + k, base + i, INVERSE_], address(parts[k])
-                for n in range(0, parts.shape[1], lanes.COUNT):
+                for n in range(0, parts.shape[1], chosen.COUNT):
                     at = np.uint64(n) * BYTES
-                    lanes.parted(x + at, v + at, by, by_, one, q)
+                    chosen.parted(x + at, v + at, by, by_, one, q)
 
     @inlined
     def taken(parts, base, row, less, tables, out):  # type: ignore[no-untyped-def]
@@ -101,16 +102,16 @@ if fast():
             return
         to, size, x = address(out), out.shape[0], address(parts[count - 1])
         if count == 1:
-            for n in range(0, size, lanes.COUNT):
+            for n in range(0, size, chosen.COUNT):
                 at = np.uint64(n) * BYTES
-                lanes.taken(x + at, less, one, to + at, q)
+                chosen.taken(x + at, less, one, to + at, q)
         for k in range(count - 1):
             i = count - 2 - k
             by, by_, y = pairs[base + i, row, MODULO], pairs[base + i, row, MODULO_], address(parts[i])
             more = ZERO if i else less
-            for n in range(0, size, lanes.COUNT):
+            for n in range(0, size, chosen.COUNT):
                 at = np.uint64(n) * BYTES
-                lanes.joined(x + at, by, by_, y + at, more, one, to + at, q)
+                chosen.joined(x + at, by, by_, y + at, more, one, to + at, q)
             x = to
 
     @inlined
@@ -120,9 +121,9 @@ if fast():
             _divided_any(x, y, by, by_, q, out)
             return
         a, b, to = address(x), address(y), address(out)
-        for n in range(0, out.shape[0], lanes.COUNT):
+        for n in range(0, out.shape[0], chosen.COUNT):
             at = np.uint64(n) * BYTES
-            lanes.divided(a + at, b + at, by, by_, to + at, q)
+            chosen.divided(a + at, b + at, by, by_, to + at, q)
 
 else:
     mixed, taken, divided = _mixed_any, _taken_any, _divided_any

@@ -10,55 +10,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hefw.backends.tenseal.abi import LANES
+from hefw.backends.tenseal.vectors import AHEAD, FAR, NEAR, WORD, Code, Join, Vectors, given
 
 COUNT = LANES
 BYTES = 8 * COUNT
-#: How far ahead of its use a key is asked for, in bytes.
-AHEAD = 4096
-LOCALITY = 0
-WORD = ir.IntType(64)
 VECTOR = ir.VectorType(WORD, COUNT)
 LOW = (1 << 52) - 1
 
 
-class Lanes:
+class Lanes(Vectors):
     """Instructions on vectors of eight words."""
 
+    count = COUNT
+
     def __init__(self, builder: Any, prime: Any) -> None:
-        self._builder = builder
+        super().__init__(builder)
         self.prime = self.spread(prime)
         self.twice = builder.add(self.prime, self.prime)
         self.zero = ir.Constant(VECTOR, [0] * COUNT)
         self._low = ir.Constant(VECTOR, [LOW] * COUNT)
-
-    def spread(self, word: Any) -> Any:
-        """One word in all places."""
-        first = self._builder.insert_element(ir.Constant(VECTOR, ir.Undefined), word, ir.Constant(ir.IntType(32), 0))
-        return self._mixed(first, first, [0] * COUNT)
-
-    def load(self, address: Any) -> Any:
-        return self._builder.load(self._builder.inttoptr(address, VECTOR.as_pointer()), align=8)
-
-    def store(self, vector: Any, address: Any) -> None:
-        self._builder.store(vector, self._builder.inttoptr(address, VECTOR.as_pointer()), align=8)
-
-    def expect(self, address: Any) -> None:
-        """Have what is there brought from memory, to be read once."""
-        byte = ir.IntType(8).as_pointer()
-        number = ir.IntType(32)
-        function = self._builder.module.declare_intrinsic(
-            "llvm.prefetch", (byte,), ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        )
-        self._builder.call(function, [self._builder.inttoptr(address, byte), number(0), number(LOCALITY), number(1)])
-
-    def at(self, address: Any, k: int, apart: Any) -> Any:
-        """The address of number k of those that are so many bytes apart."""
-        return self._builder.add(address, self._builder.mul(apart, ir.Constant(WORD, k)))
 
     def add(self, x: Any, y: Any) -> Any:
         return self._builder.add(x, y)
@@ -128,9 +102,6 @@ class Lanes:
                 found[column + 4] = self._mixed(upper, lower, [4, 5, 6, 7, 12, 13, 14, 15])
         return found
 
-    def _mixed(self, x: Any, y: Any, order: list[int]) -> Any:
-        return self._builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), COUNT), order))
-
     def _multiplied(self, part: str, total: Any, x: Any, y: Any) -> Any:
         kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
         name = f"llvm.x86.avx512.vpmadd52{part}.uq.512"
@@ -139,21 +110,6 @@ class Lanes:
         return self._builder.call(function, [total, x, y])
 
 
-Code = Callable[[Any, Any], None]
-
-
-def _given(count: int, code: Code) -> tuple[Any, Any]:
-    """What an intrinsic of so many words gives numba: `code(builder, arguments)` writes it."""
-
-    def generated(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        code(builder, args)
-        return context.get_dummy_value()
-
-    return types.void(*([types.uint64] * count)), generated
-
-
-#: Two vectors that a layer of the transform joins, and the number of their root.
-Join = tuple[int, int, int]
 #: Of the last three layers: columns, and roots among those of `ends`.
 LAYERS = (
     ((0, 4, 0), (1, 5, 0), (2, 6, 0), (3, 7, 0)),
@@ -196,31 +152,28 @@ def _quad(way: Way, first: Sequence[Join], second: Sequence[Join]) -> Code:
     return code
 
 
-FAR, NEAR = ((0, 2, 0), (1, 3, 0)), ((0, 1, 1), (2, 3, 2))
-
-
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def forward_pair(_: Any, x: Any, y: Any, root: Any, quotient: Any, prime: Any) -> Any:
     """One layer of the transform on eight words at x and eight at y."""
-    return _given(5, _pair(Lanes.down))
+    return given(5, _pair(Lanes.down))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def backward_pair(_: Any, x: Any, y: Any, root: Any, quotient: Any, prime: Any) -> Any:
     """One layer of the inverse transform."""
-    return _given(5, _pair(Lanes.up))
+    return given(5, _pair(Lanes.up))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def forward_quad(_: Any, at: Any, apart: Any, r: Any, r_: Any, s: Any, s_: Any, t: Any, t_: Any, prime: Any) -> Any:
     """Two layers on four times eight words, so many bytes apart: by the root r, then by s and t."""
-    return _given(9, _quad(Lanes.down, FAR, NEAR))
+    return given(9, _quad(Lanes.down, FAR, NEAR))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def backward_quad(_: Any, at: Any, apart: Any, r: Any, r_: Any, s: Any, s_: Any, t: Any, t_: Any, prime: Any) -> Any:
     """Two layers of the inverse transform: by the roots s and t, then by r."""
-    return _given(9, _quad(Lanes.up, NEAR, FAR))
+    return given(9, _quad(Lanes.up, NEAR, FAR))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -235,7 +188,7 @@ def forward_end(_: Any, at: Any, ends: Any, apart: Any, prime: Any) -> Any:
                 columns[x], columns[y] = lanes.down(columns[x], columns[y], *roots[root])
         _write_rows(lanes, args[0], [lanes.whole(column) for column in columns])
 
-    return _given(4, code)
+    return given(4, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -250,7 +203,7 @@ def backward_end(_: Any, at: Any, ends: Any, apart: Any, prime: Any) -> Any:
                 columns[x], columns[y] = lanes.up(columns[x], columns[y], *roots[root])
         _write_rows(lanes, args[0], columns)
 
-    return _given(4, code)
+    return given(4, code)
 
 
 def _ends(builder: Any, args: Any) -> tuple[Lanes, list[Any], list[tuple[Any, Any]]]:
@@ -274,30 +227,30 @@ def scale(_: Any, at: Any, factor: Any, quotient: Any, prime: Any) -> Any:
         found = lanes.times(lanes.load(args[0]), *map(lanes.spread, args[1:3]))
         lanes.store(lanes.below(found, lanes.prime), args[0])
 
-    return _given(4, code)
+    return given(4, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def product(_: Any, x: Any, y: Any, z: Any, held: Any, apart: Any) -> Any:
+def product(_: Any, x: Any, y: Any, z: Any, held: Any, apart: Any, prime: Any) -> Any:
     """Add x times y and z, of eight words each, to HELD of some vectors at `held`, so many bytes apart: lower and upper
     bits of the one, and of the other."""
 
     def code(builder: Any, args: Any) -> None:
-        lanes = Lanes(builder, ir.Constant(WORD, 0))
+        lanes = Lanes(builder, args[5])
         x, places = lanes.load(args[0]), [lanes.at(args[3], k, args[4]) for k in HELD]
         totals = [lanes.load(place) for place in places]
         for number, total in enumerate(_with_products(lanes, totals, x, args[1:3])):
             lanes.store(total, places[number])
 
-    return _given(5, code)
+    return given(6, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def products(_: Any, x: Any, y: Any, z: Any, u: Any, v: Any, w: Any, held: Any, apart: Any) -> Any:
+def products(_: Any, x: Any, y: Any, z: Any, u: Any, v: Any, w: Any, held: Any, apart: Any, prime: Any) -> Any:
     """`product` of x, y and z, and of u, v and w."""
 
     def code(builder: Any, args: Any) -> None:
-        lanes = Lanes(builder, ir.Constant(WORD, 0))
+        lanes = Lanes(builder, args[8])
         places = [lanes.at(args[6], k, args[7]) for k in HELD]
         totals = [lanes.load(place) for place in places]
         totals = _with_products(lanes, totals, lanes.load(args[0]), args[1:3])
@@ -305,7 +258,7 @@ def products(_: Any, x: Any, y: Any, z: Any, u: Any, v: Any, w: Any, held: Any, 
         for total, place in zip(totals, places, strict=True):
             lanes.store(total, place)
 
-    return _given(8, code)
+    return given(9, code)
 
 
 def _with_products(lanes: Lanes, totals: Sequence[Any], x: Any, others: Sequence[Any]) -> list[Any]:
@@ -358,7 +311,7 @@ def dot(
             low, high = (builder.load(total) for total in totals[2 * k : 2 * k + 2])
             lanes.store(lanes.sum(low, high, (near, near_), one), args[10 + k])
 
-    return _given(13, code)
+    return given(13, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -374,7 +327,7 @@ def reduce(_: Any, held: Any, apart: Any, near: Any, near_: Any, one: Any, prime
             lanes.store(lanes.sum(lanes.load(low), lanes.load(high), (near, near_), one), low)
             lanes.store(lanes.zero, high)
 
-    return _given(6, code)
+    return given(6, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -386,7 +339,7 @@ def taken(_: Any, x: Any, less: Any, one: Any, out: Any, prime: Any) -> Any:
         found = lanes.modulo(lanes.load(args[0]), lanes.spread(args[2]))
         lanes.store(lanes.add(found, lanes.spread(args[1])), args[3])
 
-    return _given(5, code)
+    return given(5, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -399,7 +352,7 @@ def joined(_: Any, x: Any, by: Any, by_: Any, y: Any, less: Any, one: Any, out: 
         found = lanes.add(lanes.times(lanes.load(args[0]), by, by_), lanes.modulo(lanes.load(args[3]), one))
         lanes.store(lanes.add(lanes.below(found, lanes.twice), less), args[6])
 
-    return _given(8, code)
+    return given(8, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -412,7 +365,7 @@ def parted(_: Any, x: Any, y: Any, by: Any, by_: Any, one: Any, prime: Any) -> A
         rest = lanes.minus(lanes.load(args[0]), lanes.modulo(lanes.load(args[1]), one))
         lanes.store(lanes.below(lanes.times(rest, by, by_), lanes.prime), args[0])
 
-    return _given(6, code)
+    return given(6, code)
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -426,4 +379,4 @@ def divided(_: Any, x: Any, y: Any, by: Any, by_: Any, out: Any, prime: Any) -> 
         found = lanes.times(lanes.minus(x, lanes.load(args[1])), by, by_)
         lanes.store(lanes.below(found, lanes.prime), args[4])
 
-    return _given(6, code)
+    return given(6, code)

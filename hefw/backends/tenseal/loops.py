@@ -39,7 +39,9 @@ SOURCES = (
     "abi.py",
     "atomics.py",
     "modular.py",
+    "vectors.py",
     "lanes.py",
+    "doubles.py",
     "ntt.py",
     "conversion.py",
     "products.py",
@@ -48,7 +50,17 @@ SOURCES = (
     "compiling.py",
 )
 DIGEST = hashlib.sha256
+#: Bytes that a processor reads from memory at once: a vector that lies across two takes twice as long.
+LINE = 64
 _TYPES = {"u": ctypes.c_uint64, "n": ctypes.c_int64}
+
+
+def empty(*shape: int) -> Words:
+    """New memory, from the beginning of a LINE."""
+    size = math.prod(shape)
+    found = np.empty(size + LINE // 8 - 1, np.uint64)
+    start = -found.ctypes.data % LINE // 8
+    return found[start : start + size].reshape(shape)
 
 
 class Room(local):
@@ -61,7 +73,7 @@ class Room(local):
         """What was there under a name before, or new."""
         size = math.prod(shape)
         if name not in self._held or len(self._held[name]) < size:
-            self._held[name] = np.empty(size, np.uint64)
+            self._held[name] = empty(size)
         return self._held[name][:size].reshape(shape)
 
 

@@ -1,7 +1,8 @@
 """Number-theoretic transforms in place, as SEAL orders them, for numba to compile.
 
-There are two ways: by 64-bit products for any prime below 2^60, and by `lanes` for those below 2^50, three times
-faster. Both begin with the layers whose pairs are far apart; the last ones are done in columns.
+There are three ways: by 64-bit products for any prime below 2^60, and for those below 2^50 by `lanes`, three to four
+times faster, or by `doubles`, twice as fast. All begin with the layers whose pairs are far apart; the last ones are
+done in columns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hefw.backends.tenseal.abi import ENDS, FAST_BITS, PRIME, SIZE, SIZE_, fast
+from hefw.backends.tenseal import doubles, lanes
+from hefw.backends.tenseal.abi import ENDS, FAST_BITS, IFMA, PRIME, SIZE, SIZE_, fast
 from hefw.backends.tenseal.modular import TWO, address, below, inlined, times, whole
 
 FAST = np.uint64(FAST_BITS)
@@ -133,8 +135,7 @@ def _backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-
         a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
 
 
-if fast():
-    from hefw.backends.tenseal import lanes
+if fast() == IFMA:
 
     @inlined
     def _three(roots, quotient, k):  # type: ignore[no-untyped-def]
@@ -187,6 +188,66 @@ if fast():
                 lanes.backward_pair(x, x + half, w, wq, q)
         for j in range(0, a.shape[0], lanes.COUNT):
             lanes.scale(at + np.uint64(j) * BYTES, constants[SIZE], constants[SIZE_], q)
+
+elif fast():
+
+    @inlined
+    def _forward_fast(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
+        at, m, t = address(a), 1, a.shape[0]
+        layers = 0
+        while (doubles.COUNT << layers) < t:
+            layers += 1
+        if layers % 2:
+            half = np.uint64(t >> 1) * BYTES
+            for j in range(0, t >> 1, doubles.COUNT):
+                x = at + np.uint64(j) * BYTES
+                doubles.forward_pair(x, x + half, quotient[1], q)
+            m, t = 2, t >> 1
+        else:
+            apart = np.uint64(t >> 2) * BYTES
+            for j in range(0, t >> 2, doubles.COUNT):
+                doubles.forward_first(at + np.uint64(j) * BYTES, apart, quotient[1], quotient[2], quotient[3], q)
+            m, t = 4, t >> 2
+        while t > doubles.COUNT:
+            apart = np.uint64(t >> 2) * BYTES
+            for i in range(m):
+                r, s, u = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
+                start = at + np.uint64(i * t) * BYTES
+                for j in range(0, t >> 2, doubles.COUNT):
+                    doubles.forward_quad(start + np.uint64(j) * BYTES, apart, r, s, u, q)
+            m, t = m << 2, t >> 2
+        e, row = address(ends), np.uint64(m) * BYTES
+        for start in range(0, m, ENDS):
+            for i in range(start, start + ENDS, doubles.COUNT):
+                doubles.forward_end(at + np.uint64(i * doubles.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
+            for i in range(start, start + ENDS, doubles.COUNT):  # apart, or a processor would look ahead too little
+                doubles.forward_close(at + np.uint64(i * doubles.COUNT) * BYTES, q)
+
+    @inlined
+    def _backward_fast(a, roots, quotient, ends, constants):  # type: ignore[no-untyped-def]
+        at, t, q, scale = address(a), doubles.COUNT, constants[PRIME], constants[SIZE]
+        m = a.shape[0] // t
+        e, row = address(ends), np.uint64(m) * BYTES
+        for i in range(0, m, doubles.COUNT):
+            doubles.backward_end(at + np.uint64(i * doubles.COUNT) * BYTES, e + np.uint64(i) * BYTES, row, q)
+        while m > 4:
+            apart, m = np.uint64(t) * BYTES, m >> 2
+            t = t << 2
+            for i in range(m):
+                r, s, u = quotient[m + i], quotient[2 * (m + i)], quotient[2 * (m + i) + 1]
+                start = at + np.uint64(i * t) * BYTES
+                for j in range(0, t >> 2, doubles.COUNT):
+                    doubles.backward_quad(start + np.uint64(j) * BYTES, apart, r, s, u, q)
+        apart = np.uint64(t) * BYTES
+        for j in range(0, t, doubles.COUNT):
+            x = at + np.uint64(j) * BYTES
+            if m == 2:
+                doubles.backward_pair(x, x + apart, quotient[1], scale, q)
+            else:
+                doubles.backward_last(x, apart, quotient[1], quotient[2], quotient[3], scale, q)
+
+
+if fast():
 
     @inlined
     def forward(a, roots, quotient, ends, q, columns):  # type: ignore[no-untyped-def]

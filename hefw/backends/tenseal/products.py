@@ -1,13 +1,27 @@
 """Sums of products of residues, for numba to compile, by blocks: `held` (6, block) has what was added so far.
 
-As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` for those below 2^50.
+As `ntt`, they have two ways: for any primes below 2^60, and by `lanes` or `doubles` for those below 2^50.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hefw.backends.tenseal.abi import AT_ONCE, FAST_AT_ONCE, FAST_BITS, NEAR, NEAR_, ONE, PRIME, WORD, WORD_, fast
+from hefw.backends.tenseal import doubles, lanes
+from hefw.backends.tenseal.abi import (
+    AT_ONCE,
+    FAST_AT_ONCE,
+    FAST_BITS,
+    IFMA,
+    LANES,
+    NEAR,
+    NEAR_,
+    ONE,
+    PRIME,
+    WORD,
+    WORD_,
+    fast,
+)
 from hefw.backends.tenseal.modular import LOW, THIRTY, TWO, U30, ZERO, address, below, inlined, times
 
 FAST, BYTES = np.uint64(FAST_BITS), np.uint64(8)
@@ -58,12 +72,13 @@ def _reduce_any(held, constants):  # type: ignore[no-untyped-def]
 
 
 if fast():
-    from hefw.backends.tenseal import lanes
+    chosen = lanes if fast() == IFMA else doubles
+    FAST_MOST = FAST_AT_ONCE[fast()]
 
     @inlined
     def switch_fast(digits, own, key, k, whose, start, end, constants, first, second):  # type: ignore[no-untyped-def]
-        """Row k of digits times that of a key by eight words, from one place to another: written there."""
-        step = np.uint64(lanes.COUNT) * BYTES
+        """Row k of digits times that of a key by LANES words, from one place to another: written there."""
+        step = np.uint64(LANES) * BYTES
         count, apart = digits.shape[0], np.uint64(digits.shape[1] * digits.shape[2]) * BYTES
         x, mine = address(digits[0, k]), address(own[k]) if k < own.shape[0] else np.uint64(0)
         words, between = address(key), np.uint64(key.shape[1] * key.shape[2] * key.shape[3]) * BYTES
@@ -71,7 +86,7 @@ if fast():
         near, near_, one, q = constants[NEAR], constants[NEAR_], constants[ONE], constants[PRIME]
         for n in range(start, end):
             at = np.uint64(n) * step
-            lanes.dot(
+            chosen.dot(
                 x + at,
                 apart,
                 mine + at,
@@ -94,9 +109,9 @@ if fast():
             return
         a, b, c, d, e, f = address(x), address(y), address(z), address(u), address(v), address(w)
         to, row = address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, x.shape[0], lanes.COUNT):
+        for n in range(0, x.shape[0], chosen.COUNT):
             k = np.uint64(n) * BYTES
-            lanes.products(a + k, b + k, c + k, d + k, e + k, f + k, to + k, row)
+            chosen.products(a + k, b + k, c + k, d + k, e + k, f + k, to + k, row, q)
 
     @inlined
     def product(x, y, z, held, q):  # type: ignore[no-untyped-def]
@@ -104,13 +119,13 @@ if fast():
             _product_any(x, y, z, held)
             return
         a, b, c, to, row = address(x), address(y), address(z), address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, x.shape[0], lanes.COUNT):
+        for n in range(0, x.shape[0], chosen.COUNT):
             k = np.uint64(n) * BYTES
-            lanes.product(a + k, b + k, c + k, to + k, row)
+            chosen.product(a + k, b + k, c + k, to + k, row, q)
 
     @inlined
     def most(q):  # type: ignore[no-untyped-def]
-        return AT_ONCE if q >> FAST else FAST_AT_ONCE
+        return AT_ONCE if q >> FAST else FAST_MOST
 
     @inlined
     def reduce(held, constants):  # type: ignore[no-untyped-def]
@@ -119,8 +134,8 @@ if fast():
             _reduce_any(held, constants)
             return
         to, row = address(held), np.uint64(held.shape[1]) * BYTES
-        for n in range(0, held.shape[1], lanes.COUNT):
-            lanes.reduce(to + np.uint64(n) * BYTES, row, constants[NEAR], constants[NEAR_], constants[ONE], q)
+        for n in range(0, held.shape[1], chosen.COUNT):
+            chosen.reduce(to + np.uint64(n) * BYTES, row, constants[NEAR], constants[NEAR_], constants[ONE], q)
 
 else:
 

@@ -112,11 +112,11 @@ class Switching:
 
         1 turns nothing.
         """
-        small = abi.fast() and max(self._primes) < 1 << abi.FAST_BITS and len(parts) <= abi.FAST_AT_ONCE
+        small = max(self._primes) < 1 << abi.FAST_BITS and len(parts) <= abi.FAST_AT_ONCE[abi.fast()]
         block = abi.LANES if small else min(abi.BLOCK, self._size)
         blocks, count = self._size // block, len(parts)
         order_of = (count, blocks) if small else (blocks, count)
-        held = np.empty((len(rows), *order_of, 2, block), np.uint64)
+        held = loops.empty(len(rows), *order_of, 2, block)
         by_digit = held if small else held.swapaxes(1, 2)
         order = turned(element, self._size)
         back = np.empty_like(order)
@@ -263,29 +263,46 @@ def _pairs(primes: Sequence[int]) -> Words:
 
 
 class _Roots:
-    """Powers of a root by prime, in the transform's order, with their quotients."""
+    """Powers of a root by prime, in the transform's order, with their quotients.
+
+    Those of small primes are, for `doubles`, in the place of quotients as float64 between minus and plus half a prime.
+    """
 
     def __init__(self, count: int, size: int) -> None:
         self._reverse = reversed_bits(size)
-        self.roots, self.quotients = np.empty((count, size), np.uint64), np.empty((count, size), np.uint64)
-        self.ends = np.empty((count, 2 * size), np.uint64)  # roots of the last layers, in the order of use
+        self.roots, self.quotients = loops.empty(count, size), loops.empty(count, size)
+        self.ends = loops.empty(count, 2 * size)  # roots of the last layers, in the order of use
 
     def fill(self, k: int, prime: int, root: int, constants: Words) -> None:
         """Those of prime number k."""
-        size, blocks = len(self._reverse), len(self._reverse) // 8
+        size, small = len(self._reverse), prime < 1 << abi.FAST_BITS
         row = np.empty(size, np.uint64)
         loops.powers(root, (root << 64) // prime, constants, row)
         self.roots[k] = row[self._reverse]
         high, low = divmod(2**128 // prime, 2**64)
         loops.quotients(self.roots[k], high, low, prime, self.quotients[k])
         roots, quotients = self.roots[k], self.quotients[k]
-        if abi.fast() and prime < 1 << abi.FAST_BITS:  # three layers, a row for each of a block's seven roots
-            rows = [(blocks * many + at, 2 * blocks * many, many) for many in (1, 2, 4) for at in range(many)]
-            found = [table[slice(*row)] for table in (roots, quotients) for row in rows]
+        if small and abi.fast() == abi.IFMA:
+            found = [*_last(roots, 3), *_last(quotients, 3)]
+        elif small and abi.fast() == abi.FMA:
+            centred = roots.astype(np.float64)
+            centred[centred > prime // 2] -= prime
+            quotients[...] = centred.view(np.uint64)
+            found = _last(quotients, 2)
         else:
             found = [table[size // 2 + n :: 2] for n in range(2) for table in (roots, quotients)]
         ends = np.concatenate(found)
         self.ends[k, : len(ends)] = ends
+
+
+def _last(powers: Words, layers: int) -> list[Words]:
+    """Powers that the last layers of a transform multiply by: a row for each of those of a block of 2^layers words."""
+    blocks = len(powers) >> layers
+    return [
+        powers[blocks * many + at : 2 * blocks * many : many]
+        for many in (1 << layer for layer in range(layers))
+        for at in range(many)
+    ]
 
 
 def inverses(number: int, primes: Sequence[int]) -> Words:
