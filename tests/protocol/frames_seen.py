@@ -52,7 +52,7 @@ class Reader:
     def read(self, frame: bytes) -> list[Seen]:
         """What is in one frame."""
         magic, version, number, length, _ = FRAME.unpack_from(frame)
-        assert (magic, version, length) == (b"HEFM", 3, len(frame) - FRAME.size)
+        assert (magic, version, length) == (b"HEFM", 4, len(frame) - FRAME.size)
         fields, kind = msgpack.unpackb(frame[FRAME.size :]), KEY_HOLDERS[number]
         self.clear += frame[: FRAME.size]
         found = getattr(self, f"_{kind}")(fields) if kind not in PUBLIC else self._public(fields, PUBLIC[kind].split())
