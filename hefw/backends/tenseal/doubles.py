@@ -79,10 +79,9 @@ class Doubles(Vectors):
         found = self._builder.or_(words, self._bits(START))
         return self.sub(self._builder.bitcast(found, VECTOR), self.spread(by))
 
-    def store_words(self, x: Any, address: Any, more: Any = None) -> None:
-        """x plus a scalar, not below 0, as words."""
-        start = ir.Constant(DOUBLE, START)
-        found = self.add(x, self.spread(start if more is None else self._builder.fadd(start, more)))
+    def store_words(self, x: Any, address: Any) -> None:
+        """x, from 0 to 2^52, as words."""
+        found = self.add(x, self._spread(START))
         self.store(self._builder.xor(self._builder.bitcast(found, WORDS), self._bits(START)), address)
 
     def load_doubles(self, address: Any) -> Any:
