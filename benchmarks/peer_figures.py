@@ -41,6 +41,9 @@ def benchmarks(results: Path) -> str:
     ]
     for network in dict.fromkeys(row["network"] for row in peers["rows"]):
         lines += ["", *_network(network, [row for row in peers["rows"] if row["network"] == network])]
+    narrow = results / "peers-avx2.json"
+    if narrow.exists():
+        lines += ["", *_narrow(_read(narrow))]
     lines += [
         "",
         "### What the framework adds",
@@ -57,6 +60,20 @@ def benchmarks(results: Path) -> str:
     if suite.exists():
         lines += ["", *_suite(_read(suite))]
     return "\n".join(lines)
+
+
+def _narrow(peers: Mapping[str, Any]) -> list[str]:
+    """The peers on a machine of another kind."""
+    network = peers["rows"][0]["network"]
+    return [
+        "### Without AVX-512",
+        "",
+        f"The same on another machine, {peers['machine']['cores']} cores of an {peers['machine']['cpu']}, where small "
+        f'primes are those of float64: `{peers["command"]} --network "{network}" --out '
+        "benchmarks/results/peers-avx2.json`",
+        "",
+        *_network(network, peers["rows"]),
+    ]
 
 
 def _network(network: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
