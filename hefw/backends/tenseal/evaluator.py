@@ -292,14 +292,14 @@ class TensealEvaluator(Evaluator):
             return None
         self.require_keys(names, level)
         written = self._tape(plan, native.shape(level))
-        reading = Reading(written, inputs, weights, self._plaintexts.address, self._common_scale)
         fill: Fill | None = None
         if isinstance(weights, Kept):
             known, given = self._read.setdefault(weights, {}), (written, *(ct.scale for ct in inputs))
             if given not in known:
-                known[given] = reading.all()
+                known[given] = self._reading(written, inputs, weights).all()
             addresses, scales = known[given]
         else:
+            reading = self._reading(written, inputs, weights)
             addresses, scales, fill = reading.addresses, reading.scales, reading.fill
         handles = native.transform(written, [ct.handle for ct in inputs], addresses, fill)
         self.counts.update(plan.counts)
@@ -308,6 +308,9 @@ class TensealEvaluator(Evaluator):
             handle.scale = scales[output]
             found.append(Ciphertext(handle, level, scales[output]))
         return found
+
+    def _reading(self, written: Written, inputs: Sequence[Ciphertext], weights: Sequence[Plaintext]) -> Reading:
+        return Reading(written, inputs, weights, self._plaintexts.address, self._common_scale)
 
     def _tape(self, plan: Plan, shape: Shape) -> Written:
         made = self._written.setdefault(plan, {})

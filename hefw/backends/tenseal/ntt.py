@@ -135,6 +135,15 @@ def _backward(a, roots, quotient, ends, constants, columns):  # type: ignore[no-
         a[j] = whole(times(a[j], constants[SIZE], constants[SIZE_], q), q)
 
 
+@inlined
+def _odd(blocks):  # type: ignore[no-untyped-def]
+    """Whether it takes an odd number of layers to so many blocks."""
+    layers = 0
+    while (1 << layers) < blocks:
+        layers += 1
+    return layers % 2 == 1
+
+
 if fast() == IFMA:
 
     @inlined
@@ -145,10 +154,7 @@ if fast() == IFMA:
     @inlined
     def _forward_fast(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
         at, m, t = address(a), 1, a.shape[0]
-        layers = 0
-        while (lanes.COUNT << layers) < t:
-            layers += 1
-        if layers % 2:
+        if _odd(t // lanes.COUNT):
             half, w, wq = np.uint64(t >> 1) * BYTES, roots[1], quotient[1]
             for j in range(0, t >> 1, lanes.COUNT):
                 x = at + np.uint64(j) * BYTES
@@ -194,10 +200,7 @@ elif fast():
     @inlined
     def _forward_fast(a, roots, quotient, ends, q):  # type: ignore[no-untyped-def]
         at, m, t = address(a), 1, a.shape[0]
-        layers = 0
-        while (doubles.COUNT << layers) < t:
-            layers += 1
-        if layers % 2:
+        if _odd(t // doubles.COUNT):
             half = np.uint64(t >> 1) * BYTES
             for j in range(0, t >> 1, doubles.COUNT):
                 x = at + np.uint64(j) * BYTES

@@ -52,8 +52,8 @@ class Plan:
         self.inputs = len(transform.babies)
         #: Of what lies at each place, which input it is a rotation of.
         self.source = list(range(self.inputs))
-        #: By rounds, each of what was there before it.
-        self.rounds: list[list[Turn]] = []
+        #: In an order in which each finds what it turns.
+        self.turns: list[Turn] = []
         for source, steps in enumerate(transform.babies):
             self._turn(transform, source, steps)
         outputs = range(len(transform.outputs))
@@ -66,17 +66,13 @@ class Plan:
         self.outputs = len(outputs)
 
     def _turn(self, transform: Transform, source: int, steps: Iterable[int]) -> None:
-        depth = {0: 0}
         for before, links in together(link for strand in transform.turns(steps) for link in strand):
             found = []
             for link in links:
-                depth[link.step] = depth[before] + 1
                 found.append((link.by, len(self.source)))
                 self._place[source, link.step] = len(self.source)
                 self.source.append(source)
-            while len(self.rounds) <= depth[before]:
-                self.rounds.append([])
-            self.rounds[depth[before]].append(Turn(self._place[source, before], tuple(found)))
+            self.turns.append(Turn(self._place[source, before], tuple(found)))
 
     def _terms(self, group: Group) -> Terms:
         return tuple((self._place[term.source, term.baby], term.weight) for term in group.terms)
@@ -100,7 +96,7 @@ class Plan:
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """Rotations by whose keys it turns, in the order of their use."""
-        babies = [by for some in self.rounds for turn in some for by, _ in turn.links]
+        babies = [by for turn in self.turns for by, _ in turn.links]
         giants = [each.by for each in self.sums if each.by]
         return tuple(dict.fromkeys([*babies, *giants, *(step for steps in self.folds for step in steps)]))
 

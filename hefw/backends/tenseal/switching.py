@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from threading import local
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +50,6 @@ class Key:
         return address(self.residues), address(self.order), primes, digits, block
 
 
-class _Mine(local):
-    """What one thread may do: helpers do not ask for others."""
-
-    threads = 1
-
-
 class Switching:
     """Operations under one set of parameters."""
 
@@ -66,7 +59,7 @@ class Switching:
         self._tables = tables(self._primes, self._size)
         self._special = len(params.special_primes)
         self.room = Room()
-        self._mine = _Mine()
+        self.threads = 1  # that share an operation
         self.centred = True  # digits: less noise than SEAL's own; False gives just what SEAL gives
         levels = range(len(params.primes))
         self._forms = [Form(params, level) for level in levels]
@@ -93,15 +86,6 @@ class Switching:
         """For a division by a level's last prime; nothing is taken apart."""
         none = np.zeros((1, len(self._primes)), np.uint64)
         return Constants(self._tables, Basis(np.arange(level + 1), none), self._division(level, 1))
-
-    @property
-    def threads(self) -> int:
-        """How many share a loop that this thread asks for."""
-        return self._mine.threads
-
-    @threads.setter
-    def threads(self, count: int) -> None:
-        self._mine.threads = count
 
     def shape(self, level: int) -> Shape:
         """Of key switches of ciphertexts at a level."""

@@ -27,10 +27,9 @@ class Written:
         self._outs = len(plan.source)
         self._between = self._outs + plan.outputs
         self.tape = Tape(shape, self._between + self.turned)
-        for turns in plan.rounds:
-            for turn in turns:
-                steps, places = zip(*turn.links, strict=True)
-                self.tape.turn(turn.source, places, steps)
+        for turn in plan.turns:
+            steps, places = zip(*turn.links, strict=True)
+            self.tape.turn(turn.source, places, steps)
         still = [chain.sums[0] for chain in plan.chains if chain.still]
         self._add_up(still, [self._outs + each.output for each in still])
         begun = {each.output for each in still}
