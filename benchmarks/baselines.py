@@ -12,7 +12,7 @@ import _sealapi_cpp as seal
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal import loops
+from hefw.backends.rns import loops
 from hefw.core.diagonals import LinearCost, transform
 from hefw.core.graph import Affine, Graph, Polynomial, features
 from hefw.core.layout import Layout, next_power_of_two, periodic

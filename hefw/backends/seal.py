@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from hefw.core.errors import EncodingError, ParameterError
+from hefw.core.errors import ParameterError, transparent
 from hefw.core.params import CkksParams
 
 RELINEARISATION = 2  # the power of the secret that the key replaces; Galois elements are odd
@@ -64,13 +64,6 @@ def opaque() -> Iterator[None]:
         if "transparent" not in str(error):
             raise
         raise transparent() from None
-
-
-def transparent() -> EncodingError:
-    """The result of an operation has no secret in it."""
-    return EncodingError(
-        "the result is transparent, it hides nothing (a product with zeros, or a - a): leave the operation out"
-    )
 
 
 def memory_file() -> IO[bytes]:

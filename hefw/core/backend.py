@@ -67,6 +67,7 @@ class Capabilities:
     simulated: bool = False  # no encryption at all
     largest_prime_bits: int = 60  # of the chain's primes after the first
     special_primes: int = 1  # most key-switching primes P; more of them make fewer, larger digits
+    largest_special_bits: int = 60  # of a special prime that the planner asks for
     plaintext_levels: bool = False  # an encoded plaintext can be taken to a lower level
     packed_slots: bool = False  # fewer than N / 2 values in a ciphertext
     alternating_imaginary: bool = False  # X^(N/2) is i and -i in turn in the slots, as in SEAL, not i in all of them

@@ -91,3 +91,10 @@ def suggest(given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}Known: {', '.join(names) or 'none'}"
+
+
+def transparent() -> EncodingError:
+    """The result of an operation has no secret in it."""
+    return EncodingError(
+        "the result is transparent, it hides nothing (a product with zeros, or a - a): leave the operation out"
+    )

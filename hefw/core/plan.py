@@ -594,7 +594,7 @@ def _chains(ring_dimension: int, capabilities: Capabilities, allow_insecure: boo
     special_primes = min(capabilities.special_primes, MOST_SPECIAL) if capabilities.centred_digits else 1
     for primes in range(2, MOST_PRIMES + 1):
         largest = [
-            min(most, (limit - special * MAXIMUM_PRIME_BITS - first) // primes)
+            min(most, (limit - special * capabilities.largest_special_bits - first) // primes)
             for special in range(1, special_primes + 1)
         ]
         for bits in dict.fromkeys([*(largest[0] - less for less in SMALLER_PRIMES), *largest[1:]]):
@@ -618,7 +618,7 @@ def _specials(
 ) -> list[tuple[int, ...]]:
     """Special primes that security leaves room for beside a chain, cheapest key switch first."""
     fast = capabilities.fast_prime_bits
-    bits = fast if max(chain) <= fast else MAXIMUM_PRIME_BITS
+    bits = fast if max(chain) <= fast else capabilities.largest_special_bits
     room = (_limit(ring_dimension, allow_insecure) - sum(chain)) // bits
     counts = range(1, min(room, capabilities.special_primes, len(chain)) + 1)
     return [(bits,) * k for k in sorted(counts, key=lambda k: costs.key_switch(len(chain), k))]

@@ -12,9 +12,10 @@ import pytest
 from numba import njit
 
 from hefw.backends.processor import CPUINFO
-from hefw.backends.tenseal import abi, backend, conversion, loops, products
-from hefw.backends.tenseal.abi import INVERSE, PRIME
-from hefw.backends.tenseal.switching import tables
+from hefw.backends.rns import abi, conversion, loops, products
+from hefw.backends.rns.abi import INVERSE, PRIME
+from hefw.backends.rns.switching import tables
+from hefw.backends.tenseal import backend
 
 WORDS = 64
 ROUNDS = 20
@@ -143,13 +144,13 @@ def test_digits_times_keys(rng, sizes, count) -> None:
         prime = int(constants[PRIME])
         for whose in (0, count - 1, count):
             digits = np.stack([np.stack([words(rng, prime) for _ in sizes]) for _ in range(count)])
-            own, key = np.stack([words(rng, prime) for _ in sizes]), words(rng, prime, 1, 2 * count * WORDS)
+            own, key = words(rng, prime), words(rng, prime, 1, 2 * count * WORDS)
             key = key.reshape(count, WORDS // abi.LANES, 2, abi.LANES)
             outs = np.empty((2, WORDS), np.uint64)
             switched(digits, own, key, k, whose, constants, *outs)
             given = digits[:, k].astype(object)
             if whose < count:
-                given[whose] = own[k]
+                given[whose] = own
             for part, out in enumerate(outs):
                 total = sum(
                     x * y.astype(object) for x, y in zip(given, key[:, :, part].reshape(count, -1), strict=True)
@@ -219,7 +220,8 @@ def test_the_planner_and_the_loops_agree_about_the_processor() -> None:
 OPERATIONS = """
 import hashlib, numpy as np
 from hefw.backends.tenseal.backend import TensealBackend
-from hefw.backends.tenseal.switching import Switching
+from hefw.backends.rns.loops import rows
+from hefw.backends.rns.switching import Switching
 from hefw.core.params import CkksParams
 found = hashlib.sha256()
 chains = (1024, (50,) * 4, (50, 50)), (2048, (50, 40, 30, 50, 50), (50,)), (1024, (40,) * 10, (50,))
@@ -237,26 +239,26 @@ for size, chain, special in chains:
     keys = [switching.key(words(digits, 2, of=primes), range(len(primes)), element) for element in (1, 3, 9)]
     ct = words(2, of=primes[: level + 1])
     out, three, fewer = np.zeros_like(ct), np.zeros((3, *ct.shape[1:]), np.uint64), np.zeros_like(ct)[:, 1:].copy()
-    switching.rotations(ct, keys, [out, ct.copy(), ct.copy()])
+    others = ct.copy(), ct.copy()
+    switching.rotations(rows(ct), keys, [rows(out), *map(rows, others)])
     found.update(out)
-    switching.add_rotations(keys, out)
+    switching.add_rotations(keys, rows(out))
     found.update(out)
-    switching.square(out, three)
+    switching.square(rows(out), rows(three))
     found.update(three)
-    switching.relinearise(three, keys[0], out)
+    switching.relinearise(rows(three), keys[0], rows(out))
     found.update(out)
-    switching.rescale(out, fewer)
+    switching.rescale(rows(out), rows(fewer))
     found.update(fewer)
     plains = words(11, of=primes[: level + 1])
-    addresses = [np.array([a.ctypes.data for a in some], np.uint64) for some in ([ct] * 11, plains, [out])]
-    switching.sums(*addresses[:2], np.array([0, 11]), addresses[2], level + 1)
+    switching.sums([rows(ct)] * 11, rows(plains), [0, 11], [rows(out)])
     found.update(out)
 print(found.hexdigest(), end="")
 """
 
 
 def test_operations_are_those_of_any_processor_bit_by_bit(tmp_path) -> None:
-    slow = "from hefw.backends.tenseal import abi\nabi.fast = lambda: None\n"
+    slow = "from hefw.backends.rns import abi\nabi.fast = lambda: None\n"
     environment = dict(os.environ) | {"XDG_CACHE_HOME": str(tmp_path)}
     found = [
         subprocess.run(
@@ -272,12 +274,12 @@ def test_operations_are_those_of_any_processor_bit_by_bit(tmp_path) -> None:
 WITH_IFMA = ",".join(f"+avx{name}" for name in ("", "2", "512f", "512dq", "512bw", "512vl", "512ifma")) + ",+fma,+bmi2"
 COMPILED = f"""
 import llvmlite.binding as llvm
-from hefw.backends.tenseal import abi
+from hefw.backends.rns import abi
 llvm.initialize_native_target(); llvm.initialize_native_asmprinter()
 abi.fast = lambda: abi.IFMA
 abi.machine = lambda: llvm.Target.from_default_triple().create_target_machine(
     "icelake-server", "{WITH_IFMA}", 3, jit=True)
-from hefw.backends.tenseal import compiling
+from hefw.backends.rns import compiling
 some = "forward", "backward", "run"
 compiling.SIGNATURES = {{name: abi.SIGNATURES[name] for name in some}}
 code = compiling.compiled()

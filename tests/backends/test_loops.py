@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hefw.backends.tenseal import compiling, loops
+from hefw.backends.rns import compiling, loops
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def test_where_nothing_can_be_kept_loops_are_missing(folders, made) -> None:
 
 
 def test_without_kept_code_and_numba_loops_are_missing(folders, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "hefw.backends.tenseal.compiling", None)
+    monkeypatch.setitem(sys.modules, "hefw.backends.rns.compiling", None)
     loops._loaded.cache_clear()
     loops.missing.cache_clear()
     try:
-        assert "hefw.backends.tenseal.compiling" in str(loops.missing())
+        assert "hefw.backends.rns.compiling" in str(loops.missing())
     finally:
         loops.missing.cache_clear()
 
@@ -90,7 +90,7 @@ def test_kept_loops_run_without_numba() -> None:
     assert loops.missing() is None  # they are kept now
     code = (
         "import sys; sys.modules['numba'] = None\n"
-        "import numpy as np; from hefw.backends.tenseal import loops\n"
+        "import numpy as np; from hefw.backends.rns import loops\n"
         "low, high, word = np.zeros((1, 2)), np.zeros((1, 2)), np.array([5, 3 << 30], np.uint64)\n"
         "loops.split(np.array([word.ctypes.data], np.uint64), 0, low, high); print(*low[0], *high[0])"
     )
@@ -102,11 +102,11 @@ def test_kept_loops_run_without_numba() -> None:
 
 def test_processors_that_multiply_no_52_bit_numbers_get_the_same_results(tmp_path) -> None:
     code = (
-        "import sys; from hefw.backends.tenseal import abi\n"
+        "import sys; from hefw.backends.rns import abi\n"
         "abi.fast = lambda: None\n"
         "import numpy as np; from hefw.core.params import CkksParams; from hefw.core.backend import KeyManifest\n"
         "from hefw.backends.tenseal.backend import TensealBackend\n"
-        "from hefw.backends.tenseal.ntt import forward\n"
+        "from hefw.backends.rns.ntt import forward\n"
         "assert forward.__name__ == '_forward', forward\n"
         "backend = TensealBackend()\n"
         "params = backend.resolve(CkksParams(2048, (48, 40, 45), (50, 50), 30.0, allow_insecure=True))\n"

@@ -12,7 +12,7 @@ from hefw.backends.tenseal import plaintexts as module
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.context import Context, saved
 from hefw.backends.tenseal.plaintexts import HEADER, MAGIC, Plaintexts, Stored
-from hefw.backends.tenseal.residues import Place
+from hefw.backends.tenseal.pointers import Place
 from hefw.core.backend import Evaluator, KeyManifest, Plaintext
 from hefw.core.errors import EnvelopeError
 from hefw.core.params import CkksParams

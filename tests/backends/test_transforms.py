@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hefw.backends.tenseal import evaluator as evaluators
-from hefw.backends.tenseal import loops
+from hefw.backends.rns import evaluator as evaluators
+from hefw.backends.rns import loops
+from hefw.backends.rns.places import Plan
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.native import Native
-from hefw.backends.tenseal.places import Plan
 from hefw.core.backend import Evaluator, Kept, KeyManifest
 from hefw.core.errors import EncodingError, KeyMismatchError, LevelError, ScaleError
 from hefw.core.linear import Group, Term, Transform
@@ -150,7 +150,7 @@ def test_weights_that_stay_are_read_once(holder, evaluator) -> None:
     ("change", "value"), [("MOST_HELD", 0), ("MOST_PRODUCTS", 3)], ids=["much memory", "long sums"]
 )
 def test_what_takes_more_is_done_by_the_default(holder, evaluator, transformed, monkeypatch, change, value) -> None:
-    monkeypatch.setattr("hefw.backends.tenseal.places.MOST_PRODUCTS", 64 if change == "MOST_HELD" else value)
+    monkeypatch.setattr("hefw.backends.rns.places.MOST_PRODUCTS", 64 if change == "MOST_HELD" else value)
     if change == "MOST_HELD":
         monkeypatch.setattr(evaluators, change, value)
     made = CASES["chains"]

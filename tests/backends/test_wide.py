@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefw.backends.tenseal import matrices, wide
+from hefw.backends.rns import matrices, wide
+from hefw.backends.rns.loops import rows
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.core.backend import Evaluator, KeyManifest
 from hefw.core.linear import Group, Term, Transform
@@ -168,16 +169,16 @@ def test_products_modulo_a_prime_are_exact(prime, outputs, inputs, seed, bits, s
     weights[:, 0] = 1  # every row reads something
     residues = rng.integers(0, prime, (inputs, 2, 1, 16), dtype=np.int64)
     residues[:, 0, 0, 0], residues[:, 0, 0, 1] = prime - 1, 0
-    given = list(residues.astype(np.uint64))
+    given = residues.astype(np.uint64)
     shift = rng.choice(shifts, inputs)
     whole = weights.astype(object) * np.array([1 << int(k) for k in shift], dtype=object)
     expected = np.tensordot(whole, residues.astype(object), 1) % prime
     for missing in (None, "not here"):
-        found = [np.full((2, 1, 16), 7, np.uint64) for _ in range(outputs)]
+        found = np.full((outputs, 2, 1, 16), 7, np.uint64)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(wide.loops, "missing", lambda missing=missing: missing)
-            wide.multiply(wide.Matrix(weights, shift), given, found, [prime], 1)
-        assert np.stack(found).astype(object).tolist() == expected.tolist()
+            wide.multiply(wide.Matrix(weights, shift), rows(given), rows(found), [prime], 16, 1)
+        assert found.astype(object).tolist() == expected.tolist()
 
 
 def test_heavy_rows_are_cut_and_too_heavy_ones_refused() -> None:

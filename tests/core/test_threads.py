@@ -64,7 +64,7 @@ def test_the_same_bytes_and_the_same_work(engine, sent, threads) -> None:
 
 
 def test_a_build_that_hides_residues_goes_on_with_one(engine, sent, monkeypatch) -> None:
-    monkeypatch.setattr("hefw.backends.tenseal.residues._offsets", lambda ct: set())
+    monkeypatch.setattr("hefw.backends.tenseal.pointers._offsets", lambda ct: set())
     together = engine(2)
     with pytest.warns(RuntimeWarning, match="goes on with the library's own calls"):
         found = answer(together, sent)
@@ -81,7 +81,7 @@ def test_a_place_that_is_wrong_is_not_used(engine, sent, monkeypatch) -> None:
         copies.append(numbers.astype(np.uint64).reshape(shape))
         return copies[-1]
 
-    monkeypatch.setattr("hefw.backends.tenseal.residues.Place.at", elsewhere)
+    monkeypatch.setattr("hefw.backends.tenseal.pointers.Place.at", elsewhere)
     together = engine(2)
     with pytest.warns(RuntimeWarning, match="goes on with the library's own calls"):
         answer(together, sent)

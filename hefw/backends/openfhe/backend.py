@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import warnings
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
+from hefw.backends.rns.costs import FAST_COSTS, LOOP_COSTS, fast
 from hefw.core.backend import (
     Backend,
     Bootstrapping,
@@ -18,21 +22,51 @@ from hefw.core.backend import (
 from hefw.core.errors import CapabilityError
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 
+#: What OpenFHE does by its own calls.
+OWN_CALLS = Capabilities(
+    ring_dimensions=RING_DIMENSIONS,
+    hoisted_rotations=True,
+    joined_rotations=True,
+    largest_prime_bits=59,
+    special_primes=32,
+    plaintext_levels=True,
+    packed_slots=True,
+    bootstrap=True,
+)
+MISSING = (
+    "compiled loops cannot be used ({}): hefw goes on with OpenFHE's own key switches, which are slower; hefw backends "
+    "install openfhe adds numba, which compiles them"
+)
+
 
 class OpenfheBackend(Backend):
-    """Uniform ternary secrets; sparse-encapsulated ones for bootstrapping."""
+    """Uniform ternary secrets; sparse-encapsulated ones for bootstrapping.
+
+    Key switches are OpenFHE's where special primes have 60 bits, else hefw's (`rns`), which planned parameters have
+    unless the option `loops` is false.
+    """
 
     name = "openfhe"
-    capabilities = Capabilities(
-        ring_dimensions=RING_DIMENSIONS,
-        hoisted_rotations=True,
-        joined_rotations=True,
-        largest_prime_bits=59,
-        special_primes=32,
-        plaintext_levels=True,
-        packed_slots=True,
-        bootstrap=True,
-    )
+    capabilities = OWN_CALLS
+
+    def __init__(self, options: object | None = None) -> None:
+        super().__init__(options)
+        if not getattr(options, "loops", True):
+            return
+        reason = _missing()
+        if reason is not None:
+            warnings.warn(MISSING.format(reason), RuntimeWarning, stacklevel=2)
+            return
+        self.capabilities = replace(
+            OWN_CALLS,
+            joined_rotations=False,
+            special_primes=4,
+            largest_special_bits=59,
+            costs=LOOP_COSTS,
+            fast_prime_bits=49 if fast() else 0,  # OpenFHE's primes lie on both sides of a power of two
+            fast_costs=FAST_COSTS[fast()],
+            centred_digits=True,
+        )
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that OpenFHE chooses for the bit sizes; ParameterError if it cannot."""
@@ -54,10 +88,16 @@ class OpenfheBackend(Backend):
         return OpenfheKeyHolder.load(params, manifest, path)
 
     def evaluator(self, params: Resolved) -> Evaluator:
-        """A server's side."""
-        from hefw.backends.openfhe.evaluator import OpenfheEvaluator
+        """A server's side: by OpenFHE's own key switches, or by compiled ones, as the special primes say."""
+        from hefw.backends.openfhe.chain import own_calls
 
-        return OpenfheEvaluator(params, self.capabilities)
+        if own_calls(params.params):
+            from hefw.backends.openfhe.evaluator import OpenfheEvaluator
+
+            return OpenfheEvaluator(params, self.capabilities)
+        from hefw.backends.openfhe.loops import OpenfheLoops
+
+        return OpenfheLoops(params, self.capabilities)
 
     def bootstrap_params(self, slots: int, levels: int, *, allow_insecure: bool = False) -> CkksParams:
         """Primes of 59 bits, three levels for each of CoeffsToSlots and SlotsToCoeffs, ring dimension 65536 or more."""
@@ -89,3 +129,16 @@ class OpenfheBackend(Backend):
             for name in [n for n in dir(holder) if "Decrypt" in n or ("PrivateKey" in n and n != "PrivateKey")]:
                 if name in vars(holder):
                     delattr(holder, name)
+
+
+def _missing() -> str | None:
+    """Why compiled loops cannot be used, as far as that is known without compiling them."""
+    from hefw.backends.openfhe.memory import layout
+
+    try:
+        absent = [name for name in ("llvmlite", "numba") if find_spec(name) is None]
+    except ValueError:  # one that was taken away
+        absent = ["numba"]
+    if absent:
+        return f"no module named {' and '.join(absent)}"
+    return None if layout() is not None else "this build keeps its residues where hefw does not find them"

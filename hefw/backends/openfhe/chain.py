@@ -10,12 +10,16 @@ import numpy as np
 
 from hefw.backends.openfhe import bootstrap
 from hefw.backends.openfhe.library import openfhe, reason
+from hefw.backends.openfhe.memory import layout
 from hefw.backends.openfhe.residues import split
+from hefw.backends.primes import chain
+from hefw.backends.rns.loops import missing
 from hefw.core.errors import ParameterError
 from hefw.core.params import CkksParams, Resolved
 
 LARGEST_SCALING_BITS = 59  # OpenFHE takes primes on both sides of 2^bits, and none above 2^60
-SPECIAL_BITS = 60
+SPECIAL_BITS = 60  # of OpenFHE's own special primes
+MOST_SPECIAL = 4  # of hefw's
 MARGIN_BITS = 4  # by which the special primes must exceed a digit
 FEATURES = (openfhe.PKE, openfhe.KEYSWITCH, openfhe.LEVELEDSHE, openfhe.ADVANCEDSHE)
 
@@ -38,6 +42,11 @@ def special_primes(params: CkksParams, digits: int) -> range:
     return range(math.ceil(bits / SPECIAL_BITS), math.ceil((bits + 1) / SPECIAL_BITS) + 1)
 
 
+def own_calls(params: CkksParams) -> bool:
+    """Whether key switches are OpenFHE's own, by special primes of its size; those with others are hefw's (`rns`)."""
+    return all(bits == SPECIAL_BITS for bits in params.special_bits)
+
+
 def resolve(params: CkksParams, backend: str) -> Resolved:
     """OpenFHE's primes for these sizes; ParameterError if it takes other sizes, or finds them insecure."""
     _, found = make(params)
@@ -49,13 +58,15 @@ def resolve(params: CkksParams, backend: str) -> Resolved:
 def make(params: CkksParams) -> tuple[Any, tuple[int, ...]]:
     """OpenFHE's context and primes: of the chain, then special ones, in as few digits as they allow."""
     _check_sizes(params)
+    if not own_calls(params):
+        return _for_loops(params)
     if params.bootstrap is not None:
         _check_bootstrap(params, params.bootstrap)
     count, special = len(params.modulus_bits), len(params.special_bits)
     possible = {digits: special_primes(params, digits) for digits in range(1, count + 1)}
     for digits in (digits for digits, numbers in possible.items() if special in numbers):
         made = _generate(params, digits)
-        found = primes(encrypt_sample(made), params.ring_dimension)
+        found = _all_primes(encrypt_sample(made), params.ring_dimension)
         if len(found) == count + special:
             return made, found
     raise ParameterError(
@@ -76,10 +87,30 @@ def _check_sizes(params: CkksParams) -> None:
             f"OpenFHE's primes after the first have at most {LARGEST_SCALING_BITS} bits, and no more than the first; "
             f"{rest[0]} bits were asked for, after a first of {first}"
         )
-    if any(bits != SPECIAL_BITS for bits in params.special_bits):
+
+
+def _for_loops(params: CkksParams) -> tuple[Any, tuple[int, ...]]:
+    """OpenFHE's context without a key switch of its own, its primes, and special ones that are hefw's choice."""
+    given = list(params.special_bits)
+    if params.bootstrap is not None:
         raise ParameterError(
-            f"OpenFHE's special primes have {SPECIAL_BITS} bits, not {list(params.special_bits)}; ask for that"
+            f"bootstrapping is by OpenFHE's own special primes of {SPECIAL_BITS} bits, not {given}; ask for that"
         )
+    if len(given) > MOST_SPECIAL or min(given) < max(params.modulus_bits):
+        raise ParameterError(
+            f"special primes of {given} bits are not allowed: at most {MOST_SPECIAL}, each of as many bits as the "
+            f"largest other one ({max(params.modulus_bits)}); or of {SPECIAL_BITS} bits, which are OpenFHE's own"
+        )
+    reason = "this build of OpenFHE keeps its residues where hefw does not find them" if layout() is None else missing()
+    if reason is not None:
+        raise ParameterError(
+            f"special primes of {given} bits need compiled loops, which cannot be used here ({reason}); ask for "
+            f"{SPECIAL_BITS} bits, which are OpenFHE's own, or set the backend's option loops to false"
+        )
+    made = _generate(params, None)
+    structure, _ = split(openfhe.Serialize(encrypt_sample(made), openfhe.BINARY), params.ring_dimension)
+    found = structure.primes[: len(params.modulus_bits)]
+    return made, (*found, *chain(params.ring_dimension, params.special_bits, found))
 
 
 def _check_bootstrap(params: CkksParams, budget: tuple[int, int]) -> None:
@@ -102,14 +133,18 @@ def _check_bootstrap(params: CkksParams, budget: tuple[int, int]) -> None:
         )
 
 
-def _generate(params: CkksParams, digits: int) -> Any:
+def _generate(params: CkksParams, digits: int | None) -> Any:
+    """Of a hybrid key switch of so many digits; None: of one that takes no special primes, and is not used."""
     asked = openfhe.CCParamsCKKSRNS()
     asked.SetRingDim(params.ring_dimension)
     asked.SetMultiplicativeDepth(params.max_level)
     asked.SetFirstModSize(params.modulus_bits[0])
     asked.SetScalingModSize(scaling_bits(params))
     asked.SetScalingTechnique(openfhe.FIXEDMANUAL)
-    asked.SetNumLargeDigits(digits)
+    if digits is None:
+        asked.SetKeySwitchTechnique(openfhe.BV)
+    else:
+        asked.SetNumLargeDigits(digits)
     asked.SetBatchSize(params.slots)
     asked.SetCKKSDataType(openfhe.COMPLEX)
     # Never SPARSE_TERNARY: OpenFHE's check judges it by the table for uniform secrets.
@@ -133,7 +168,7 @@ def encrypt_sample(made: Any) -> Any:
     return made.Encrypt(made.KeyGen().publicKey, made.MakeCKKSPackedPlaintext(np.zeros(made.GetBatchSize())))
 
 
-def primes(sample: Any, ring_dimension: int) -> tuple[int, ...]:
+def _all_primes(sample: Any, ring_dimension: int) -> tuple[int, ...]:
     """The primes of the chain and then the special ones, read from a ciphertext that is lifted to all of them."""
     lifted = sample.GetCryptoContext().KeySwitchExt(sample, True)
     structure, _ = split(openfhe.Serialize(lifted, openfhe.BINARY), ring_dimension)

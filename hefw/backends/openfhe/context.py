@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hefw.backends.openfhe import bootstrap, cache, keymap
 from hefw.backends.openfhe.chain import encrypt_sample, make, scaling_bits
 from hefw.backends.openfhe.library import openfhe, reason
+from hefw.backends.openfhe.memory import Number
 from hefw.backends.openfhe.residues import Structure, split
 from hefw.backends.packing import Residues, pack, unpack
 from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
@@ -51,20 +52,21 @@ class Context:
         self.openfhe, found = make(params.params)
         self.nominal = math.ldexp(1.0, scaling_bits(params.params))
         # Zeros under a key that is thrown away at once: only the bytes around its residues are of use.
-        self._sample = encrypt_sample(self.openfhe)
-        self.tag = self._sample.GetKeyTag()  # of all ciphertexts, save while keys are looked for under another
+        self.sample = encrypt_sample(self.openfhe)
+        self.tag = self.sample.GetKeyTag()  # of all ciphertexts, save while keys are looked for under another
         if found != (*params.primes, *params.special_primes):
             raise ParameterError(f"OpenFHE has other primes than {params.primes} here; both parties need its version")
         self._ciphertexts: dict[int, tuple[Structure, Any]] = {}
+        self._blanks: dict[tuple[int, int], Any] = {}
         self._centres: dict[int, Any] = {}
         weakref.finalize(self, bootstrap.give_back, self.openfhe, params.primes, params.slots).atexit = False
 
     # -- plaintexts --------------------------------------------------------------------------------------------------
 
     def encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Any:
-        """An OpenFHE plaintext of (slots,) values, or the integer that stands for one constant."""
+        """An OpenFHE plaintext of (slots,) values, or the Number that stands for one constant."""
         if isinstance(values, float):
-            return round(values * scale)
+            return Number(round(values * scale))
         try:
             return self._plaintext(values * (scale / self.nominal), level)
         except RuntimeError as error:
@@ -110,10 +112,18 @@ class Context:
     def _ciphertext(self, level: int) -> tuple[Structure, Any]:
         if level not in self._ciphertexts:
             below = self.params.max_level - level
-            sample = self.openfhe.LevelReduce(self._sample, None, below) if below else self._sample
+            sample = self.openfhe.LevelReduce(self.sample, None, below) if below else self.sample
             structure, _ = self.split(openfhe.Serialize(sample, openfhe.BINARY))
             self._ciphertexts[level] = structure, sample.CloneEmpty()
         return self._ciphertexts[level]
+
+    def blank(self, level: int, parts: int) -> Any:
+        """A ciphertext with room for residues, which are some."""
+        if (level, parts) not in self._blanks:
+            structure, empty = self._ciphertext(level)
+            made = self._read(structure.fill([np.zeros(self.ring_dimension, np.uint64)] * 2 * (level + 1)), empty)
+            self._blanks[level, parts] = made if parts == 2 else self.openfhe.EvalMultNoRelin(made, made)
+        return self._blanks[level, parts].Clone()
 
     def centre(self, level: int) -> Any:
         """What is to be added to a ciphertext after a key switch, so that its error has no mean; None for one prime P.

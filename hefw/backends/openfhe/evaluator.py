@@ -1,4 +1,4 @@
-"""The server's side on OpenFHE: no secret key, nothing that decrypts."""
+"""The server's side on OpenFHE by its own key switches: no secret key, nothing that decrypts."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from hefw.backends.openfhe import bootstrap, cache
-from hefw.backends.openfhe.context import LARGEST_INTEGER, context
-from hefw.core.backend import Bootstrapping, Capabilities, Ciphertext, Evaluator, Plaintext
+from hefw.backends.openfhe.operations import OpenfheOperations, nominal
+from hefw.core.backend import Bootstrapping, Capabilities, Ciphertext, Plaintext
 from hefw.core.errors import EncodingError, LevelError
 from hefw.core.linear import Transform
 from hefw.core.params import Resolved
 
 
-class OpenfheEvaluator(Evaluator):
+class OpenfheEvaluator(OpenfheOperations):
     """OpenFHE's evaluator. Its keys are in OpenFHE's one place for all, under a tag that no other evaluator has."""
 
     def __init__(self, params: Resolved, capabilities: Capabilities) -> None:
         super().__init__(params, capabilities)
-        self._context = context(params)
-        self._openfhe = self._context.openfhe
         self._tag = cache.new_tag()
         self._relinearisation: Any = None
         weakref.finalize(self, cache.forget, self._tag).atexit = False
 
-    # -- keys and bytes ----------------------------------------------------------------------------------------------
+    # -- keys -------------------------------------------------------------------------------------------------------
 
     def _load_key(self, name: str, payload: bytes) -> None:
         if name == "relinearisation":
@@ -39,80 +35,8 @@ class OpenfheEvaluator(Evaluator):
             return
         cache.insert(self._tag, self._context.load_automorphism(name, payload, self.keys[name]))
 
-    def _load(self, payload: bytes, level: int, scale: float) -> Any:
-        return self._context.load(payload, level)
-
-    def _dump(self, ciphertext: Ciphertext) -> bytes:
-        return self._context.dump(ciphertext.handle, ciphertext.level, ciphertext.size)
-
-    def _encode(self, values: NDArray[Any] | float, level: int, scale: float) -> Any:
-        return self._context.encode(values, level, scale)
-
-    # -- additions ---------------------------------------------------------------------------------------------------
-
-    def _add(self, a: Ciphertext, b: Ciphertext) -> Any:
-        out = a.handle.Clone()
-        self._openfhe.EvalAddInPlaceNoCheck(out, b.handle)
-        return out
-
-    def _add_into(self, a: Ciphertext, b: Ciphertext) -> Any:
-        self._openfhe.EvalAddInPlaceNoCheck(a.handle, b.handle)
-        return a.handle
-
-    def _sub(self, a: Ciphertext, b: Ciphertext) -> Any:
-        return self._openfhe.EvalSub(a.handle, b.handle)
-
-    def _negate(self, a: Ciphertext) -> Any:
-        return self._openfhe.EvalNegate(a.handle)
-
-    def _add_plain(self, a: Ciphertext, b: Plaintext) -> Any:
-        if not isinstance(b.handle, int):
-            return self._openfhe.EvalAdd(a.handle, b.handle)
-        constant = abs(b.handle) / self._context.nominal
-        return (self._openfhe.EvalAdd if b.handle >= 0 else self._openfhe.EvalSub)(a.handle, constant)
-
-    # -- products: OpenFHE's degree, its power of the nominal scale, is set back to 1 --------------------------------
-
-    def _mul_plain(self, a: Ciphertext, b: Plaintext) -> Any:
-        return _nominal(self._product_with_plain(a.handle, b.handle))
-
-    def _product_with_plain(self, a: Any, b: Any) -> Any:
-        if not isinstance(b, int):
-            return self._openfhe.EvalMult(a, b)
-        if abs(b) >= LARGEST_INTEGER:
-            return self._openfhe.EvalMult(a, b / self._context.nominal)
-        # OpenFHE's product with a float rounds negative ones to another integer; with an integer it is exact.
-        out = self._openfhe.EvalMultNoCheck(a, abs(b))
-        if b < 0:
-            self._openfhe.EvalNegateInPlace(out)
-        return out
-
-    def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
-        (first, weight), *rest = pairs
-        total = self._product_with_plain(first.handle, weight.handle)
-        for a, b in rest:
-            self._openfhe.EvalAddInPlaceNoCheck(total, self._product_with_plain(a.handle, b.handle))
-        return _nominal(total)
-
-    def _mul(self, a: Ciphertext, b: Ciphertext) -> Any:
-        return _nominal(self._openfhe.EvalMultNoRelin(a.handle, b.handle))
-
     def _relinearise(self, a: Ciphertext) -> Any:
         return self._centred(self._openfhe.KeySwitch(a.handle, self._relinearisation), a.level)
-
-    # -- levels ------------------------------------------------------------------------------------------------------
-
-    def _rescale(self, a: Ciphertext) -> Any:
-        out = a.handle.Clone()  # a copy, as the degree must be 2 for a moment
-        out.SetNoiseScaleDeg(2)
-        self._openfhe.RescaleInPlace(out)
-        return _nominal(out)
-
-    def _drop_level(self, a: Ciphertext, level: int) -> Any:
-        return self._openfhe.LevelReduce(a.handle, None, a.level - level)
-
-    def _drop_plain_level(self, a: Plaintext, level: int) -> Any:
-        return a.handle  # OpenFHE takes one of a higher level, of which it uses what the ciphertext has
 
     # -- rotations ---------------------------------------------------------------------------------------------------
 
@@ -165,9 +89,11 @@ class OpenfheEvaluator(Evaluator):
     ) -> list[Ciphertext]:
         """Matrices times encrypted vectors by hoisted baby steps and lazy giant steps; the level stays.
 
-        As the default does it, but the giant steps of an output are added before they are divided by the special
-        primes, which is done once.
+        As the default does it, but the giant steps of an output, if they are not made of each other, are added before
+        they are divided by the special primes, which is done once.
         """
+        if transform.chained:
+            return super().linear_transform(inputs, transform, weights)
         rotated = [
             dict(zip(steps, self.rotate_many(ct, steps), strict=True))
             for ct, steps in zip(inputs, transform.babies, strict=True)
@@ -215,9 +141,4 @@ class OpenfheEvaluator(Evaluator):
         level = top - out.GetLevel()
         if level < promised.level_out:
             raise LevelError(f"OpenFHE's bootstrapping left {level} levels where {promised.level_out} were promised")
-        return _nominal(made.LevelReduce(out, None, level - promised.level_out))
-
-
-def _nominal(handle: Any) -> Any:
-    handle.SetNoiseScaleDeg(1)
-    return handle
+        return nominal(made.LevelReduce(out, None, level - promised.level_out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.openfhe import bootstrap, cache
+from hefw.backends.openfhe.chain import own_calls
 from hefw.backends.openfhe.context import Context, context
 from hefw.backends.openfhe.library import openfhe
 from hefw.backends.packing import pack, unpack
+from hefw.backends.rns.form import Form
+from hefw.backends.rns.keys import written
+from hefw.backends.rns.making import Maker
 from hefw.core.backend import Ciphertext, KeyHolder, KeyManifest
 from hefw.core.envelope import Envelope
 from hefw.core.errors import CapabilityError
@@ -65,8 +70,33 @@ class OpenfheKeyHolder(KeyHolder):
         return self._context.load(payload, level)
 
     def _evaluation_key(self, name: str) -> bytes:
-        shared, made = self._context, self._context.openfhe
         level = self.manifest.level(name, self.params.max_level)
+        return self._own_key(name, level) if own_calls(self.params.params) else self._key_for_loops(name, level)
+
+    def _key_for_loops(self, name: str, level: int) -> bytes:
+        if name == "relinearisation":
+            element, digits = 0, self._maker.squared(level)
+        else:
+            element = self._context.automorphism(name)
+            digits = self._maker.turned(element, level)
+        return written(element, digits, Form(self.params, level))
+
+    @cached_property
+    def _maker(self) -> Maker:
+        _, blocks = self._context.split(openfhe.Serialize(self._secret, openfhe.BINARY))
+        return Maker(self.params, blocks[0], self._error)
+
+    def _error(self) -> NDArray[np.int64]:
+        """OpenFHE's of a fresh encryption: its two parts, the second times the secret."""
+        shared = self._context
+        zeros = shared.encode(np.zeros(shared.slots), 0, shared.nominal)
+        ciphertext = shared.openfhe.Encrypt(self._secret, zeros)
+        _, (first, second) = shared.split(openfhe.Serialize(ciphertext, openfhe.BINARY))
+        prime = np.uint64(self.params.primes[0])
+        return self._maker.coefficients((first + self._maker.times_secret(second)) % prime)
+
+    def _own_key(self, name: str, level: int) -> bytes:
+        shared, made = self._context, self._context.openfhe
         try:
             if name == "relinearisation":
                 made.EvalMultKeyGen(self._secret)

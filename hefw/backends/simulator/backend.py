@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hefw.backends.simulator import primes
+from hefw.backends import primes
 from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import RING_DIMENSIONS, CkksParams, Resolved
 

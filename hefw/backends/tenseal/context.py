@@ -9,8 +9,8 @@ from typing import IO, Any
 import _sealapi_cpp as seal
 
 from hefw.backends import frames
+from hefw.backends.rns import loops
 from hefw.backends.seal import memory_file, no_primes, path_of, prime_sizes, refused
-from hefw.backends.tenseal import loops
 from hefw.core.errors import EncodingError, EnvelopeError, ParameterError
 from hefw.core.params import CkksParams, Resolved
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.tenseal.context import Context, PublicFile, saved
-from hefw.backends.tenseal.residues import Place, places
+from hefw.backends.tenseal.pointers import Place, places
 from hefw.core.errors import EnvelopeError
 
 Array = NDArray[np.uint64]

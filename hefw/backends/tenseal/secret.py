@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from hefw.backends import frames
 from hefw.backends.packing import Residues
+from hefw.backends.rns.form import Form
+from hefw.backends.rns.keys import Digit, written
+from hefw.backends.rns.switching import turned
 from hefw.backends.seal import RELINEARISATION, key_element
 from hefw.backends.tenseal.context import Context, saved
-from hefw.backends.tenseal.form import Form
-from hefw.backends.tenseal.keys import Digit, written
-from hefw.backends.tenseal.switching import turned
 
 
 class KeyMaker:

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-from hefw.backends.tenseal.abi import PRIME
+from hefw.backends.rns.abi import PRIME
 
 LOW = np.uint64(0xFFFFFFFF)
 THIRTY = np.uint64((1 << 30) - 1)
@@ -75,6 +75,13 @@ def powers(base, quotient, constants, out):  # type: ignore[no-untyped-def]
     for k in range(out.shape[0]):
         out[k] = value
         value = whole(times(value, base, quotient, q), q)
+
+
+@inlined
+def multiply(values, factors, quotients, prime, out):  # type: ignore[no-untyped-def]
+    """Values below 8 primes times factors, which have these quotients (`times`)."""
+    for k in range(values.shape[0]):
+        out[k] = whole(times(values[k], factors[k], quotients[k], prime), prime)
 
 
 @inlined

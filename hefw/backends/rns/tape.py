@@ -14,9 +14,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal import abi
+from hefw.backends.rns import abi
 
 Order = NDArray[np.int64]
+#: Addresses of residues (N,), by part and prime.
+Rows = NDArray[np.uint64]
 
 #: Rotations of one ciphertext that go side by side: what is between their phases stays in the cache.
 AT_ONCE = 2
@@ -24,6 +26,8 @@ AT_ONCE = 2
 SPLIT = 4
 #: Places of memory that is written over, after those of ciphertexts: a copy, a total, products.
 COPY, TOTAL, PRODUCT = range(3)
+#: How many of these there are always.
+OVER = PRODUCT
 _COLUMNS = {
     "source": abi.SOURCE,
     "given": abi.GIVEN,
@@ -52,6 +56,13 @@ class Shape:
     def taken(self) -> int:
         """All primes of a product with a key."""
         return self.left + self.dropped
+
+    def table(self, some: Sequence[Rows] | Rows) -> Rows:
+        """Rows of some ciphertexts as a tape finds them by their places: (places, abi.MOST_PARTS, taken)."""
+        found = np.zeros((len(some), abi.MOST_PARTS, self.taken), np.uint64)
+        for one, rows in zip(found, some, strict=True):
+            one[: rows.shape[0], : rows.shape[1]] = rows
+        return found
 
 
 @dataclass(frozen=True)

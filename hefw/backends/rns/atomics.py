@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hefw.backends.tenseal.modular import inlined
+from hefw.backends.rns.modular import inlined
 
 WORD, NUMBER = ir.IntType(64), ir.IntType(32)
 #: A thread that has looked so often, which takes some 50 us, lets others have its core.

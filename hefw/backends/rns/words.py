@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from hefw.backends.tenseal.abi import LANES, PRIME
-from hefw.backends.tenseal.conversion import taken
-from hefw.backends.tenseal.modular import THREE, TWO, ZERO, below, copy, inlined, pointer, whole
-from hefw.backends.tenseal.ntt import backward, forward
-from hefw.backends.tenseal.products import most, product, products, reduce, switch_fast
+from hefw.backends.rns.abi import LANES, PRIME
+from hefw.backends.rns.conversion import taken
+from hefw.backends.rns.modular import THREE, TWO, ZERO, below, copy, inlined, pointer, whole
+from hefw.backends.rns.ntt import backward, forward
+from hefw.backends.rns.products import most, product, products, reduce, switch_fast
 
 
 @inlined
@@ -43,20 +43,20 @@ def modulo(digit, start, row, half, tables, columns, out):  # type: ignore[no-un
 
 
 @inlined
-def switch(digits, own, key, k, rows, special, constants, held, first, last, out):  # type: ignore[no-untyped-def]
-    """Row k of digits (digits, rows, N) times that of a key of as many or more, as `switching.Key` has it, summed: out
-    (2, rows, N), below 4 primes.
+def switch(digits, own, key, k, rows, special, constants, held, first, last, out, out_):  # type: ignore[no-untyped-def]
+    """Row k of digits (digits, rows, N) times that of a key of as many or more, as `switching.Key` has it, summed: two
+    of (N,), below 4 primes.
 
     Only some blocks are. `rows` are the digits' primes; the last ones, as many as are special, are those of the key's
-    last rows. A digit of as many primes is, modulo those, what row of `own` they have. With blocks of LANES words all
-    primes are small.
+    last rows. A digit of as many primes is, modulo those, what is taken apart: `own` (N,) is row k of that. With blocks
+    of LANES words all primes are small.
     """
-    count, block = digits.shape[0], key.shape[4]
+    count, block, left = digits.shape[0], key.shape[4], rows.shape[0] - special
     constant = constants[rows[k]]
-    row = key[k if k < rows.shape[0] - special else key.shape[0] - rows.shape[0] + k]
-    whose = k // special if k < own.shape[0] else count
+    row = key[k if k < left else key.shape[0] - rows.shape[0] + k]
+    whose = k // special if k < left else count
     if block == LANES:
-        switch_fast(digits, own, row, k, whose, first, last, constant, out[0, k], out[1, k])
+        switch_fast(digits, own, row, k, whose, first, last, constant, out, out_)
         return
     q = constant[PRIME]
     for number in range(first, last):
@@ -64,57 +64,68 @@ def switch(digits, own, key, k, rows, special, constants, held, first, last, out
         some = row[number]
         held[:] = ZERO
         for j in range(0, count - 1, 2):
-            x = own[k, start:end] if j == whose else digits[j, k, start:end]
-            u = own[k, start:end] if j + 1 == whose else digits[j + 1, k, start:end]
+            x = own[start:end] if j == whose else digits[j, k, start:end]
+            u = own[start:end] if j + 1 == whose else digits[j + 1, k, start:end]
             products(x, some[j, 0], some[j, 1], u, some[j + 1, 0], some[j + 1, 1], held, q)
             if (j + 2) % most(q) == 0:
                 reduce(held, constant)
         if count % 2:
-            x = own[k, start:end] if count - 1 == whose else digits[count - 1, k, start:end]
+            x = own[start:end] if count - 1 == whose else digits[count - 1, k, start:end]
             product(x, some[count - 1, 0], some[count - 1, 1], held, q)
         reduce(held, constant)
-        for part in range(2):
-            copy(held[3 * part], out[part, k, start:end])
+        copy(held[0], out[start:end])
+        copy(held[3], out_[start:end])
 
 
 @inlined
-def sums(places, terms, weights, starts, outs, hides, first, last, primes, size, constants, held, number):  # type: ignore[no-untyped-def]
+def sums(places, terms, weights, starts, outs, hides, first, last, size, constants, held, number):  # type: ignore[no-untyped-def]
     """Block `number` of sums of products of ciphertexts of two parts with plaintexts.
 
     Sum k is that of the products `starts[k]` to `starts[k + 1]`: of the ciphertext at place `terms[t]` and the
-    plaintext whose residues begin at `weights[t]`. It is written to place `outs[k]`; `hides[k]` becomes 1 if its second
-    part is not zero in this block.
+    plaintext with rows at `weights[t]`. It is written to place `outs[k]`; `hides[k]` becomes 1 if its second part is
+    not zero in this block.
     """
-    block, length = held.shape[1], primes * size
-    start, end = number * block, (number + 1) * block
-    row = constants[start // size]
+    block = held.shape[1]
+    i, start = number * block // size, number * block % size
+    row = constants[i]
     q = row[PRIME]
     for k in range(first, last):
         held[:] = ZERO
         begin, stop = starts[k], starts[k + 1]
         for t in range(begin, stop - 1, 2):
-            x = carray(pointer(weights[t]), (length,))[start:end]
-            y = carray(pointer(places[terms[t]]), (2, length))
-            u = carray(pointer(weights[t + 1]), (length,))[start:end]
-            v = carray(pointer(places[terms[t + 1]]), (2, length))
-            products(x, y[0, start:end], y[1, start:end], u, v[0, start:end], v[1, start:end], held, q)
+            y, v = places[terms[t]], places[terms[t + 1]]
+            products(
+                _words(weights[t, i], start, block),
+                _words(y[0, i], start, block),
+                _words(y[1, i], start, block),
+                _words(weights[t + 1, i], start, block),
+                _words(v[0, i], start, block),
+                _words(v[1, i], start, block),
+                held,
+                q,
+            )
             if (t + 2 - begin) % most(q) == 0:
                 reduce(held, row)
         if (stop - begin) % 2:
-            x = carray(pointer(weights[stop - 1]), (length,))[start:end]
-            y = carray(pointer(places[terms[stop - 1]]), (2, length))
-            product(x, y[0, start:end], y[1, start:end], held, q)
+            y = places[terms[stop - 1]]
+            x = _words(weights[stop - 1, i], start, block)
+            product(x, _words(y[0, i], start, block), _words(y[1, i], start, block), held, q)
         reduce(held, row)
-        out = carray(pointer(places[outs[k]]), (2, length))
         for part in range(2):
-            total, found = held[3 * part], out[part, start:end]
+            total, found = held[3 * part], _words(places[outs[k], part, i], start, block)
             for n in range(block):
                 found[n] = whole(total[n], q)
-        found, n = out[1, start:end], 0
+        found, n = _words(places[outs[k], 1, i], start, block), 0
         while n < block and found[n] == ZERO:
             n += 1
         if n < block:
             hides[k] = np.uint64(1)
+
+
+@inlined
+def _words(address, start, count):  # type: ignore[no-untyped-def]
+    """So many words of a row, from one on."""
+    return carray(pointer(address + np.uint64(8 * start)), (count,))
 
 
 @inlined
@@ -153,23 +164,23 @@ def add_whole(a, b, q):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def square(a, k, constants, held, out):  # type: ignore[no-untyped-def]
-    """Row k of a ciphertext (2, rows, N) times itself: of (3, rows, N)."""
-    block, row = held.shape[1], constants[k]
+def square(a, b, row, held, first, second, third):  # type: ignore[no-untyped-def]
+    """Rows (N,) of a ciphertext's two parts times themselves: those of three parts. `row` has the prime's constants."""
+    block = held.shape[1]
     q = row[PRIME]
-    for number in range(a.shape[2] // block):
+    for number in range(a.shape[0] // block):
         start, end = number * block, (number + 1) * block
-        x, y = a[0, k, start:end], a[1, k, start:end]
+        x, y = a[start:end], b[start:end]
         held[:] = ZERO
         product(x, x, y, held, q)
         reduce(held, row)
-        first, second = out[0, k, start:end], out[1, k, start:end]
+        some, more = first[start:end], second[start:end]
         for n in range(block):
-            first[n] = whole(held[0, n], q)
-            second[n] = below(whole(held[3, n], q) << np.uint64(1), q)
+            some[n] = whole(held[0, n], q)
+            more[n] = below(whole(held[3, n], q) << np.uint64(1), q)
         held[:] = ZERO
         product(y, y, y, held, q)
         reduce(held, row)
-        third = out[2, k, start:end]
+        some = third[start:end]
         for n in range(block):
-            third[n] = whole(held[0, n], q)
+            some[n] = whole(held[0, n], q)

@@ -12,10 +12,10 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import carray, cfunc, types
 
-from hefw.backends.tenseal import abi, conversion, halves, modular, ntt, words
-from hefw.backends.tenseal.abi import BLOCK, COLUMNS, ENDS, LANES, PAIRS, PREFIX, PRIME, SIGNATURES, machine
-from hefw.backends.tenseal.atomics import seen, show, taken_from, wait_while_below
-from hefw.backends.tenseal.modular import inlined, pointer, to_floats, to_integers
+from hefw.backends.rns import abi, conversion, halves, modular, ntt, words
+from hefw.backends.rns.abi import BLOCK, COLUMNS, ENDS, LANES, PAIRS, PREFIX, PRIME, SIGNATURES, machine
+from hefw.backends.rns.atomics import seen, show, taken_from, wait_while_below
+from hefw.backends.rns.modular import inlined, pointer, to_floats, to_integers
 
 #: Where arrays end is not told: they are as long as the phases say.
 MANY_PLACES = 1 << 30
@@ -68,6 +68,10 @@ def quotients(values, high, low, prime, out, n):  # type: ignore[no-untyped-def]
     modular.quotients(some(values, (n,)), high, low, prime, some(out, (n,)))
 
 
+def multiply(values, factors, quotient, prime, out, n):  # type: ignore[no-untyped-def]
+    modular.multiply(some(values, (n,)), some(factors, (n,)), some(quotient, (n,)), prime, some(out, (n,)))
+
+
 def forward(a, roots, quotient, ends, prime, room, n):  # type: ignore[no-untyped-def]
     ntt.forward(
         some(a, (n,)), some(roots, (n,)), some(quotient, (n,)), some(ends, (2 * n,)), prime, some(room, (4, ENDS))
@@ -108,14 +112,15 @@ def run(job, me, room):  # type: ignore[no-untyped-def]
     t = opened(j[abi.TABLES], primes, n)
     constants = t[0]
     phases, rows = integers(j[abi.PHASES], (count, abi.PHASE)), integers(j[abi.ROWS], (taken,))
-    places, keys = some(j[abi.PLACES], (MANY_PLACES,)), some(j[abi.KEYS], (MANY_PLACES, abi.KEY_WORDS))
+    places = some(j[abi.PLACES], (MANY_PLACES, abi.MOST_PARTS, taken))
+    keys = some(j[abi.KEYS], (MANY_PLACES, abi.KEY_WORDS))
     halves, down, inverses = (
         some(j[abi.HALVES], (digits, primes)),
         some(j[abi.DOWN], (primes,)),
         some(j[abi.INVERSES], (left, 2)),
     )
     straight, aparts, divided = j[abi.STRAIGHTS], j[abi.APARTS], j[abi.DIVIDED]
-    terms, weights = integers(j[abi.TERMS], (MANY_PLACES,)), some(j[abi.WEIGHTS], (MANY_PLACES,))
+    terms, weights = integers(j[abi.TERMS], (MANY_PLACES,)), some(j[abi.WEIGHTS], (MANY_PLACES, left))
     starts, outs, hides = (
         integers(j[abi.STARTS], (MANY_PLACES,)),
         integers(j[abi.SUMS], (MANY_PLACES,)),
@@ -137,13 +142,13 @@ def run(job, me, room):  # type: ignore[no-untyped-def]
                 if kind <= abi.TOPS:
                     if kind == abi.STRAIGHT:
                         prime, half = i, halves[i // dropped, i]
-                        given = after(places[p[abi.SOURCE]], (p[abi.PART] * left + i) * n)
+                        given = places[p[abi.SOURCE], p[abi.PART], i]
                         to = after(straight, i * n)
                     else:
                         top, b, part = i // (2 * many), i // 2 % many, i % 2
                         prime = rows[left] + top
                         half = down[prime]
-                        given = after(places[p[abi.SOURCE] + b], (part * taken + left + top) * n)
+                        given = places[p[abi.SOURCE] + b, part, left + top]
                         to = after(divided, ((2 * b + part) * dropped + top) * n)
                     words.coefficients(some(given, (n,)), prime, half, t, columns, some(to, (n,)))
                 elif kind <= abi.MIXED_TOPS:
@@ -168,16 +173,15 @@ def run(job, me, room):  # type: ignore[no-untyped-def]
                         words.modulo(some(digit, (many_primes, n)), first, prime, half, t, columns, some(to, (n,)))
                     if kind != abi.APART:
                         q = constants[prime, PRIME]
-                        given = some(after(places[p[abi.SOURCE] + b], (part * taken + k) * n), (n,))
-                        out = after(places[p[abi.OUT] + b], (part * left + k) * n)
+                        given = some(places[p[abi.SOURCE] + b, part, k], (n,))
+                        out = places[p[abi.OUT] + b, part, k]
                         to = out if kind == abi.RESCALED else less
                         conversion.divided(given, some(row, (n,)), inverses[k, 0], inverses[k, 1], q, some(to, (n,)))
                         if kind == abi.FOLDED:
                             words.add_whole(some(out, (n,)), some(less, (n,)), q)
                         elif kind == abi.TURNED:
                             if part < p[abi.ADDED]:
-                                more = after(places[p[abi.GIVEN]], (part * left + k) * n)
-                                words.add(some(less, (n,)), some(more, (n,)), q)
+                                words.add(some(less, (n,)), some(places[p[abi.GIVEN], part, k], (n,)), q)
                             order = integers(keys[p[abi.KEY] + b, 1], (n,))
                             if p[abi.MORE]:
                                 words.permute_more(some(less, (n,)), order, q, some(out, (n,)))
@@ -187,37 +191,28 @@ def run(job, me, room):  # type: ignore[no-untyped-def]
                     parts = pieces // (taken * many)
                     k, b, number = i // (parts * many), i // parts % many, i % parts
                     key = keyed(keys, p[abi.KEY] + b, n)
-                    own = some(places[p[abi.SOURCE]], (abi.MOST_PARTS, left, n))[p[abi.PART]]
-                    product = some(places[p[abi.KEPT] + b], (2, taken, n))
-                    blocks = n // key.shape[4]
-                    first, last = blocks * number // parts, blocks * (number + 1) // parts
-                    words.switch(
-                        some(aparts, (digits, taken, n)),
-                        own,
-                        key,
-                        k,
-                        rows,
-                        dropped,
-                        constants,
-                        held,
-                        first,
-                        last,
-                        product,
+                    own = some(places[p[abi.SOURCE], p[abi.PART], k % left], (n,))  # not read if k is not below `left`
+                    first, second = (
+                        some(places[p[abi.KEPT] + b, 0, k], (n,)),
+                        some(places[p[abi.KEPT] + b, 1, k], (n,)),
                     )
+                    blocks = n // key.shape[4]
+                    begun, ended = blocks * number // parts, blocks * (number + 1) // parts
+                    every = some(aparts, (digits, taken, n))
+                    words.switch(every, own, key, k, rows, dropped, constants, held, begun, ended, first, second)
                     if kind == abi.ADDED_UP:
                         q, order = constants[rows[k], PRIME], integers(keys[p[abi.KEY], 1], (n,))
-                        total = some(places[p[abi.GIVEN]], (2, taken, n))
-                        for part in range(2):
-                            words.permute_much(product[part, k], order, q, total[part, k])
+                        words.permute_much(first, order, q, some(places[p[abi.GIVEN], 0, k], (n,)))
+                        words.permute_much(second, order, q, some(places[p[abi.GIVEN], 1, k], (n,)))
                         if k < left:
-                            given = some(places[p[abi.SOURCE]], (2, left, n))
-                            words.permute_much(given[0, k], order, q, some(places[p[abi.OUT]], (2, left, n))[0, k])
+                            given = some(places[p[abi.SOURCE], 0, k], (n,))
+                            words.permute_much(given, order, q, some(places[p[abi.OUT], 0, k], (n,)))
                 elif kind == abi.BEGUN:
                     for part in range(2):
-                        some(places[p[abi.GIVEN]], (2, taken, n))[part, i][:] = types.uint64(0)
+                        some(places[p[abi.GIVEN], part, i], (n,))[:] = types.uint64(0)
                         if i < left:
-                            given = some(places[p[abi.OUT]], (2, left, n))[part, i]
-                            modular.copy(given, some(places[p[abi.SOURCE]], (2, left, n))[part, i])
+                            given = some(places[p[abi.OUT], part, i], (n,))
+                            modular.copy(given, some(places[p[abi.SOURCE], part, i], (n,)))
                 elif kind == abi.SUMMED:
                     words.sums(
                         places,
@@ -228,18 +223,22 @@ def run(job, me, room):  # type: ignore[no-untyped-def]
                         hides,
                         p[abi.FIRST],
                         p[abi.LAST],
-                        left,
                         n,
                         constants,
                         held,
                         i,
                     )
                 else:
-                    given, out = (
-                        some(places[p[abi.SOURCE]], (2, left, n)),
-                        some(places[p[abi.OUT]], (abi.MOST_PARTS, left, n)),
+                    given, out = places[p[abi.SOURCE]], places[p[abi.OUT]]
+                    words.square(
+                        some(given[0, i], (n,)),
+                        some(given[1, i], (n,)),
+                        constants[i],
+                        held,
+                        some(out[0, i], (n,)),
+                        some(out[1, i], (n,)),
+                        some(out[2, i], (n,)),
                     )
-                    words.square(given, i, constants, held, out)
                 ready += 1
                 i = begin + types.int64(taken_from(after(tickets, whose), types.uint64(1)))
         if ready:

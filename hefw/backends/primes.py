@@ -10,9 +10,12 @@ _WITNESSES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)  # deterministic below
 
 
 @cache
-def chain(ring_dimension: int, bits: tuple[int, ...]) -> tuple[int, ...]:
-    """Distinct primes of the given sizes, each 1 modulo 2N and the largest still free below its power of two."""
-    taken: set[int] = set()
+def chain(ring_dimension: int, bits: tuple[int, ...], others: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Distinct primes of the given sizes, each 1 modulo 2N and the largest still free below its power of two.
+
+    None of `others` is among them.
+    """
+    taken = set(others)
     result = []
     for size in bits:
         candidate = 2**size + 1 - 2 * ring_dimension

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hefw.backends.tenseal import doubles, lanes
-from hefw.backends.tenseal.abi import (
+from hefw.backends.rns import doubles, lanes
+from hefw.backends.rns.abi import (
     AT_ONCE,
     FAST_AT_ONCE,
     FAST_BITS,
@@ -22,7 +22,7 @@ from hefw.backends.tenseal.abi import (
     WORD_,
     fast,
 )
-from hefw.backends.tenseal.modular import LOW, THIRTY, TWO, U30, ZERO, address, below, inlined, times
+from hefw.backends.rns.modular import LOW, THIRTY, TWO, U30, ZERO, address, below, inlined, times
 
 FAST, BYTES = np.uint64(FAST_BITS), np.uint64(8)
 
@@ -80,7 +80,7 @@ if fast():
         """Row k of digits times that of a key by LANES words, from one place to another: written there."""
         step = np.uint64(LANES) * BYTES
         count, apart = digits.shape[0], np.uint64(digits.shape[1] * digits.shape[2]) * BYTES
-        x, mine = address(digits[0, k]), address(own[k]) if k < own.shape[0] else np.uint64(0)
+        x, mine = address(digits[0, k]), address(own)
         words, between = address(key), np.uint64(key.shape[1] * key.shape[2] * key.shape[3]) * BYTES
         to, to_ = address(first), address(second)
         near, near_, one, q = constants[NEAR], constants[NEAR_], constants[ONE], constants[PRIME]

@@ -1,4 +1,4 @@
-"""Key switching tried with a key whose secret is known: where SEAL has nothing to compare it with."""
+"""Key switching tried with a key whose secret is known: where a library has nothing to compare it with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal.form import Form
-from hefw.backends.tenseal.switching import Switching
+from hefw.backends.rns.form import Form
+from hefw.backends.rns.loops import rows
+from hefw.backends.rns.switching import Switching
 from hefw.core.params import Resolved
 
 Words = NDArray[np.uint64]
@@ -31,7 +32,7 @@ def switches(switching: Switching, params: Resolved, residues: Words) -> bool:
             first[row] = (first[row] + np.uint64(special % form.primes[row])) % primes[row]
         parts.append(np.stack([first, second]))
     out = np.empty_like(residues)
-    switching.rotations(residues, [switching.key(parts, range(len(primes)), 1)], [out])
+    switching.rotations(rows(residues), [switching.key(parts, range(len(primes)), 1)], [rows(out)])
     own = primes[: level + 1]
     return switching.small((_sum(out, own) + own - _sum(residues, own)) % own, ROUNDED)
 

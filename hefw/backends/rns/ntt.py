@@ -14,9 +14,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hefw.backends.tenseal import doubles, lanes
-from hefw.backends.tenseal.abi import ENDS, FAST_BITS, IFMA, PRIME, SIZE, SIZE_, fast
-from hefw.backends.tenseal.modular import TWO, address, below, inlined, times, whole
+from hefw.backends.rns import doubles, lanes
+from hefw.backends.rns.abi import ENDS, FAST_BITS, IFMA, PRIME, SIZE, SIZE_, fast
+from hefw.backends.rns.modular import TWO, address, below, inlined, times, whole
 
 FAST = np.uint64(FAST_BITS)
 BYTES = np.uint64(8)

@@ -8,14 +8,16 @@ are larger, for their scale is smaller, have them as multiples of a power of two
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import ctypes
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal import loops
-from hefw.backends.tenseal.threads import shared
+from hefw.backends.rns import loops
+from hefw.backends.rns.tape import Rows
+from hefw.backends.rns.threads import shared
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -108,65 +110,56 @@ def suits(prime: int) -> bool:
     return HALF_BITS < bits <= 2 * HALF_BITS and abs(_over(prime)) < 1 << NEAR_BITS
 
 
-def multiply(
-    matrix: Matrix, inputs: Sequence[Words], outputs: Sequence[Words], primes: Iterable[int], threads: int
-) -> None:
-    """Write the product of a matrix with ciphertexts, given and taken by their residues (parts, primes, N) each.
+def multiply(matrix: Matrix, inputs: Rows, outputs: Rows, primes: Sequence[int], size: int, threads: int) -> None:
+    """Write the product of a matrix with ciphertexts, given and taken by where their rows of `size` residues are:
+    (ciphertexts, parts, primes).
 
     Every row of the matrix reads something.
     """
-    parts, count, size = inputs[0].shape
-    ordered = [inputs[k] for k in matrix.order]
-    read, written = _addresses(ordered), _addresses(outputs)
     compiled = loops.missing() is None  # else numpy does it, in three times as long
+    block = min(BLOCK, size)
+    read, written = inputs[matrix.order].transpose(1, 2, 0).copy(), outputs.transpose(1, 2, 0).copy()
     blocks = [
-        (part, number, prime, start)
-        for number, prime in enumerate(primes)
-        for part in range(parts)
-        for start in range(0, size, BLOCK)
+        (part, number, start)
+        for number in range(len(primes))
+        for part in range(inputs.shape[1])
+        for start in range(0, size, block)
     ]
 
     def some(first: int, last: int) -> None:
-        low, high = np.empty((2, len(ordered), min(BLOCK, size)))  # new ones for each block take as long as products
-        for part, number, prime, start in blocks[first:last]:
+        low, high = np.empty((2, len(inputs), block))  # new ones for each block take as long as products
+        for part, number, start in blocks[first:last]:
+            prime, given, out = primes[number], read[part, number], written[part, number]
             if not compiled:
-                _with_numpy(matrix, ordered, outputs, (part, number, slice(start, start + BLOCK)), prime, low, high)
+                _with_numpy(matrix, _words(given, start, block), _words(out, start, block), prime, low, high)
                 continue
-            at = (part * count + number) * size + start
             shift, over = prime.bit_length() - HALF_BITS, _over(prime)
-            loops.split(read, at, low, high)
+            loops.split(given, start, low, high)
             for piece, lows, highs in matrix.products(low, high):
                 power = pow(2, piece.shift, prime)
-                loops.join(lows, highs, prime, over, shift, power, written[piece.rows], at, piece.more)
+                loops.join(lows, highs, prime, over, shift, power, out[piece.rows], start, piece.more)
 
     shared(threads, len(blocks), some)
 
 
-def _addresses(ciphertexts: Sequence[Words]) -> Words:
-    """Where the residues of each begin in memory, in which they follow each other."""
-    assert all(ct.flags.c_contiguous for ct in ciphertexts)
-    return np.array([ct.ctypes.data for ct in ciphertexts], dtype=np.uint64)
+def _words(addresses: Rows, start: int, count: int) -> list[Words]:
+    """So many residues of each row, from one on."""
+    return [np.ctypeslib.as_array((ctypes.c_uint64 * count).from_address(at + 8 * start)) for at in addresses.tolist()]
 
 
 def _with_numpy(
-    matrix: Matrix,
-    inputs: Sequence[Words],
-    outputs: Sequence[Words],
-    some: tuple[int, int, slice],
-    prime: int,
-    low: Halves,
-    high: Halves,
+    matrix: Matrix, inputs: Sequence[Words], outputs: Sequence[Words], prime: int, low: Halves, high: Halves
 ) -> None:
     """What the compiled loops do with a block of residues."""
-    for k, ct in enumerate(inputs):
-        low[k] = ct[some] & np.uint64((1 << HALF_BITS) - 1)
-        high[k] = ct[some] >> np.uint64(HALF_BITS)
+    for k, words in enumerate(inputs):
+        low[k] = words & np.uint64((1 << HALF_BITS) - 1)
+        high[k] = words >> np.uint64(HALF_BITS)
     for piece, lows, highs in matrix.products(low, high):
         found = _joined(lows.astype(np.int64), highs.astype(np.int64), prime)
         for _ in range(piece.shift):
             found = _reduced(2 * found, prime)
         for row, residues in zip(piece.rows.tolist(), found, strict=True):
-            taken = outputs[row][some]
+            taken = outputs[row]
             if piece.more:
                 residues = _reduced(residues + taken.view(np.int64), prime)
             taken[...] = residues.view(np.uint64)

@@ -1,9 +1,9 @@
-"""Key switching and sums of products on residues in SEAL's own memory, in fewer and faster passes than SEAL's.
+"""Key switching and sums of products on residues in a library's own memory, in fewer and faster passes than its own.
 
 A ciphertext's second part is decomposed once for all rotations of it (hoisting; Halevi and Shoup 2018): a rotation is
 then a product with its key, a division by the special primes, and a permutation. Keys are kept turned back by their
 rotation, so that nothing but the result is permuted. With several special primes a digit has as many primes of the
-chain (hybrid key switching; Han and Ki 2020), which SEAL does not do: there are fewer digits, and keys are smaller.
+chain (hybrid key switching; Han and Ki 2020): there are fewer digits, and keys are smaller.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.seal import transparent
-from hefw.backends.tenseal import abi, loops
-from hefw.backends.tenseal.form import Form
-from hefw.backends.tenseal.loops import Basis, Constants, Division, Job, Room, Tables, address
-from hefw.backends.tenseal.tape import Section, Shape, Tape
+from hefw.backends.rns import abi, loops
+from hefw.backends.rns.form import Form
+from hefw.backends.rns.loops import Basis, Constants, Division, Job, Room, Tables, address
+from hefw.backends.rns.tape import Rows, Section, Shape, Tape
+from hefw.core.errors import transparent
 from hefw.core.params import Resolved
 
 Words = NDArray[np.uint64]
 Order = NDArray[np.int64]
 #: Writes the addresses of a section's weights.
 Fill = Callable[[Section], None]
-NO_KEYS, NOTHING = np.empty((0, abi.KEY_WORDS), np.uint64), np.empty(0, np.uint64)
+NO_KEYS, NOTHING = np.empty((0, abi.KEY_WORDS), np.uint64), np.empty((0, 0), np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Key:
 
 
 class Switching:
-    """Operations under one set of parameters."""
+    """Operations under one set of parameters, on ciphertexts that are given by where their rows are (`loops.rows`)."""
 
     def __init__(self, params: Resolved) -> None:
         self._primes = (*params.primes, *params.special_primes)
@@ -92,7 +92,7 @@ class Switching:
         return Shape(level + 1, self._special, len(self._forms[level].groups), self._size)
 
     def key(self, parts: Sequence[Words], rows: Sequence[int], element: int) -> Key:
-        """A key from SEAL's residues (2, all primes, N) of each digit, by the primes of `rows`, for a Galois element.
+        """A key from residues (2, primes, N) of each digit, those of some `rows` of the primes, for a Galois element.
 
         1 turns nothing.
         """
@@ -111,7 +111,7 @@ class Switching:
                     by_digit[k, number, :, part] = digit[part, row].take(back).reshape(-1, block)
         return Key(held, order)
 
-    def rotations(self, given: Words, keys: Sequence[Key], outs: Sequence[Words], more: bool = False) -> None:
+    def rotations(self, given: Rows, keys: Sequence[Key], outs: Sequence[Rows], more: bool = False) -> None:
         """Write a ciphertext turned by some rotations' keys (or a conjugation's), or add that to what is there."""
         count = len(keys)
 
@@ -120,45 +120,45 @@ class Switching:
 
         self._turn(self._tape(write, given, 1 + count, "rotations", count, more), [given, *outs], keys)
 
-    def relinearise(self, residues: Words, key: Key, out: Words) -> None:
-        """Write the two parts (2, level + 1, N) that stand for three (3, level + 1, N)."""
+    def relinearise(self, given: Rows, key: Key, out: Rows) -> None:
+        """Write the two parts that stand for three."""
 
         def write(tape: Tape) -> None:
             tape.turn(0, [1], range(1), part=2, added=2)
 
-        self._turn(self._tape(write, residues, 2, "relinearise"), [residues, out], [key])
+        self._turn(self._tape(write, given, 2, "relinearise"), [given, out], [key])
 
-    def add_rotations(self, keys: Sequence[Key], out: Words) -> None:
+    def add_rotations(self, keys: Sequence[Key], out: Rows) -> None:
         """Add a ciphertext's rotations by some keys to it, with one division for all of them."""
         count = len(keys)
         self._turn(self._tape(lambda tape: tape.add_turned(0, range(count)), out, 1, "add", count), [out], keys)
 
-    def square(self, residues: Words, out: Words) -> None:
-        """Write the square (3, level + 1, N) of a ciphertext (2, level + 1, N)."""
-        tape = self._tape(lambda tape: tape.square(0, 1), residues, 2, "square")
-        self.execute(tape, addresses([residues, out]), NO_KEYS, NOTHING)
+    def square(self, given: Rows, out: Rows) -> None:
+        """Write the square, of three parts, of a ciphertext of two."""
+        tape = self._tape(lambda tape: tape.square(0, 1), given, 2, "square")
+        self.execute(tape, tape.shape.table([given, out]), NO_KEYS, NOTHING)
 
-    def rescale(self, residues: Words, out: Words) -> None:
-        """Divide a ciphertext (2, level + 1, N) by its last prime: out (2, level, N)."""
-        level = residues.shape[1] - 1
+    def rescale(self, given: Rows, out: Rows) -> None:
+        """Divide a ciphertext of two parts by its last prime."""
+        level = given.shape[1] - 1
         if ("rescale", level) not in self._tapes:
             tape = self._tapes["rescale", level] = Tape(Shape(level, 1, 1, self._size), 2)
             tape.divide(0, 1)
-        places = addresses([residues, out])
-        self._run(self._tapes["rescale", level], self._rescales[level], places, NO_KEYS, NOTHING)
+        tape = self._tapes["rescale", level]
+        self._run(tape, self._rescales[level], tape.shape.table([given, out]), NO_KEYS, NOTHING)
 
-    def sums(self, cts: Words, pts: Words, starts: Order, outs: Words, primes: int) -> None:
-        """Write sums of products of ciphertexts and plaintexts to `outs`: all are the addresses of residues.
+    def sums(self, cts: Sequence[Rows], pts: Rows, starts: Sequence[int], outs: Sequence[Rows]) -> None:
+        """Write sums of products of ciphertexts and plaintexts, whose rows are `pts` (products, primes), to `outs`.
 
         Output k is that of the products `starts[k]` to `starts[k + 1]`.
         """
-        tape = Tape(self.shape(primes - 1), len(cts) + len(outs))
-        begins = itertools.pairwise(starts.tolist())
-        tape.sum((range(*some), len(cts) + k) for k, some in enumerate(begins))
-        self.execute(tape, np.concatenate([cts, outs]), NO_KEYS, pts)
+        tape = Tape(self.shape(pts.shape[1] - 1), len(cts) + len(outs))
+        tape.sum((range(*some), len(cts) + k) for k, some in enumerate(itertools.pairwise(starts)))
+        self.execute(tape, tape.shape.table([*cts, *outs]), NO_KEYS, pts)
 
-    def execute(self, tape: Tape, places: Words, keys: Words, weights: Words, fill: Fill | None = None) -> None:
-        """Run a tape on ciphertexts at these addresses, with keys as `Key.words` has them, and weights' addresses.
+    def execute(self, tape: Tape, places: Rows, keys: Words, weights: Rows, fill: Fill | None = None) -> None:
+        """Run a tape on ciphertexts (`Shape.table`), with keys as `Key.words` has them, and weights by their rows
+        (products, primes).
 
         With `fill` these are written section by section, each before it is run. EncodingError if one of the tape's sums
         hides nothing.
@@ -172,9 +172,9 @@ class Switching:
         self,
         tape: Tape,
         constants: Constants,
-        places: Words,
+        places: Rows,
         keys: Words,
-        weights: Words,
+        weights: Rows,
         fill: Fill | None = None,
     ) -> None:
         hides = np.zeros(tape.sums, np.uint64)
@@ -185,10 +185,10 @@ class Switching:
         if not hides.all():
             raise transparent()
 
-    def _turn(self, tape: Tape, cts: Sequence[Words], keys: Sequence[Key]) -> None:
-        self.execute(tape, addresses(cts), np.array([key.words for key in keys], np.uint64), NOTHING)
+    def _turn(self, tape: Tape, cts: Sequence[Rows], keys: Sequence[Key]) -> None:
+        self.execute(tape, tape.shape.table(cts), np.array([key.words for key in keys], np.uint64), NOTHING)
 
-    def _tape(self, write: Callable[[Tape], None], given: Words, places: int, *name: Hashable) -> Tape:
+    def _tape(self, write: Callable[[Tape], None], given: Rows, places: int, *name: Hashable) -> Tape:
         """One of so many places for a ciphertext's level: written when it is first wanted."""
         level = given.shape[1] - 1
         key = level, *name
@@ -199,19 +199,25 @@ class Switching:
 
     def small(self, polynomial: Words, most: int) -> bool:
         """Whether all coefficients of a polynomial (level + 1, N) are at most so large."""
-        constants, _, _, _, roots, quotients, ends, _ = self._tables.arrays
-        for k, row in enumerate(polynomial.copy()):
-            loops.backward(row, roots[k], quotients[k], ends[k], constants[k])
-            if (np.minimum(row, np.uint64(self._primes[k]) - row) > most).any():
-                return False
-        return True
+        return all((np.abs(coefficients(self._tables, k, row)) <= most).all() for k, row in enumerate(polynomial))
 
 
-def addresses(arrays: Sequence[Words] | Words) -> Words:
-    """Where each begins, of some or of an array's."""
-    if isinstance(arrays, np.ndarray):
-        return np.arange(len(arrays), dtype=np.uint64) * np.uint64(arrays.strides[0]) + np.uint64(address(arrays))
-    return np.array([address(array) for array in arrays], np.uint64)
+def coefficients(tables: Tables, k: int, row: Words) -> Order:
+    """Those of a polynomial (N,) modulo prime number k, the nearest to 0."""
+    constants, _, _, _, roots, quotients, ends, _ = tables.arrays
+    found = row.copy()
+    loops.backward(found, roots[k], quotients[k], ends[k], constants[k])
+    prime = int(constants[k, abi.PRIME])
+    return np.where(found > prime // 2, found.view(np.int64) - prime, found.view(np.int64))
+
+
+def residues(tables: Tables, k: int, polynomial: Order) -> Words:
+    """What a polynomial (N,) of coefficients below prime number k in magnitude is modulo it, transformed."""
+    constants, roots, quotients, ends = tables.arrays[:4]
+    prime = int(constants[k, abi.PRIME])
+    found = np.where(polynomial < 0, polynomial + prime, polynomial).view(np.uint64)
+    loops.forward(found, roots[k], quotients[k], ends[k], prime)
+    return found
 
 
 def suits(params: Resolved) -> bool:
@@ -263,8 +269,7 @@ class _Roots:
         row = np.empty(size, np.uint64)
         loops.powers(root, (root << 64) // prime, constants, row)
         self.roots[k] = row[self._reverse]
-        high, low = divmod(2**128 // prime, 2**64)
-        loops.quotients(self.roots[k], high, low, prime, self.quotients[k])
+        write_quotients(self.roots[k], prime, self.quotients[k])
         roots, quotients = self.roots[k], self.quotients[k]
         if small and abi.fast() == abi.IFMA:
             found = [*_last(roots, 3), *_last(quotients, 3)]
@@ -277,6 +282,11 @@ class _Roots:
             found = [table[size // 2 + n :: 2] for n in range(2) for table in (roots, quotients)]
         ends = np.concatenate(found)
         self.ends[k, : len(ends)] = ends
+
+
+def write_quotients(factors: Words, prime: int, out: Words) -> None:
+    """factor * 2^64 // prime for each (`modular.times`)."""
+    loops.quotients(factors, *divmod(2**128 // prime, 2**64), prime, out)
 
 
 def _last(powers: Words, layers: int) -> list[Words]:
@@ -296,7 +306,7 @@ def inverses(number: int, primes: Sequence[int]) -> Words:
 
 
 def least_root(prime: int, size: int) -> int:
-    """The smallest primitive 2 * size-th root of unity modulo a prime: the one that SEAL transforms by."""
+    """The smallest primitive 2 * size-th root of unity modulo a prime: the one that libraries transform by."""
     root = next(
         found
         for base in range(2, prime)

@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hefw.backends.tenseal.abi import LANES
-from hefw.backends.tenseal.vectors import AHEAD, FAR, NEAR, WORD, Code, Join, Vectors, given
+from hefw.backends.rns.abi import LANES
+from hefw.backends.rns.vectors import AHEAD, FAR, NEAR, WORD, Code, Join, Vectors, given
 
 COUNT = LANES
 BYTES = 8 * COUNT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from hefw.backends.tenseal.modular import THIRTY, U30, inlined, pointer, times, whole
+from hefw.backends.rns.modular import THIRTY, U30, inlined, pointer, times, whole
 
 
 @inlined

@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from hefw.backends.tenseal import wide
-from hefw.backends.tenseal.residues import Residues
+from hefw.backends.rns import wide
+from hefw.backends.rns.memory import Memory
 from hefw.core.backend import Ciphertext, Evaluator, Plaintext, check_scale
 from hefw.core.linear import Transform
 
@@ -20,9 +20,9 @@ MANY_PRODUCTS = 256
 class Matrices:
     """Those that one evaluator was given, as integers."""
 
-    def __init__(self, evaluator: Evaluator, residues: Residues) -> None:
+    def __init__(self, evaluator: Evaluator, memory: Memory) -> None:
         self._evaluator = evaluator
-        self._residues = residues
+        self._memory = memory
         self._made: WeakKeyDictionary[Transform, tuple[Mapping[int, float], wide.Matrix | None]] = WeakKeyDictionary()
 
     def transformed(
@@ -32,7 +32,7 @@ class Matrices:
         if not transform.numeric or transform.products < MANY_PRODUCTS:
             return None
         level, primes = inputs[0].level, self._evaluator.params.primes[: inputs[0].level + 1]
-        if not all(map(wide.suits, primes)) or not self._residues.usable(inputs[0].handle):
+        if not all(map(wide.suits, primes)) or not self._memory.usable(inputs[0]):
             return None
         examples = {source: k for k, source in enumerate(transform.weight_sources)}
         scales = {source: weights[k].scale for source, k in examples.items()}
@@ -42,12 +42,12 @@ class Matrices:
         first = transform.outputs[0][0].terms[0]
         scale = inputs[first.source].scale * scales[transform.weight_sources[first.weight]]
         check_scale(self._evaluator.params, level, scale)
-        sums = [self._residues.blank(level) for _ in range(matrix.outputs)]
-        for handle in sums:
-            handle.scale = scale
-        views = [self._residues.view(handle) for handle in sums]
-        given = [self._residues.view(ct.handle) for ct in inputs]
-        wide.multiply(matrix, given, views, primes, self._evaluator.threads)
+        sums = [self._memory.blank(level) for _ in range(matrix.outputs)]
+        given, written = (
+            np.stack([self._memory.rows(handle) for handle in some]) for some in ([ct.handle for ct in inputs], sums)
+        )
+        size = self._evaluator.params.params.ring_dimension
+        wide.multiply(matrix, given, written, primes, size, self._evaluator.threads)
         self._evaluator.counts["encode"] += transform.products - len(scales)
         self._evaluator.counts["mul_plain"] += transform.products
         self._evaluator.counts["add"] += transform.products - len(sums)
@@ -91,7 +91,7 @@ def _integers(transform: Transform, scales: Mapping[int, float]) -> wide.Matrix 
     matrix = np.zeros((len(groups), len(transform.babies)), dtype=np.int64)
     np.add.at(matrix, (row, column), rounded)
     if not matrix.any(axis=1).all():
-        return None  # SEAL would refuse such a result
+        return None  # such a result hides nothing
     try:
         return wide.Matrix(matrix, shifts)
     except OverflowError:

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hefw.backends.tenseal import abi
-from hefw.backends.tenseal.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
-from hefw.backends.tenseal.tape import Section, Tape
-from hefw.backends.tenseal.threads import helped
+from hefw.backends.rns import abi
+from hefw.backends.rns.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
+from hefw.backends.rns.tape import OVER, Rows, Section, Tape
+from hefw.backends.rns.threads import helped
 from hefw.core.errors import line
 from hefw.core.files import write_atomically
 
@@ -137,6 +137,10 @@ def quotients(values: Words, high: int, low: int, prime: int, out: Words) -> Non
     _call("quotients", values, high, low, prime, out, len(out))
 
 
+def multiply(values: Words, factors: Words, quotient: Words, prime: int, out: Words) -> None:
+    _call("multiply", values, factors, quotient, prime, out, len(out))
+
+
 def forward(a: Words, roots: Words, quotient: Words, ends: Words, prime: int) -> None:
     _call("forward", a, roots, quotient, ends, prime, _columns(), len(a))
 
@@ -145,11 +149,18 @@ def backward(a: Words, roots: Words, quotient: Words, ends: Words, constants: Wo
     _call("backward", a, roots, quotient, ends, constants, _columns(), len(a))
 
 
+def copy(given: Rows, out: Rows, size: int) -> None:
+    """Write rows of so many residues to others."""
+    for source, to in zip(given.ravel().tolist(), out.ravel().tolist(), strict=True):
+        ctypes.memmove(to, source, 8 * size)
+
+
 class Job:
     """A section of a tape with all that it works on, for several threads.
 
-    `places` are addresses of ciphertexts, `keys` (uses, abi.KEY_WORDS) describe those that the tape uses, `weights` are
-    addresses of what all its products take. `hides` (sums,) becomes 1 for each sum whose second part is not zero.
+    `places` are the rows of ciphertexts (`Shape.table`), `keys` (uses, abi.KEY_WORDS) describe those that the tape
+    uses, `weights` (products, left) are the rows of what all its products take. `hides` (sums,) becomes 1 for each sum
+    whose second part is not zero.
     Everything is held: a thread may come when the others are done, and looks where they are.
     """
 
@@ -158,20 +169,23 @@ class Job:
         tape: Tape,
         section: Section,
         constants: Constants,
-        places: Words,
+        places: Rows,
         keys: Words,
-        weights: Words,
+        weights: Rows,
         hides: Words,
         threads: int,
     ) -> None:
         shape, (first, last) = tape.shape, section.phases
         phases, terms, starts, outs = tape.addresses
         left, taken, kept = shape.left, shape.taken, tape.at_once
-        rows = (2 * left, 2 * taken, *[2 * taken] * kept, left, shape.digits * taken, 2 * shape.dropped * kept)
-        room = _room.array("tape", sum(rows), shape.size)
-        sizes = (8 * shape.size * count for count in rows)
-        *over, straight, aparts, divided, _ = itertools.accumulate(sizes, initial=address(room))
-        places = np.concatenate([places, np.array(over, np.uint64)])
+        # What is kept meanwhile: ciphertexts modulo all primes, then polynomials.
+        over, sizes = OVER + kept, (left, shape.digits * taken, 2 * shape.dropped * kept)
+        room = _room.array("tape", 2 * over * taken + sum(sizes), shape.size)
+        whole = 2 * over * taken
+        straight, aparts, divided = (
+            address(room) + 8 * shape.size * begin for begin in itertools.accumulate(sizes[:-1], initial=whole)
+        )
+        places = np.concatenate([places, shape.table(rows(room)[:whole].reshape(over, 2, taken))])
         self.meeting = np.zeros(1 + (last - first) * (threads + 1), np.uint64)
         self.threads = threads
         self._size = shape.size
@@ -219,7 +233,7 @@ def _take_part(number: int, job: Job) -> None:
     function(*job.numbers(number))
 
 
-def split(addresses: Words, start: int, low: Floats, high: Floats) -> None:
+def split(addresses: Rows, start: int, low: Floats, high: Floats) -> None:
     _call("split", addresses, start, low, high, *low.shape)
 
 
@@ -238,6 +252,13 @@ def _call(name: str, *arguments: Any) -> None:
 def address(array: NDArray[Any]) -> int:
     """Where it begins; it must lie in memory without gaps."""
     return _address(array, array.dtype)
+
+
+def rows(array: Words) -> Rows:
+    """Where the rows (..., N) of an array begin."""
+    *shape, size = array.shape
+    begins = np.arange(math.prod(shape), dtype=np.uint64) * np.uint64(8 * size)
+    return (begins + np.uint64(address(array))).reshape(shape)
 
 
 def _address(array: NDArray[Any] | int, kind: Any) -> int:
@@ -289,7 +310,7 @@ def _code() -> bytes:
         found = _read(folder / name)
         if found is not None:
             return found
-    from hefw.backends.tenseal.compiling import compiled
+    from hefw.backends.rns.compiling import compiled
 
     code = compiled()
     for folder in _folders():

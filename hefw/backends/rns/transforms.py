@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hefw.backends.tenseal.places import Chain, Plan, Sum, at_once
-from hefw.backends.tenseal.tape import Shape, Tape
+from hefw.backends.rns.places import Chain, Plan, Sum, at_once
+from hefw.backends.rns.tape import Shape, Tape
 
 
 class Written:

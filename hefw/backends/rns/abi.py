@@ -47,6 +47,7 @@ KEY_WORDS = 5
 SIGNATURES = {
     "powers": "uuwwn",
     "quotients": "wuuuwn",
+    "multiply": "wwwuwn",
     "forward": "wwwwuwn",
     "backward": "wwwwwwn",
     "run": "wnw",

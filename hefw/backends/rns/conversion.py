@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hefw.backends.tenseal import doubles, lanes
-from hefw.backends.tenseal.abi import FAST_BITS, IFMA, INVERSE, INVERSE_, MODULO, MODULO_, ONE, PRIME, fast
-from hefw.backends.tenseal.modular import TWO, ZERO, address, below, inlined, times, whole
+from hefw.backends.rns import doubles, lanes
+from hefw.backends.rns.abi import FAST_BITS, IFMA, INVERSE, INVERSE_, MODULO, MODULO_, ONE, PRIME, fast
+from hefw.backends.rns.modular import TWO, ZERO, address, below, inlined, times, whole
 
 FAST, BYTES = np.uint64(FAST_BITS), np.uint64(8)
 
