@@ -103,12 +103,14 @@ def make_parties(backend: Backend, params: CkksParams, precision: Precision) -> 
 
 def small_params(capabilities: Capabilities) -> CkksParams:
     """Four primes on a ring that is small and insecure: for single operations."""
-    return CkksParams(small_ring(capabilities), (40, 30, 30, 30), (60,), 30.0, allow_insecure=True)
+    special = (capabilities.largest_special_bits,)
+    return CkksParams(small_ring(capabilities), (40, 30, 30, 30), special, 30.0, allow_insecure=True)
 
 
 def program_params(capabilities: Capabilities) -> CkksParams:
     """Six primes on a ring that is small and insecure: for a small program."""
-    return CkksParams(small_ring(capabilities), (60, 50, 50, 50, 50, 50), (60,), 40.0, allow_insecure=True)
+    first = capabilities.largest_special_bits
+    return CkksParams(small_ring(capabilities), (first, 50, 50, 50, 50, 50), (first,), 40.0, allow_insecure=True)
 
 
 def small_ring(capabilities: Capabilities) -> int:

@@ -89,7 +89,7 @@ class OpenfheBackend(Backend):
 
     def evaluator(self, params: Resolved) -> Evaluator:
         """A server's side: by OpenFHE's own key switches, or by compiled ones, as the special primes say."""
-        from hefw.backends.openfhe.chain import own_calls
+        from hefw.backends.openfhe.sizes import own_calls
 
         if own_calls(params.params):
             from hefw.backends.openfhe.evaluator import OpenfheEvaluator

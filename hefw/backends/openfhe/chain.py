@@ -12,14 +12,13 @@ from hefw.backends.openfhe import bootstrap
 from hefw.backends.openfhe.library import openfhe, reason
 from hefw.backends.openfhe.memory import layout
 from hefw.backends.openfhe.residues import split
+from hefw.backends.openfhe.sizes import MOST_SPECIAL, SPECIAL_BITS, own_calls
 from hefw.backends.primes import chain
 from hefw.backends.rns.loops import missing
 from hefw.core.errors import ParameterError
 from hefw.core.params import CkksParams, Resolved
 
 LARGEST_SCALING_BITS = 59  # OpenFHE takes primes on both sides of 2^bits, and none above 2^60
-SPECIAL_BITS = 60  # of OpenFHE's own special primes
-MOST_SPECIAL = 4  # of hefw's
 MARGIN_BITS = 4  # by which the special primes must exceed a digit
 FEATURES = (openfhe.PKE, openfhe.KEYSWITCH, openfhe.LEVELEDSHE, openfhe.ADVANCEDSHE)
 
@@ -40,11 +39,6 @@ def special_primes(params: CkksParams, digits: int) -> range:
         return range(0)
     bits = params.modulus_bits[0] + (most - 1) * scaling_bits(params) + MARGIN_BITS
     return range(math.ceil(bits / SPECIAL_BITS), math.ceil((bits + 1) / SPECIAL_BITS) + 1)
-
-
-def own_calls(params: CkksParams) -> bool:
-    """Whether key switches are OpenFHE's own, by special primes of its size; those with others are hefw's (`rns`)."""
-    return all(bits == SPECIAL_BITS for bits in params.special_bits)
 
 
 def resolve(params: CkksParams, backend: str) -> Resolved:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.openfhe import bootstrap, cache
-from hefw.backends.openfhe.chain import own_calls
 from hefw.backends.openfhe.context import Context, context
 from hefw.backends.openfhe.library import openfhe
+from hefw.backends.openfhe.sizes import own_calls
 from hefw.backends.packing import pack, unpack
 from hefw.backends.rns.form import Form
 from hefw.backends.rns.keys import written

@@ -10,7 +10,7 @@ import numpy as np
 from hefw.backends.openfhe.context import Context, context
 from hefw.backends.openfhe.memory import OpenfheMemory, layout
 from hefw.backends.openfhe.operations import OpenfheOperations
-from hefw.backends.rns.evaluator import RnsEvaluator
+from hefw.backends.rns.evaluator import RnsEvaluator, two_parts
 from hefw.backends.rns.form import Form
 from hefw.backends.rns.keys import read
 from hefw.backends.rns.making import second_part
@@ -19,7 +19,7 @@ from hefw.backends.rns.objects import words
 from hefw.backends.rns.switching import Switching, Words
 from hefw.backends.rns.trial import switches
 from hefw.core.backend import Capabilities, Ciphertext, Plaintext
-from hefw.core.errors import CapabilityError
+from hefw.core.errors import CapabilityError, EnvelopeError
 from hefw.core.params import Resolved
 
 WRONG = (
@@ -41,6 +41,8 @@ class OpenfheLoops(RnsEvaluator, OpenfheOperations):
             raise CapabilityError(WRONG)
 
     def _load_key(self, name: str, payload: bytes) -> None:
+        if name == "bootstrap":
+            raise EnvelopeError("a key for bootstrapping was sent, which these parameters have not")
         size, form = self._context.ring_dimension, Form(self.params, self.keys[name])
         element = 0 if name == "relinearisation" else self._context.automorphism(name)
         parts = [
@@ -55,6 +57,8 @@ class OpenfheLoops(RnsEvaluator, OpenfheOperations):
         return self._native
 
     def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
+        if not two_parts(pairs):
+            return super()._multiply_accumulate(pairs)
         return self._faster(pairs[0][0]).sums([pairs])[0]
 
     def _square(self, a: Ciphertext) -> Any:

@@ -16,7 +16,7 @@ from hefw.backends.rns.reading import Reading
 from hefw.backends.rns.switching import Fill
 from hefw.backends.rns.tape import Rows, Shape
 from hefw.backends.rns.transforms import Written
-from hefw.core.backend import MOST_PRODUCTS, Capabilities, Ciphertext, Evaluator, Kept, Plaintext
+from hefw.core.backend import MOST_PRODUCTS, Capabilities, Ciphertext, Evaluator, Kept, Plaintext, Products
 from hefw.core.linear import Group, Transform
 from hefw.core.params import Resolved
 from hefw.core.turning import folded_at_once
@@ -136,3 +136,8 @@ class RnsEvaluator(Evaluator):
         if transform not in self._plans:
             self._plans[transform] = Plan(transform)
         return self._plans[transform]
+
+
+def two_parts(pairs: Products) -> bool:
+    """Whether all ciphertexts have two parts, which is what loops add up."""
+    return all(ct.size == 2 for ct, _ in pairs)

@@ -10,7 +10,7 @@ from typing import Any
 import _sealapi_cpp as seal
 from numpy.typing import NDArray
 
-from hefw.backends.rns.evaluator import RnsEvaluator
+from hefw.backends.rns.evaluator import RnsEvaluator, two_parts
 from hefw.backends.rns.native import Native
 from hefw.backends.seal import galois_element, opaque
 from hefw.backends.tenseal.context import Context, PublicFile, dump, padded_length
@@ -108,7 +108,8 @@ class TensealEvaluator(RnsEvaluator):
         return out
 
     def _multiply_accumulate(self, pairs: Sequence[tuple[Ciphertext, Plaintext]]) -> Any:
-        native = self._faster(pairs[0][0]) if len(pairs) > 1 else None  # SEAL's own call is faster for one product
+        several = len(pairs) > 1  # SEAL's own call is faster for one product
+        native = self._faster(pairs[0][0]) if several and two_parts(pairs) else None
         if native is not None:
             return native.sums([pairs])[0]
         evaluator, library = self._evaluator, self._plaintexts.object

@@ -95,6 +95,7 @@ class Declarations:
         wide = ev.mul_imaginary(ev.square(a, relinearise=False))
         assert wide.size == 3
         parties.check(ev.relinearise(wide), unit * parties.x**2, top, scale**2)
+        assert ev.relinearise(a) is a, "a ciphertext of two parts is relinearised"
         assert ev.counts["mul_imaginary"] == before + 3
 
     def test_fine_reals(self, parties: Parties) -> None:

@@ -53,6 +53,9 @@ class Operations:
         pairs = [(a, ev.encode(y, top, small)), (b, ev.encode(x, top, small)), (a, ev.encode(2.0, top, small))]
         parties.check(ev.multiply_accumulate(pairs), 2 * x * y + 2 * x, top, scale * small)
         parties.check(ev.multiply_accumulate(pairs[:1]), x * y, top, scale * small)
+        wide = ev.mul(a, b, relinearise=False)
+        total = ev.multiply_accumulate([(wide, ev.encode(k, top, small)) for k in (0.5, -1.0, 2.0)])
+        parties.check(ev.relinearise(total), 1.5 * x * y, top, scale**2 * small)
 
     def test_squares_of_real_and_imaginary_parts(self, parties: Parties, a: Ciphertext) -> None:
         ev, able, top = parties.evaluator, parties.backend.capabilities, parties.top

@@ -15,10 +15,15 @@ def make(options: object) -> Backend:
     return chosen()
 
 
+def make_own(options: object) -> Backend:
+    """The same, by OpenFHE's own key switches."""
+    return chosen(loops=False)
+
+
 @cache
-def chosen() -> Backend:
+def chosen(loops: bool = True) -> Backend:
     entry = plugins.registry().entry("backend", "openfhe")
-    return choose.make(entry, entry.options())
+    return choose.make(entry, entry.options.model_validate({"loops": loops}))
 
 
 def python() -> str:

@@ -1,4 +1,7 @@
-"""OpenFHE passes the conformance kit: in this process, or hosted where this interpreter cannot import it."""
+"""OpenFHE passes the conformance kit: in this process, or hosted where this interpreter cannot import it.
+
+Once with compiled key switches, once by its own.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,6 @@ from hefw.testing.parties import Precision
 
 
 class TestOpenfhe(BackendConformance):
-    #: One special prime leaves a mean of a half in each coefficient after a key switch: twice the model's noise on
-    #: average, and by chance of the key up to several times that, in few slots.
-    precision = Precision(noise=8.0)
-
     @pytest.fixture
     def backend(self) -> Backend:
         return openfhe_backend.chosen()
@@ -23,6 +22,20 @@ class TestOpenfhe(BackendConformance):
     @pytest.fixture
     def target(self) -> str:
         return "openfhe_backend:make"
+
+
+class TestOwnCalls(BackendConformance):
+    #: One special prime leaves a mean of a half in each coefficient after a key switch: twice the model's noise on
+    #: average, and by chance of the key up to several times that, in few slots.
+    precision = Precision(noise=8.0)
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return openfhe_backend.chosen(loops=False)
+
+    @pytest.fixture
+    def target(self) -> str:
+        return "openfhe_backend:make_own"
 
     @pytest.fixture
     def program_params(self) -> CkksParams:

@@ -14,14 +14,17 @@ import pytest
 from openfhe_backend import chosen, python
 
 import hefw
+from hefw.backends.openfhe.sizes import own_calls
 from hefw.core.backend import KeyManifest
 from hefw.core.envelope import Envelope
 from hefw.core.errors import CapabilityError, EnvelopeError, ParameterError
+from hefw.core.lower import Request, lower
 from hefw.core.noise import NoiseModel
 from hefw.core.params import CkksParams
+from hefw.testing.graphs import small_unet
 from hefw.testing.parties import Parties, Precision, make_parties, small_params
 
-INSIDE = Path(__file__).with_name("inside.py")
+INSIDE = [Path(__file__).with_name(name) for name in ("inside.py", "inside_loops.py")]
 SMALL = CkksParams(2048, (40, 30, 30, 30), (60,), 30.0, allow_insecure=True)
 
 
@@ -40,7 +43,7 @@ def parties() -> Parties:
         ({"modulus_bits": (40, 30, 31, 30)}, r"one size for all primes after the first, not \[30, 31, 30\]"),
         ({"modulus_bits": (60, 60, 60)}, "at most 59 bits"),
         ({"modulus_bits": (40, 45, 45)}, "no more than the first; 45 bits"),
-        ({"special_bits": (59,)}, r"special primes have 60 bits, not \[59\]"),
+        ({"special_bits": (39,)}, r"each of as many bits as the largest other one \(40\); or of 60 bits"),
         ({"modulus_bits": (60, 59, 59, 59)}, r"no key switch with 1 special primes .*one of \[2, 3, 5\]"),
         ({"modulus_bits": (60, 59, 59, 59), "special_bits": (60,) * 6}, r"no key switch with 6 .*\[2, 3, 5\]"),
         ({"bootstrap": (2, 2)}, "needs at least 15 levels"),
@@ -60,6 +63,16 @@ def test_what_openfhe_finds_insecure_is_refused_in_its_words() -> None:
     with pytest.raises(ParameterError, match=r"OpenFHE refuses .* does not comply with HE standards .*; use fewer"):
         chosen().resolve(at_the_limit)
     assert chosen().resolve(replace(at_the_limit, modulus_bits=(48, *([30] * 10)))).max_level == 10
+
+
+def test_planned_parameters_are_for_compiled_key_switches_unless_that_is_turned_off() -> None:
+    graph = small_unet(1)
+    for loops, own in ((True, False), (False, True)):
+        backend = chosen(loops=loops)
+        assert backend.capabilities.centred_digits == loops
+        params = lower(graph, backend, Request(precision_db=40)).interface.params.params
+        assert params.security_bits >= 128
+        assert own_calls(params) == own
 
 
 def test_bootstrapping_at_small_rings_is_refused_unless_insecure() -> None:
@@ -253,7 +266,7 @@ from hefw.backends.openfhe.backend import OpenfheBackend
 from hefw.core.backend import KeyManifest
 from hefw.core.params import CkksParams
 backend = OpenfheBackend()
-params = backend.resolve(CkksParams(2048, (40, 30, 30), (60,), 30.0, allow_insecure=True))
+params = backend.resolve(CkksParams(2048, (40, 30, 30), (SPECIAL,), 30.0, allow_insecure=True))
 holder = backend.keygen(params, KeyManifest({1: 2}))
 sent, keys = holder.encrypt_bytes(np.arange(1024) / 1024, 2, 2.0**30), dict(holder.evaluation_keys())
 """
@@ -270,20 +283,27 @@ def run(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def inside() -> dict[str, str]:
-    """How each check of `inside.py` failed, or ""."""
-    return json.loads(run(str(INSIDE)).splitlines()[-1])
+    """How each check of INSIDE failed, or ""."""
+    found = [json.loads(run(str(path)).splitlines()[-1]) for path in INSIDE]
+    return found[0] | found[1]
 
 
-@pytest.mark.parametrize("name", re.findall(r"^@check\ndef (\w+)\(", INSIDE.read_text(), re.MULTILINE))
+@pytest.mark.parametrize("name", re.findall(r"^@check\ndef (\w+)\(", "".join(p.read_text() for p in INSIDE), re.M))
 def test_beside_the_library(inside, name) -> None:
     assert inside[name] == "", inside[name]
 
 
-def test_one_thread_is_used() -> None:
-    assert run("-c", IN_A_PROCESS + "print(len(os.listdir('/proc/self/task')))") == "1"
+#: OpenFHE's own key switches, and hefw's.
+WAYS = pytest.mark.parametrize("special", [60, 50])
 
 
-def test_a_forked_child_goes_on() -> None:
+@WAYS
+def test_one_thread_is_used(special) -> None:
+    assert run("-c", f"SPECIAL = {special}\n" + IN_A_PROCESS + "print(len(os.listdir('/proc/self/task')))") == "1"
+
+
+@WAYS
+def test_a_forked_child_goes_on(special) -> None:
     code = """
 evaluator = backend.evaluator(params)
 evaluator.load_keys(keys)
@@ -293,10 +313,11 @@ if child == 0:
     os._exit(0)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert run("-c", IN_A_PROCESS + code) == "0"
+    assert run("-c", f"SPECIAL = {special}\n" + IN_A_PROCESS + code) == "0"
 
 
-def test_a_server_drops_what_decrypts_and_still_computes() -> None:
+@WAYS
+def test_a_server_drops_what_decrypts_and_still_computes(special) -> None:
     code = """
 import openfhe
 backend.drop_secrets()
@@ -309,7 +330,7 @@ try:
 except AttributeError as error:
     print(error)
 """
-    left, refused = run("-c", IN_A_PROCESS + code).splitlines()
+    left, refused = run("-c", f"SPECIAL = {special}\n" + IN_A_PROCESS + code).splitlines()
     assert "Decrypt" not in left
     assert "DeserializePrivateKey" not in left
     assert "Decrypt" in refused
