@@ -20,18 +20,25 @@ from hefw.testing.session import Session
 Array = NDArray[np.float64]
 Run = Callable[[], Any]
 
-#: SEAL-like libraries, the fastest first.
-BACKENDS = ("tenseal", "openfhe", "pyfhel", "simulator")
-#: 128 bits, five levels: what a step of `digits` takes. OpenFHE switches keys with two special primes at least.
-PARAMS = CkksParams(16384, (60, 50, 50, 50, 50, 50), (60,), 30.0)
-SPECIAL_BITS = (60, 60)
+#: Each with its options.
+BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tenseal": ("tenseal", {}),
+    "openfhe": ("openfhe", {}),
+    "openfhe, own calls": ("openfhe", {"loops": False}),
+    "pyfhel": ("pyfhel", {}),
+    "simulator": ("simulator", {}),
+}
+#: 128 bits, five levels: what a step of `digits` takes.
+PARAMS = CkksParams(16384, (59, 50, 50, 50, 50, 50), (59,), 30.0)
 STEP = 16  # of the one rotation key
 
 
 def params_of(backend: Backend) -> Resolved:
-    """The same primes for every library, as its key switching takes them."""
-    several = backend.capabilities.special_primes > 1
-    return backend.resolve(replace(PARAMS, special_bits=SPECIAL_BITS) if several else PARAMS)
+    """The same primes for every library, with two special ones where it takes several: OpenFHE's own calls do not do
+    with one."""
+    able = backend.capabilities
+    count = 2 if able.special_primes > 1 else 1
+    return backend.resolve(replace(PARAMS, special_bits=(able.largest_special_bits,) * count))
 
 
 def backend_of(name: str) -> Backend:
@@ -39,8 +46,9 @@ def backend_of(name: str) -> Backend:
 
     PluginError, with the next step, if its library is nowhere.
     """
-    entry = plugins.registry().entry("backend", name)
-    return make(entry, entry.options())
+    backend, options = BACKENDS[name]
+    entry = plugins.registry().entry("backend", backend)
+    return make(entry, entry.options.model_validate(options))
 
 
 class Primitives:

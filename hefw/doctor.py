@@ -22,7 +22,7 @@ LARGEST_ERROR = 1e-3
 #: How many times its declared error one bootstrapping may be off in any slot. What is wrong is off by thousands; how
 #: exact it is, the conformance kit judges.
 BOOTSTRAP_DEVIATIONS = 32
-SCALE_BITS, SPECIAL_BITS, LEVELS = 40, 60, 2
+SCALE_BITS, LEVELS = 40, 2
 BOOTSTRAP_SLOTS, BOOTSTRAP_LEVELS = 512, 1
 
 
@@ -248,7 +248,12 @@ def _choose(backend: Backend) -> Resolved:
     for ring_dimension in sorted(declared.ring_dimensions):
         try:
             return backend.resolve(
-                CkksParams(ring_dimension, (bits + 10, *([bits] * LEVELS)), (SPECIAL_BITS,), float(bits))
+                CkksParams(
+                    ring_dimension,
+                    (bits + 10, *([bits] * LEVELS)),
+                    (declared.largest_special_bits,),
+                    float(bits),
+                )
             )
         except ParameterError as error:
             refused = str(error)

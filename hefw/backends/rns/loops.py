@@ -185,7 +185,7 @@ class Job:
         straight, aparts, divided = (
             address(room) + 8 * shape.size * begin for begin in itertools.accumulate(sizes[:-1], initial=whole)
         )
-        places = np.concatenate([places, shape.table(rows(room)[:whole].reshape(over, 2, taken))])
+        places = np.concatenate([places, tape.kept(address(room), over)])
         self.meeting = np.zeros(1 + (last - first) * (threads + 1), np.uint64)
         self.threads = threads
         self._size = shape.size

@@ -81,6 +81,7 @@ class Tape:
         self.keys: list[int] = []
         self.at_once = 0  # products, or other ciphertexts, that are divided side by side
         self._kept = places
+        self._meanwhile: tuple[int, Rows] = 0, np.empty(0, np.uint64)
         self._phases: list[list[int]] = []
         self._cuts: list[tuple[int, int]] = []  # phases that add up, and their first products
         self._terms: list[int] = []
@@ -167,6 +168,16 @@ class Tape:
         """When all is said: of phases, of the places that all products read, of where each sum of them begins, and of
         the places where sums go."""
         return tuple(array.ctypes.data for array in self._arrays)
+
+    def kept(self, room: int, count: int) -> Rows:
+        """Rows of ciphertexts modulo all primes that are kept meanwhile, in memory from an address on."""
+        at, found = self._meanwhile  # of whichever thread was here last
+        if at != room:
+            taken = self.shape.taken
+            begins = np.arange(count * 2 * taken, dtype=np.uint64) * np.uint64(8 * self.shape.size) + np.uint64(room)
+            found = self.shape.table(begins.reshape(count, 2, taken))
+            self._meanwhile = room, found
+        return found
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:

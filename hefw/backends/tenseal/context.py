@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
@@ -36,6 +37,7 @@ class Context:
         self.encoder = seal.CKKSEncoder(self.seal)
         self.level_ids = _level_ids(self.seal, params.max_level)
         self.version = frames.version(saved(seal.Plaintext().save))
+        self._file = PublicFile()
 
     def encode(self, values: Any, level: int, scale: float) -> Any:
         """A SEAL plaintext of (slots,) values or one constant."""
@@ -52,7 +54,7 @@ class Context:
     def ciphertext(self, payload: bytes, level: int, scale: float) -> Any:
         """A SEAL ciphertext from its bytes, with the level and scale that the envelope announced."""
         ct = seal.Ciphertext()
-        parse("ciphertext", lambda path: ct.load(self.seal, path), payload)
+        parse("ciphertext", lambda path: ct.load(self.seal, path), payload, self._file)
         if ct.size() != 2:
             raise EnvelopeError(f"a ciphertext of {ct.size()} parts was sent; relinearise it before")
         if ct.coeff_modulus_size() != level + 1:
@@ -97,18 +99,24 @@ def dump(save: Callable[[str], None], padded: int) -> bytes:
     return len(data).to_bytes(LENGTH_BYTES, "big") + data + bytes(padded - LENGTH_BYTES - len(data))
 
 
-def parse(what: str, load: Callable[[str], None], payload: bytes) -> None:
-    """Hand the unpadded bytes to SEAL's checking loader; EnvelopeError if it refuses them."""
+def parse(what: str, load: Callable[[str], None], payload: bytes, file: PublicFile | None = None) -> None:
+    """Hand the unpadded bytes to SEAL's checking loader; EnvelopeError if it refuses them. Without a file, by a new
+    one."""
     length = int.from_bytes(payload[:LENGTH_BYTES], "big")
-    if len(payload) < LENGTH_BYTES or length > len(payload) - LENGTH_BYTES or any(payload[LENGTH_BYTES + length :]):
+    end = LENGTH_BYTES + length
+    if len(payload) < end or payload.count(0, end) != len(payload) - end:
         raise EnvelopeError(f"not a padded {what}: {len(payload)} bytes announce {length}")
-    with memory_file() as file:
-        _load(what, load, memoryview(payload)[LENGTH_BYTES : LENGTH_BYTES + length], file)
+    data = memoryview(payload)[LENGTH_BYTES:end]
+    if file is not None:
+        file.load(what, load, data)
+        return
+    with memory_file() as new:
+        _load(what, load, data, new)
 
 
-class PublicFile:
+class PublicFile(threading.local):
     """A file in memory that is written over and over, for what is no secret: new memory each time costs as much as
-    loading. A forked process has its own.
+    loading. A thread, and a forked process, has its own.
     """
 
     def __init__(self) -> None:
