@@ -8,7 +8,7 @@ Those of the README are `demo.json` and `demo-40db.json` (run.json of `make demo
 (`python -m benchmarks.step`), and in short those of the guides: docs/how-to/no-round-trip.md has `refresh-*.json`,
 run.json of one run each, in the order of their names, docs/how-to/install-backends.md `backends.json` (`python -m
 benchmarks.backends`), docs/reproduction.md `update.json` and `generation.json` (`python -m benchmarks.update` and
-`python -m benchmarks.generation`), docs/benchmarks.md `peers.json`, `peers-avx2.json`, `step.json`, `threads.json`
+`python -m benchmarks.generation`), docs/benchmarks.md `peers.json`, `peers-avx512.json`, `step.json`, `threads.json`
 and `suite.json` (`python -m benchmarks.peers`, `python -m benchmarks.step`, `python -m benchmarks.threads` and
 `python -m benchmarks.runs --publish` after `make bench`),
 docs/explanation/threat-model.md `audit-*.json` (`python -m benchmarks.audits`), docs/reference/models.md

@@ -41,9 +41,7 @@ def benchmarks(results: Path) -> str:
     ]
     for network in dict.fromkeys(row["network"] for row in peers["rows"]):
         lines += ["", *_network(network, [row for row in peers["rows"] if row["network"] == network])]
-    narrow = results / "peers-avx2.json"
-    if narrow.exists():
-        lines += ["", *_narrow(_read(narrow))]
+    lines += ["", *_wide(_read(results / "peers-avx512.json"))]
     lines += [
         "",
         "### What the framework adds",
@@ -62,18 +60,29 @@ def benchmarks(results: Path) -> str:
     return "\n".join(lines)
 
 
-def _narrow(peers: Mapping[str, Any]) -> list[str]:
+def _wide(peers: Mapping[str, Any]) -> list[str]:
     """The peers on a machine of another kind."""
-    network = peers["rows"][0]["network"]
-    return [
-        "### Without AVX-512",
+    lines = [
+        "### With AVX-512",
         "",
-        f"The same on another machine, {peers['machine']['cores']} cores of an {peers['machine']['cpu']}, where small "
-        f'primes are those of float64: `{peers["command"]} --network "{network}" --out '
-        "benchmarks/results/peers-avx2.json`",
-        "",
-        *_network(network, peers["rows"]),
+        f"The same by an earlier version of hefw on another machine, {peers['machine']['cores']} cores of an "
+        f"{peers['machine']['cpu']} with AVX-512 IFMA.",
     ]
+    for network in dict.fromkeys(row["network"] for row in peers["rows"]):
+        lines += ["", *_network(network, [row for row in peers["rows"] if row["network"] == network])]
+    return lines
+
+
+def _libraries(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How much longer OpenFHE takes than SEAL."""
+    seconds = {row["name"]: row["processor_seconds"] for row in rows}
+    pairs = {name: other for name in seconds if (other := f"{name}, openfhe") in seconds}
+    if not pairs:
+        return []
+    found = [
+        f"{seconds[other] / seconds[name]:.2f} times for {name.removeprefix('hefw, ')}" for name, other in pairs.items()
+    ]
+    return ["", f"By `openfhe` a request takes {' and '.join(found)} as long as by `tenseal`."]
 
 
 def _network(network: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -100,7 +109,7 @@ def _network(network: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['rms_output']:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines + (["", NOTES[network]] if network in NOTES else [])
+    return [*lines, *_libraries(rows), *(["", NOTES[network]] if network in NOTES else [])]
 
 
 def _threads(found: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ Run = Callable[[], Any]
 #: Each with its options.
 BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "tenseal": ("tenseal", {}),
+    "tenseal, own calls": ("tenseal", {"loops": False}),
     "openfhe": ("openfhe", {}),
     "openfhe, own calls": ("openfhe", {"loops": False}),
     "pyfhel": ("pyfhel", {}),

@@ -6,6 +6,7 @@ import pytest
 
 from hefw.backends.simulator.backend import SimulatorBackend
 from hefw.backends.tenseal.backend import TensealBackend
+from hefw.backends.tenseal.plugin import TensealOptions
 from hefw.core.backend import Backend
 from hefw.testing import BackendConformance
 
@@ -20,3 +21,9 @@ class TestTenseal(BackendConformance):
     @pytest.fixture
     def backend(self) -> Backend:
         return TensealBackend()
+
+
+class TestTensealOwnCalls(BackendConformance):
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return TensealBackend(TensealOptions(loops=False))

@@ -10,8 +10,8 @@ import pytest
 
 from hefw.backends.rns import making, uniform
 from hefw.backends.rns.form import Form
-from hefw.backends.rns.keys import read, written
-from hefw.backends.rns.making import Maker, second_part
+from hefw.backends.rns.keys import read, second_part, written
+from hefw.backends.rns.making import Maker
 from hefw.backends.rns.switching import coefficients, residues, tables, turned
 from hefw.backends.rns.uniform import SEED_BYTES, SPARE
 from hefw.backends.simulator.backend import SimulatorBackend

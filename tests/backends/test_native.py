@@ -15,8 +15,9 @@ from hefw.backends.rns import threads as helpers
 from hefw.backends.rns.switching import Switching, reversed_bits, tables
 from hefw.backends.tenseal.backend import TensealBackend
 from hefw.backends.tenseal.native import SealNative
+from hefw.backends.tenseal.plugin import TensealOptions
 from hefw.core.backend import Evaluator, KeyManifest
-from hefw.core.errors import EncodingError
+from hefw.core.errors import CapabilityError, EncodingError
 from hefw.core.params import CkksParams
 
 BACKEND = TensealBackend()
@@ -191,3 +192,24 @@ def test_primes_that_the_loops_do_not_take(holder, evaluator, values, monkeypatc
         check(results(evaluator, holder, values), values)
     assert evaluator._native is None
     assert isinstance(evaluator._whole["rotation/1"], seal.GaloisKeys)
+
+
+def test_by_own_calls_nothing_else_is_used_or_said(holder, keys, values) -> None:
+    backend = TensealBackend(TensealOptions(loops=False))
+    assert (backend.capabilities.special_primes, backend.capabilities.centred_digits) == (1, False)
+    evaluator = backend.evaluator(PARAMS)
+    evaluator.load_keys(keys)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(results(evaluator, holder, values), values)
+        ct = evaluator.load(holder.encrypt_bytes(values, 2, 2.0**20))
+        assert not evaluator._residues.usable(ct)
+    assert evaluator._native is None
+    evaluator.threads = 2
+    assert evaluator.threads_used == 1
+    by_several = backend.resolve(CkksParams(2048, (40, 40), (50, 50), 30.0, allow_insecure=True))
+    other, evaluator = backend.keygen(by_several, KeyManifest({1: 1})), backend.evaluator(by_several)
+    evaluator.load_keys(dict(other.evaluation_keys()))
+    ct = evaluator.load(other.encrypt_bytes(values, 1, 2.0**20))
+    with pytest.raises(CapabilityError, match="2 special primes need hefw's own loops"):
+        evaluator.rotate(ct, 1)

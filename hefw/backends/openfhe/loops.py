@@ -12,8 +12,7 @@ from hefw.backends.openfhe.memory import OpenfheMemory, layout
 from hefw.backends.openfhe.operations import OpenfheOperations
 from hefw.backends.rns.evaluator import RnsEvaluator, two_parts
 from hefw.backends.rns.form import Form
-from hefw.backends.rns.keys import read
-from hefw.backends.rns.making import second_part
+from hefw.backends.rns.keys import read, second_part
 from hefw.backends.rns.native import Native
 from hefw.backends.rns.objects import words
 from hefw.backends.rns.switching import Switching, Words

@@ -10,8 +10,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hefw.backends.packing import Residues, pack, unpack, width
 from hefw.backends.rns.form import Form
+from hefw.backends.rns.uniform import uniform
 from hefw.core.errors import EnvelopeError
 
 ELEMENT = struct.Struct(">I")  # which key it is
@@ -44,3 +48,8 @@ def read(name: str, element: int, payload: bytes, size: int, form: Form) -> list
         residues = memoryview(payload)[start + seed : start + each]
         found.append(Digit(unpack(f"{name} key", residues, form.primes, size), payload[start : start + seed]))
     return found
+
+
+def second_part(seed: bytes, form: Form, size: int) -> NDArray[np.uint64]:
+    """The uniform part of a digit that hefw made: (rows, N)."""
+    return uniform(seed, dict(zip(form.rows, form.primes, strict=True)), size)

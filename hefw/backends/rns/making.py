@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from hefw.backends.packing import Residues
 from hefw.backends.rns import loops
 from hefw.backends.rns.form import Form
-from hefw.backends.rns.keys import Digit
+from hefw.backends.rns.keys import Digit, second_part
 from hefw.backends.rns.switching import coefficients, residues, tables, turned, write_quotients
-from hefw.backends.rns.uniform import SEED_BYTES, uniform
+from hefw.backends.rns.uniform import SEED_BYTES
 from hefw.core.params import Resolved
 
 #: A fresh error polynomial (N,), small, as the library draws it.
@@ -74,8 +74,3 @@ class Maker:
         found = np.empty_like(values)
         loops.multiply(values, self._secret[k], self._quotients[k], self._primes[k], found)
         return found
-
-
-def second_part(seed: bytes, form: Form, size: int) -> NDArray[np.uint64]:
-    """Of a digit: (rows, N)."""
-    return uniform(seed, dict(zip(form.rows, form.primes, strict=True)), size)

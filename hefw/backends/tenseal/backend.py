@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
 
 from hefw.backends.rns.abi import FAST_BITS
@@ -11,25 +12,39 @@ from hefw.backends.seal import RING_DIMENSIONS
 from hefw.core.backend import Backend, Capabilities, Evaluator, KeyHolder, KeyManifest, Provenance, provenance
 from hefw.core.params import CkksParams, Resolved
 
+#: What SEAL does by its own calls.
+OWN_CALLS = Capabilities(
+    ring_dimensions=RING_DIMENSIONS,
+    seeded_bytes=True,
+    plaintext_levels=True,
+    alternating_imaginary=True,
+    fine_reals=True,
+    plaintext_bytes=True,
+)
+
 
 class TensealBackend(Backend):
-    """SEAL 4 with uniform ternary secrets. Rotation keys and fresh ciphertexts are sent as seeds."""
+    """SEAL 4 with uniform ternary secrets. Rotation keys and fresh ciphertexts are sent as seeds.
+
+    Without the option `loops` nothing is done but by SEAL's own calls.
+    """
 
     name = "tenseal"
-    capabilities = Capabilities(
-        ring_dimensions=RING_DIMENSIONS,
+    capabilities = replace(
+        OWN_CALLS,
         hoisted_rotations=True,
         special_primes=4,
         costs=LOOP_COSTS,
         fast_prime_bits=FAST_BITS if fast() else 0,
         fast_costs=FAST_COSTS[fast()],
-        seeded_bytes=True,
-        plaintext_levels=True,
-        alternating_imaginary=True,
-        fine_reals=True,
         centred_digits=True,
-        plaintext_bytes=True,
     )
+
+    def __init__(self, options: object | None = None) -> None:
+        super().__init__(options)
+        self._loops = bool(getattr(options, "loops", True))
+        if not self._loops:
+            self.capabilities = OWN_CALLS
 
     def resolve(self, params: CkksParams) -> Resolved:
         """The primes that SEAL chooses for the bit sizes; ParameterError if it cannot."""
@@ -54,7 +69,7 @@ class TensealBackend(Backend):
         """A server's side."""
         from hefw.backends.tenseal.evaluator import TensealEvaluator
 
-        return TensealEvaluator(params, self.capabilities)
+        return TensealEvaluator(params, self.capabilities, self._loops)
 
     def provenance(self) -> Provenance:
         """SEAL as TenSEAL brings it, in this process."""

@@ -25,16 +25,16 @@ from hefw.core.params import Resolved
 class TensealEvaluator(RnsEvaluator):
     """SEAL's evaluator. hefw keeps the scales and writes them into SEAL's objects, whose own checks compare exactly."""
 
-    def __init__(self, params: Resolved, capabilities: Capabilities) -> None:
+    def __init__(self, params: Resolved, capabilities: Capabilities, loops: bool = True) -> None:
         self._context = Context(params)
         self._plaintexts = Plaintexts(self._context)
-        self._residues = Residues(self._context, self._plaintexts)
+        self._residues = Residues(self._context, self._plaintexts, loops)
         super().__init__(params, capabilities, self._residues)
         self._evaluator = seal.Evaluator(self._context.seal)
         self._keys: dict[str, KeyLoaded] = {}  # by name; those that `Native` takes are not kept
         self._whole: dict[str, Any] = {}  # SEAL's own, where its calls have to be used
         self._native: SealNative | None = None
-        self._tried = False
+        self._tried = not loops
         self._trying = threading.Lock()
         self._file = PublicFile()
 

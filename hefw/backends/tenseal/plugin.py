@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from pydantic import StrictBool
+
 from hefw.hookspecs import BackendOptions, Entry, Install, hookimpl
+
+
+class TensealOptions(BackendOptions):
+    """Options of the backend `tenseal`."""
+
+    loops: StrictBool = True  # compiled by hefw, on SEAL's memory; false: nothing but SEAL's own calls
 
 
 @hookimpl
@@ -12,7 +20,7 @@ def hefw_backends() -> list[Entry]:
             "tenseal",
             "hefw.backends.tenseal.backend:TensealBackend",
             "Microsoft SEAL through tenseal.sealapi",
-            options=BackendOptions,
+            options=TensealOptions,
             requires=("_sealapi_cpp",),
             advice="hefw backends install tenseal",
             distribution="tenseal",

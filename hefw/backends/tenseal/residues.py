@@ -27,16 +27,17 @@ WARNING = (
 class Residues(Memory):
     """Views of ciphertexts under one context, and ciphertexts made of residues."""
 
-    def __init__(self, context: Context, plaintexts: Plaintexts) -> None:
+    def __init__(self, context: Context, plaintexts: Plaintexts, wanted: bool = True) -> None:
         self._context = context
+        self._wanted = wanted
         self._plaintexts = plaintexts
         self._evaluator = seal.Evaluator(context.seal)
         self._example: Any = None
         self._place: Place | None = None
 
     def usable(self, example: Ciphertext) -> bool:
-        """Whether residues can be reached: found out by the first ciphertext that is given, with a warning if not."""
-        if self._example is None:
+        """Whether residues are to be reached, and can be: found out by the first ciphertext, with a warning if not."""
+        if self._wanted and self._example is None:
             example.handle.scale = example.scale
             self._example = self._copy(example.handle, example.level)
             self._place = self._find()
