@@ -12,10 +12,9 @@ import pytest
 from numba import njit
 
 from hefw.backends.processor import CPUINFO
-from hefw.backends.rns import abi, conversion, loops, products
+from hefw.backends.rns import abi, conversion, costs, loops, products
 from hefw.backends.rns.abi import INVERSE, PRIME
 from hefw.backends.rns.switching import tables
-from hefw.backends.tenseal import backend
 
 WORDS = 64
 ROUNDS = 20
@@ -206,14 +205,14 @@ def test_differences_times_a_factor(rng, sizes) -> None:
     ],
 )
 def test_the_planner_counts_with_what_the_processor_has(features, way, monkeypatch) -> None:
-    monkeypatch.setattr(backend, "has", lambda feature: feature in features)
-    assert backend.fast() == way
-    assert backend.FAST_COSTS.keys() == abi.FAST_AT_ONCE.keys()
+    monkeypatch.setattr(costs, "has", lambda feature: feature in features)
+    assert costs.fast() == way
+    assert costs.FAST_COSTS.keys() == abi.FAST_AT_ONCE.keys()
 
 
 def test_the_planner_and_the_loops_agree_about_the_processor() -> None:
     if CPUINFO.exists():
-        assert backend.fast() == abi.fast()
+        assert costs.fast() == abi.fast()
 
 
 #: Digest of all that `Switching` does with some numbers.

@@ -46,6 +46,8 @@ SOURCES = (
     "conversion.py",
     "products.py",
     "words.py",
+    "views.py",
+    "pieces.py",
     "halves.py",
     "compiling.py",
 )
