@@ -80,6 +80,12 @@ class Capabilities:
     fast_prime_bits: int = 0  # where all primes have at most so many, `fast_costs` hold besides
     fast_costs: tuple[tuple[str, float], ...] = ()
     centred_digits: bool = False  # key switches take digits around 0: half of the noise, and none that depends on keys
+    own_calls: Capabilities | None = None  # instead, by larger special primes or with bootstrapping (`under`)
+
+    def under(self, params: CkksParams | None, *, bootstrap: bool = False) -> Capabilities:
+        """Those that hold for parameters, if they are known, and for programs that bootstrap."""
+        larger = params is not None and min(params.special_bits) > self.largest_special_bits
+        return self.own_calls if self.own_calls is not None and (larger or bootstrap) else self
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def lower(graph: Graph, backend: Backend, request: Request | None = None, costs:
     for node in flat.nodes.values():
         if isinstance(node, Affine) and not node.terms:
             raise LoweringError(f"{node.name!r} is a constant, which reads no input: compute it in plaintext")
-    return _cheapest(graph, flat, backend, request, (costs or Costs()).on(backend.capabilities))
+    able = backend.capabilities.under(request.params, bootstrap=request.bootstrap)
+    return _cheapest(graph, flat, backend, request, (costs or Costs()).on(able))
 
 
 def _check_pairs(graph: Graph, backend: Backend, request: Request) -> None:
@@ -188,7 +189,8 @@ class _Lowering:
         self.images = request.images or 1
         self.costs = costs
         self.pairs = pairs
-        self.planner = Planner(flat, costs, backend.capabilities, pairs=pairs)
+        self.able = backend.capabilities.under(request.params, bootstrap=request.bootstrap)
+        self.planner = Planner(flat, costs, self.able, pairs=pairs)
         self.planner.boundaries = boundaries(graph, request.every)
 
     def cheapest(self) -> _Planned:
@@ -197,7 +199,7 @@ class _Lowering:
         found: _Planned | None = None
         images = self.images
         # A larger ring has room for more special primes, and a long chain then has far fewer digits.
-        long = len(self.planner.order) > LONG_PROGRAM and self.backend.capabilities.special_primes > 1
+        long = len(self.planner.order) > LONG_PROGRAM and self.able.special_primes > 1
         for ring_dimension in self.ring_dimensions():
             first = found is None
             try:

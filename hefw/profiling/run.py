@@ -58,7 +58,8 @@ def profile(config: Config, *, messages: int = 1, progress: ProgressCallback | N
     evaluator = run.backend.evaluator(program.params)
     timed(evaluator, recorder)
     measured = session.go(evaluator, keys)
-    simulated = None if interface.keys.bootstrap else _forecast(session, run.backend.capabilities)
+    able = run.backend.capabilities.under(program.params.params)
+    simulated = None if interface.keys.bootstrap else _forecast(session, able)
     return Profile(
         **facts(run, program.params.params, recorder, spans),
         images=images,

@@ -196,6 +196,23 @@ def test_a_bootstrapped_program_begins_and_ends_where_bootstrapping_does() -> No
     assert largest * 2 <= promised.magnitude * refresh.magnitude
 
 
+def test_bootstrapped_programs_are_planned_by_what_then_holds(monkeypatch) -> None:
+    """A library that joins rotations only where it switches keys itself: by its own calls they are not chained."""
+    own = replace(Bootstrappable.capabilities, joined_rotations=True)
+    for able, chained in ((Bootstrappable.capabilities, True), (replace(own, own_calls=None), False)):
+        loops = replace(own, joined_rotations=False, largest_special_bits=59, own_calls=able)
+        monkeypatch.setattr(Bootstrappable, "capabilities", loops)
+        program = lower(denoiser(STEPS), Bootstrappable(), Request(precision_db=40, bootstrap=True, images=5))
+        transforms = [stage.transform for op in program.step if isinstance(op, LinearOp) for stage in op.stages]
+        assert transforms
+        assert {made.chained for made in transforms} == {chained}
+    assert loops.under(None) is loops
+    asked = CkksParams(8192, (40, 40), (59, 60), 30.0)
+    assert loops.under(asked) is loops
+    assert loops.under(replace(asked, special_bits=(60, 60))) is loops.own_calls
+    assert own.under(replace(asked, special_bits=(60, 60)), bootstrap=True) is own
+
+
 def test_more_images_than_a_ciphertext_holds_are_sent_in_several_requests() -> None:
     program = lower(denoiser(STEPS), Bootstrappable(), Request(precision_db=40, bootstrap=True, images=5000))
     assert program.params.slots == 32768

@@ -66,6 +66,7 @@ class OpenfheBackend(Backend):
             fast_prime_bits=49 if fast() else 0,  # OpenFHE's primes lie on both sides of a power of two
             fast_costs=FAST_COSTS[fast()],
             centred_digits=True,
+            own_calls=OWN_CALLS,
         )
 
     def resolve(self, params: CkksParams) -> Resolved:
