@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -39,6 +40,7 @@ plain: dict[Any, st.SearchStrategy[Any]] = {
 PARAMS = [SMALL, CkksParams(16384, (60, 40), (60,), 40.0, False, 64, (2, 3))]
 
 
+@cache  # of a class that has itself, the same strategy again
 def values(hint: Any) -> st.SearchStrategy[Any]:
     """Values of an annotated type, those of dataclasses built field by field: new fields are covered as they come."""
     origin, arguments = get_origin(hint), get_args(hint)
