@@ -1,4 +1,4 @@
-"""Two toy models that every process of a comparison finds: a plugin by an entry point, in a folder of its own."""
+"""Toys that every process of a comparison finds: a plugin by an entry point, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from toy_model import HalfStrategy, ToyModel, ToyScheduler
 
+from hefw.backends.simulator.backend import SimulatorBackend
+from hefw.core.backend import KeyHolder, KeyManifest
 from hefw.core.graph import Graph
+from hefw.core.params import Resolved
 from hefw.hookspecs import Entry, hookimpl
 
 TESTS = Path(__file__).parents[1]
+ONCE = 5.0  # seconds
 #: 24 cells: 3 backends x 4 strategies x 2 models, on a small insecure ring.
 MATRIX = """
 backends: [simulator, tenseal, {name: simulator, hosted: true}]
@@ -77,7 +81,24 @@ class Impossible(ToyModel):
         raise RuntimeError("this toy is broken")
 
 
+class SlowOnce(SimulatorBackend):
+    """Takes its time where it makes keys for the first time on a machine."""
+
+    name = "toy-slow-once"
+
+    def keygen(self, params: Resolved, manifest: KeyManifest) -> KeyHolder:
+        made = Path(os.environ["HEFW_TEST_MADE"])
+        if not made.exists():
+            time.sleep(ONCE)
+            made.touch()
+        return super().keygen(params, manifest)
+
+
 class Plugin:
+    @hookimpl
+    def hefw_backends(self) -> list[Entry]:
+        return [Entry("toy-slow-once", "compare_toys:SlowOnce", "a simulator that is slow once")]
+
     @hookimpl
     def hefw_models(self) -> list[Entry]:
         return [
