@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class JudgedToy(ToyModel):
 
 
 class Stuck(ToyModel):
-    """Never ends, and takes 300 MB."""
+    """Never ends, takes 300 MB, and would remove its temporary folder at its end."""
 
     name = "toy-stuck"
 
@@ -57,6 +58,7 @@ class Stuck(ToyModel):
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
             if place := os.environ.get("HEFW_TEST_CHILD"):
                 Path(place).write_text(str(child.pid))
+            (Path(tempfile.mkdtemp()) / "model").touch()
             self.ballast = np.ones(300_000_000, dtype=np.uint8)
             time.sleep(600)
         return super().graph(scheduler, steps)

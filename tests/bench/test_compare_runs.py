@@ -307,8 +307,10 @@ def test_time_has_a_limit_and_what_failed_can_be_measured_again(toys: tuple[Path
 def test_ctrl_c_ends_the_cell_and_says_how_to_go_on(toys: tuple[Path, dict[str, str]]) -> None:
     folder, variables = toys
     (folder / "matrix.yaml").write_text(SMALL.replace("model: toy", "model: toy-stuck") + "backend: simulator\n")
-    child = folder / "child"
-    process = start(["compare", "matrix.yaml", "--out", "out"], folder, variables | {"HEFW_TEST_CHILD": str(child)})
+    child, aside = folder / "child", folder / "aside"
+    aside.mkdir()
+    variables |= {"HEFW_TEST_CHILD": str(child), "TMPDIR": str(aside)}
+    process = start(["compare", "matrix.yaml", "--out", "out"], folder, variables)
     end = time.monotonic() + PATIENCE
     while not (child.exists() and child.read_text()):
         assert time.monotonic() < end
@@ -326,6 +328,7 @@ def test_ctrl_c_ends_the_cell_and_says_how_to_go_on(toys: tuple[Path, dict[str, 
     ended = [gone(pid) for pid in [*processes, int(child.read_text())]]
     assert all(ended)
     assert list((folder / "out" / "runs").iterdir()) == []
+    assert list(aside.iterdir()) == []
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
