@@ -1,4 +1,5 @@
-"""`python -m hefw.bench.cell`: one run of one cell, one audit or one profile, in a process of its own.
+"""`python -m hefw.bench.cell`: one run of one cell, one audit, one profile or one trial of a backend, in a process of
+its own.
 
 What to do comes over an inherited socket, and so does the answer. When the other side goes away, however it ends, this
 process ends with all that it started.
@@ -105,6 +106,13 @@ def profile(config: Config, told: ProgressCallback) -> dict[str, Any]:
     return figures.model_dump(mode="json")
 
 
+def attempt(backend: str) -> dict[str, Any]:
+    """One of each operation of a backend: what it makes once on a machine, such as machine code, is there then."""
+    from hefw.doctor import diagnose
+
+    return diagnose(backend).to_json()
+
+
 def main() -> int:
     """Exit code 0 if there was an answer, be it an error."""
     parser = argparse.ArgumentParser(prog="hefw.bench.cell")
@@ -120,13 +128,7 @@ def main() -> int:
             messages.send(stream, {"progress": [progress.stage, progress.done, progress.total]})
 
     try:
-        config = Config(**job["config"])
-        if job["kind"] == "audit":
-            answer = audit(config, job["images"], told)
-        elif job["kind"] == "profile":
-            answer = profile(config, told)
-        else:
-            answer = measure(config, job["way"], None if job["folder"] is None else Path(job["folder"]), told)
+        answer = _answer(job, told)
     except HefwError as error:
         messages.send(stream, {"error": line(error)})
     except Exception as error:
@@ -136,6 +138,17 @@ def main() -> int:
     else:
         messages.send(stream, {"found": answer})
     return 0
+
+
+def _answer(job: dict[str, Any], told: ProgressCallback) -> dict[str, Any]:
+    if job["kind"] == "try":
+        return attempt(job["backend"])
+    config = Config(**job["config"])
+    if job["kind"] == "audit":
+        return audit(config, job["images"], told)
+    if job["kind"] == "profile":
+        return profile(config, told)
+    return measure(config, job["way"], None if job["folder"] is None else Path(job["folder"]), told)
 
 
 def _end_with(stream: ByteStream) -> None:

@@ -28,6 +28,10 @@ class Watcher(Protocol):
         """So many runs in all, so many of them kept from before."""
         ...
 
+    def trying(self, backend: str) -> None:
+        """A backend is tried before it is measured."""
+        ...
+
     def running(self, what: str, left: float | None) -> Told:
         """A run begins; what is left takes about so many seconds. Returns who is told of its stages."""
         ...
@@ -99,6 +103,7 @@ def measure(planned: Plan, store: Store, watcher: Watcher) -> None:
     profiles = [cell for cell in planned.profiled if cell.digest not in store.profiles]
     total = len(every) + len(planned.audits) + len(planned.profiled)
     watcher.begin(total, total - len(left) - len(audits) - len(profiles))
+    _try_backends([*(job.cell for job in left), *profiles], planned, watcher)
     while left:
         job = left[0]
         what = f"{planned.name(job.cell)} (round {job.repeat + 1}, seed {job.seed})"
@@ -129,6 +134,16 @@ def forget_failed(planned: Plan, store: Store) -> int:
     for kept in lost:
         store.remove(kept)
     return len(lost)
+
+
+def _try_backends(cells: Sequence[Cell], planned: Plan, watcher: Watcher) -> None:
+    """Have each backend do one of every operation, unmeasured: what it makes once on a machine is no cell's own time.
+
+    What fails here fails in the cells, and is told of there.
+    """
+    for name in dict.fromkeys(cell.config.backend.name for cell in cells):
+        watcher.trying(name)
+        supervise({"kind": "try", "backend": name}, *_limits(planned), lambda stage, done, total: None)
 
 
 def _own(every: Sequence[Job], store: Store) -> dict[str, Measurement]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,14 +52,15 @@ class _Supervised:
 
     def go(self) -> Ended:
         command = [sys.executable, "-m", "hefw.bench.cell"]
-        without = os.environ | {cache.FOLDER: cache.OFF}  # every run is a first one, whatever ran before
-        child = ChildProcess("the cell's process", command, without)
-        try:
-            outcome, reason, found = self._watched(child)
-        finally:
-            end_tree(child.pid)
-            child.end()
-            child.close()
+        without = {cache.FOLDER: cache.OFF}  # every run is a first one, whatever ran before
+        with tempfile.TemporaryDirectory(prefix="hefw-", ignore_cleanup_errors=True) as aside:
+            child = ChildProcess("the cell's process", command, os.environ | without | {"TMPDIR": aside})
+            try:
+                outcome, reason, found = self._watched(child)
+            finally:
+                end_tree(child.pid)
+                child.end()
+                child.close()
         return Ended(outcome, reason, found, time.monotonic() - self.clock, self.peak)
 
     def _watched(self, child: ChildProcess) -> tuple[Outcome, str | None, dict[str, Any] | None]:

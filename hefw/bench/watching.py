@@ -25,6 +25,10 @@ class PlainWatcher:
         if kept:
             self._say(f"{kept} of {runs} are measured already")
 
+    def trying(self, backend: str) -> None:
+        """A line."""
+        self._say(f"trying {backend} first, unmeasured")
+
     def running(self, what: str, left: float | None) -> Told:
         """A line; stages are not told of."""
         rest = "" if left is None else f", about {duration(left)} left"
@@ -74,6 +78,9 @@ class _Bars:
 
     def begin(self, runs: int, kept: int) -> None:
         self._progress.update(self._all, total=runs, completed=kept)
+
+    def trying(self, backend: str) -> None:
+        self._progress.update(self._now, description=f"trying {backend} first, unmeasured")
 
     def running(self, what: str, left: float | None) -> Told:
         self._progress.update(self._all, left="" if left is None else f"about {duration(left)} left")

@@ -1,4 +1,4 @@
-"""Two toy models that every process of a comparison finds: a plugin by an entry point, in a folder of its own."""
+"""Toys that every process of a comparison finds: a plugin by an entry point, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from toy_model import HalfStrategy, ToyModel, ToyScheduler
 
+from hefw.backends.simulator.backend import SimulatorBackend
+from hefw.core.backend import KeyHolder, KeyManifest
 from hefw.core.graph import Graph
+from hefw.core.params import Resolved
 from hefw.hookspecs import Entry, hookimpl
 
 TESTS = Path(__file__).parents[1]
+ONCE = 5.0  # seconds
 #: 24 cells: 3 backends x 4 strategies x 2 models, on a small insecure ring.
 MATRIX = """
 backends: [simulator, tenseal, {name: simulator, hosted: true}]
@@ -44,7 +49,7 @@ class JudgedToy(ToyModel):
 
 
 class Stuck(ToyModel):
-    """Never ends, and takes 300 MB."""
+    """Never ends, takes 300 MB, and would remove its temporary folder at its end."""
 
     name = "toy-stuck"
 
@@ -53,6 +58,7 @@ class Stuck(ToyModel):
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
             if place := os.environ.get("HEFW_TEST_CHILD"):
                 Path(place).write_text(str(child.pid))
+            (Path(tempfile.mkdtemp()) / "model").touch()
             self.ballast = np.ones(300_000_000, dtype=np.uint8)
             time.sleep(600)
         return super().graph(scheduler, steps)
@@ -77,7 +83,24 @@ class Impossible(ToyModel):
         raise RuntimeError("this toy is broken")
 
 
+class SlowOnce(SimulatorBackend):
+    """Takes its time where it makes keys for the first time on a machine."""
+
+    name = "toy-slow-once"
+
+    def keygen(self, params: Resolved, manifest: KeyManifest) -> KeyHolder:
+        made = Path(os.environ["HEFW_TEST_MADE"])
+        if not made.exists():
+            time.sleep(ONCE)
+            made.touch()
+        return super().keygen(params, manifest)
+
+
 class Plugin:
+    @hookimpl
+    def hefw_backends(self) -> list[Entry]:
+        return [Entry("toy-slow-once", "compare_toys:SlowOnce", "a simulator that is slow once")]
+
     @hookimpl
     def hefw_models(self) -> list[Entry]:
         return [

@@ -21,7 +21,7 @@ import psutil
 import pyarrow.parquet
 import pytest
 from compare_browser import Browser, browser  # noqa: F401 (a fixture)
-from compare_toys import MATRIX, environment, hefw, start
+from compare_toys import MATRIX, ONCE, environment, hefw, start
 from processes import gone
 
 from hefw.bench.record import SCHEMA_PATH, ComparisonRecord, schema_text
@@ -253,6 +253,22 @@ def test_cells_that_fail_are_recorded_and_the_others_go_on(toys: tuple[Path, dic
     assert "1 combinations cannot be, and --strict refuses them" in said.splitlines()[-1]
 
 
+def test_what_a_backend_makes_once_is_in_no_figure(toys: tuple[Path, dict[str, str]]) -> None:
+    folder, variables = toys
+    variables |= {"HEFW_TEST_MADE": str(folder / "made")}
+    (folder / "matrix.yaml").write_text(f"{SMALL}backends: [toy-slow-once, simulator]\nrepeats: 1\n")
+    code, _, said = hefw(["compare", "matrix.yaml", "--out", "out"], folder, variables)
+    assert code == 0, said
+    assert said.count("trying toy-slow-once first, unmeasured\ntrying simulator first, unmeasured\n1 of 2: ") == 1
+    assert (folder / "made").exists()
+    for cell in json.loads((folder / "out" / "results.json").read_text())["cells"]:
+        assert cell["figures"]["stages"]["keygen"]["median"] < ONCE
+        assert cell["figures"]["seconds"]["median"] < ONCE
+    code, _, said = hefw(["compare", "matrix.yaml", "--out", "out"], folder, variables)
+    assert code == 0, said
+    assert "trying" not in said
+
+
 def test_a_profile_times_the_operations_of_the_server(toys: tuple[Path, dict[str, str]]) -> None:
     folder, variables = toys
     (folder / "matrix.yaml").write_text(f"{SMALL}backend: simulator\nrepeats: 1\nprofile: true\n")
@@ -291,8 +307,10 @@ def test_time_has_a_limit_and_what_failed_can_be_measured_again(toys: tuple[Path
 def test_ctrl_c_ends_the_cell_and_says_how_to_go_on(toys: tuple[Path, dict[str, str]]) -> None:
     folder, variables = toys
     (folder / "matrix.yaml").write_text(SMALL.replace("model: toy", "model: toy-stuck") + "backend: simulator\n")
-    child = folder / "child"
-    process = start(["compare", "matrix.yaml", "--out", "out"], folder, variables | {"HEFW_TEST_CHILD": str(child)})
+    child, aside = folder / "child", folder / "aside"
+    aside.mkdir()
+    variables |= {"HEFW_TEST_CHILD": str(child), "TMPDIR": str(aside)}
+    process = start(["compare", "matrix.yaml", "--out", "out"], folder, variables)
     end = time.monotonic() + PATIENCE
     while not (child.exists() and child.read_text()):
         assert time.monotonic() < end
@@ -310,6 +328,7 @@ def test_ctrl_c_ends_the_cell_and_says_how_to_go_on(toys: tuple[Path, dict[str, 
     ended = [gone(pid) for pid in [*processes, int(child.read_text())]]
     assert all(ended)
     assert list((folder / "out" / "runs").iterdir()) == []
+    assert list(aside.iterdir()) == []
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
