@@ -29,15 +29,20 @@ MODULO, MODULO_, INVERSE, INVERSE_, PAIRS = range(5)
 
 #: Of a phase of work (`tape`): what is done and in how many pieces; places of what is read, added and written, and of
 #: what is kept meanwhile; which part is read and how many are added; the first of some keys, and how many; whether the
-#: result is added to what is there; the first of some sums, and the one after the last.
-KIND, PIECES, SOURCE, GIVEN, OUT, KEPT, PART, ADDED, KEY, MANY, MORE, FIRST, LAST, PHASE = range(14)
+#: result is added to what is there; the first of some sums, and the one after the last; in whose memory it works; and
+#: which phases must be done before, by their numbers on the tape, or NONE.
+KIND, PIECES, SOURCE, GIVEN, OUT, KEPT, PART, ADDED, KEY, MANY, MORE, FIRST, LAST, TRACK, NEEDS, ALSO, PHASE = range(17)
+NONE = -1
 #: Its kinds (`compiling.run`).
 STRAIGHT, TOPS, MIXED, MIXED_TOPS, APART, TURNED, FOLDED, RESCALED = range(8)
 PRODUCTS, ADDED_UP, BEGUN, SUMMED, SQUARED = range(8, 13)
-#: Words of a job: addresses of arrays, then sizes.
-JOB = 24
+#: Words of a job: addresses of arrays, then sizes: how many phases, from which one of the tape on, and so on; last, by
+#: how many polynomials the memory of one track is after that of another.
+JOB = 26
 TABLES, ROWS, HALVES, DOWN, INVERSES, PHASES, TERMS, STARTS, SUMS, STRAIGHTS, APARTS, DIVIDED = range(12)
-PLACES, KEYS, WEIGHTS, HIDES, MEETING, COUNT, THREADS, PRIMES, LEFT, DROPPED, DIGITS, RING = range(12, JOB)
+PLACES, KEYS, WEIGHTS, HIDES, MEETING, COUNT, BEGIN, THREADS, PRIMES, LEFT, DROPPED, DIGITS, RING, APART_BY = range(
+    12, JOB
+)
 #: Parts of a ciphertext that is squared and not relinearised yet: the most that there are.
 MOST_PARTS = 3
 #: What describes a key: addresses of its residues and of its order; how many primes, digits and words a block.

@@ -51,17 +51,6 @@ def seen(_: Any, address: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
-def show(_: Any, address: Any, value: Any) -> Any:
-    """Write a word that others wait for."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], _word(builder, args[0]), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.uint64, types.uint64), code
-
-
-@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def _pause(_: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         known = PAUSES.get(builder.module.triple.partition("-")[0])
@@ -83,12 +72,18 @@ def _let_others(_: Any) -> Any:
 
 
 @inlined
+def wait(looked):  # type: ignore[no-untyped-def]
+    """A moment, after having looked so often."""
+    if looked < PATIENCE:
+        _pause()
+    else:
+        _let_others()
+
+
+@inlined
 def wait_while_below(address, least):  # type: ignore[no-untyped-def]
     """Until a word is at least so much."""
     looked = 0
     while seen(address) < least:
-        if looked < PATIENCE:
-            looked += 1
-            _pause()
-        else:
-            _let_others()
+        wait(looked)
+        looked += 1

@@ -14,10 +14,13 @@ from numba import cfunc, types
 
 from hefw.backends.rns import abi, halves, modular, ntt
 from hefw.backends.rns.abi import COLUMNS, ENDS, PREFIX, SIGNATURES, machine
-from hefw.backends.rns.atomics import seen, show, taken_from, wait_while_below
+from hefw.backends.rns.atomics import seen, taken_from, wait, wait_while_below
+from hefw.backends.rns.modular import inlined
 from hefw.backends.rns.pieces import done
 from hefw.backends.rns.views import after, floats, integers, number, some
 
+#: Phases among which a thread looks for work: those of a rotation on each track, and more.
+AHEAD = 24
 #: What loops may call: the C library's.
 PROVIDED = {"memset", "memcpy", "memmove", "sched_yield"}
 
@@ -51,35 +54,71 @@ def run(job, me, room):  # type: ignore[no-untyped-def]
     """All phases of a job (`tape`), as one of its threads: number 0 leads, others come when they can.
 
     A phase's pieces are dealt out in as many ranges as there are threads, each of which begins with its own and goes on
-    with what others have left. The leader goes to the next phase when all are done, and does not wait for threads that
-    have not come. Whoever comes after the end finds no piece left, and touches nothing but the job's own arrays.
+    with what others have left. When nothing is left of a phase, one of the next is begun whose needs are done. The
+    leader returns when all is done, and does not wait for threads that have not come. Whoever comes after the end finds
+    no piece left, and touches nothing but the job's own arrays.
     """
     j = some(job, (abi.JOB,))
     count, threads = number(j, abi.COUNT), number(j, abi.THREADS)
     phases = integers(j[abi.PHASES], (count, abi.PHASE))
-    meeting = j[abi.MEETING]
-    at = types.int64(seen(meeting))
+    at = looked = 0
     while at < count:
-        p, ready = phases[at], 0
-        pieces = p[abi.PIECES]
-        tickets = after(meeting, 1 + at * (threads + 1))
-        for other in range(threads):
-            whose = (me + other) % threads
-            begin, end = pieces * whose // threads, pieces * (whose + 1) // threads
-            i = begin + types.int64(taken_from(after(tickets, whose), types.uint64(1)))
-            while i < end:
-                done(j, p, i, room)
-                ready += 1
-                i = begin + types.int64(taken_from(after(tickets, whose), types.uint64(1)))
-        if ready:
-            taken_from(after(tickets, threads), types.uint64(ready))
-        if me == 0:
-            wait_while_below(after(tickets, threads), types.uint64(pieces))
+        worked = False
+        for k in range(at, min(at + AHEAD, count)):
+            if not (finished(j, phases, phases[k, abi.NEEDS]) and finished(j, phases, phases[k, abi.ALSO])):
+                continue
+            pieces, ready = phases[k, abi.PIECES], 0
+            for other in range(threads):
+                whose = (me + other) % threads
+                begin, end = pieces * whose // threads, pieces * (whose + 1) // threads
+                ticket = tickets(j, k, whose)
+                if begin + types.int64(seen(ticket)) >= end:
+                    continue
+                i = begin + types.int64(taken_from(ticket, types.uint64(1)))
+                while i < end:
+                    done(j, phases[k], i, room)
+                    ready += 1
+                    i = begin + types.int64(taken_from(ticket, types.uint64(1)))
+            if ready:
+                taken_from(tickets(j, k, threads), types.uint64(ready))
+                worked = True
+                break
+        while at < count and dealt(j, phases, at):
             at += 1
-            show(meeting, types.uint64(at))
+        if worked:
+            looked = 0
         else:
-            wait_while_below(meeting, types.uint64(at + 1))
-            at = types.int64(seen(meeting))
+            wait(looked)
+            looked += 1
+    if me == 0:
+        for k in range(count):
+            wait_while_below(tickets(j, k, threads), types.uint64(phases[k, abi.PIECES]))
+
+
+@inlined
+def tickets(j, k, whose):  # type: ignore[no-untyped-def]
+    """The word that counts what is taken of a thread's range in phase k, or, after those of all, what is done of it."""
+    return after(j[abi.MEETING], k * (number(j, abi.THREADS) + 1) + whose)
+
+
+@inlined
+def finished(j, phases, which):  # type: ignore[no-untyped-def]
+    """Whether a phase of the tape is done, if it is of this job; those before it are."""
+    k = which - number(j, abi.BEGIN)
+    if k < 0:
+        return True
+    return types.int64(seen(tickets(j, k, number(j, abi.THREADS)))) >= phases[k, abi.PIECES]
+
+
+@inlined
+def dealt(j, phases, k):  # type: ignore[no-untyped-def]
+    """Whether no piece of phase k is left to take."""
+    pieces, threads = phases[k, abi.PIECES], number(j, abi.THREADS)
+    for whose in range(threads):
+        begin, end = pieces * whose // threads, pieces * (whose + 1) // threads
+        if begin + types.int64(seen(tickets(j, k, whose))) < end:
+            return False
+    return True
 
 
 def split(addresses, start, low, high, count, n):  # type: ignore[no-untyped-def]

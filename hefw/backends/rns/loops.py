@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from hefw.backends.rns import abi
 from hefw.backends.rns.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
-from hefw.backends.rns.tape import OVER, Rows, Section, Tape
+from hefw.backends.rns.tape import AT_ONCE, EACH, Rows, Section, Tape
 from hefw.backends.rns.threads import helped
 from hefw.core.errors import line
 from hefw.core.files import write_atomically
@@ -179,16 +179,15 @@ class Job:
     ) -> None:
         shape, (first, last) = tape.shape, section.phases
         phases, terms, starts, outs = tape.addresses
-        left, taken, kept = shape.left, shape.taken, tape.at_once
-        # What is kept meanwhile: ciphertexts modulo all primes, then polynomials.
-        over, sizes = OVER + kept, (left, shape.digits * taken, 2 * shape.dropped * kept)
-        room = _room.array("tape", 2 * over * taken + sum(sizes), shape.size)
-        whole = 2 * over * taken
+        left, taken = shape.left, shape.taken
+        # What is kept meanwhile: ciphertexts modulo all primes, then polynomials of each track.
+        whole, sizes = 2 * tape.tracks * EACH * taken, (left, shape.digits * taken, 2 * shape.dropped * AT_ONCE)
+        room = _room.array("tape", whole + tape.tracks * sum(sizes), shape.size)
         straight, aparts, divided = (
             address(room) + 8 * shape.size * begin for begin in itertools.accumulate(sizes[:-1], initial=whole)
         )
-        places = np.concatenate([places, tape.kept(address(room), over)])
-        self.meeting = np.zeros(1 + (last - first) * (threads + 1), np.uint64)
+        places = np.concatenate([places, tape.kept(address(room))])
+        self.meeting = np.zeros((last - first) * (threads + 1), np.uint64)
         self.threads = threads
         self._size = shape.size
         self._words = np.empty(abi.JOB, np.uint64)
@@ -209,12 +208,14 @@ class Job:
         )
         self._words[abi.COUNT :] = (
             last - first,
+            first,
             threads,
             len(constants.tables.constants),
             left,
             shape.dropped,
             shape.digits,
             shape.size,
+            sum(sizes),
         )
         self._held = tape, constants, places, keys, weights, hides
 

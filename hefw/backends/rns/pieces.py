@@ -18,11 +18,11 @@ def done(j, p, i, room):  # type: ignore[no-untyped-def]
     elif kind == abi.TOPS:
         tops(j, p, i, room)
     elif kind == abi.MIXED:
-        mixed(j, i)
+        mixed(j, p, i)
     elif kind == abi.MIXED_TOPS:
-        mixed_tops(j, i)
+        mixed_tops(j, p, i)
     elif kind == abi.APART:
-        apart(j, i, room)
+        apart(j, p, i, room)
     elif kind <= abi.RESCALED:
         divided(j, p, i, room)
     elif kind <= abi.ADDED_UP:
@@ -39,7 +39,7 @@ def done(j, p, i, room):  # type: ignore[no-untyped-def]
 def straight(j, p, i, room):  # type: ignore[no-untyped-def]
     """Row i of the part that is taken apart, as coefficients."""
     add = views.half(j, i // number(j, abi.DROPPED), i)
-    out = views.kept(j, abi.STRAIGHTS, i, 1)[0]
+    out = views.kept(j, p, abi.STRAIGHTS, i, 1)[0]
     words.coefficients(row(j, p[abi.SOURCE], p[abi.PART], i), i, add, views.tables(j), views.columns(room), out)
 
 
@@ -49,37 +49,37 @@ def tops(j, p, i, room):  # type: ignore[no-untyped-def]
     many, left, dropped = p[abi.MANY], number(j, abi.LEFT), number(j, abi.DROPPED)
     top, b, part = i // (2 * many), i // 2 % many, i % 2
     prime = views.primes(j)[left] + top
-    out = views.kept(j, abi.DIVIDED, (2 * b + part) * dropped + top, 1)[0]
+    out = views.kept(j, p, abi.DIVIDED, (2 * b + part) * dropped + top, 1)[0]
     given = row(j, p[abi.SOURCE] + b, part, left + top)
     words.coefficients(given, prime, views.half_down(j, prime), views.tables(j), views.columns(room), out)
 
 
 @inlined
-def mixed(j, i):  # type: ignore[no-untyped-def]
+def mixed(j, p, i):  # type: ignore[no-untyped-def]
     """Digit i of its residues."""
     dropped = number(j, abi.DROPPED)
     first = i * dropped
     count = min(dropped, number(j, abi.LEFT) - first)
-    conversion.mixed(views.kept(j, abi.STRAIGHTS, first, count), first, views.tables(j))
+    conversion.mixed(views.kept(j, p, abi.STRAIGHTS, first, count), first, views.tables(j))
 
 
 @inlined
-def mixed_tops(j, i):  # type: ignore[no-untyped-def]
+def mixed_tops(j, p, i):  # type: ignore[no-untyped-def]
     """What is divided by of its residues."""
     dropped = number(j, abi.DROPPED)
-    digit = views.kept(j, abi.DIVIDED, i * dropped, dropped)
+    digit = views.kept(j, p, abi.DIVIDED, i * dropped, dropped)
     conversion.mixed(digit, views.primes(j)[number(j, abi.LEFT)], views.tables(j))
 
 
 @inlined
-def apart(j, i, room):  # type: ignore[no-untyped-def]
+def apart(j, p, i, room):  # type: ignore[no-untyped-def]
     """A digit modulo a prime that is not its own."""
     left, dropped = number(j, abi.LEFT), number(j, abi.DROPPED)
     digit, k = i // (left + dropped), i % (left + dropped)
     first, prime = digit * dropped, views.primes(j)[k]
     count = min(dropped, left - first)
     if prime < first or prime >= first + count:
-        given, out = views.kept(j, abi.STRAIGHTS, first, count), views.kept(j, abi.APARTS, i, 1)[0]
+        given, out = views.kept(j, p, abi.STRAIGHTS, first, count), views.kept(j, p, abi.APARTS, i, 1)[0]
         less = views.half(j, digit, prime)
         words.modulo(given, first, prime, less, views.tables(j), views.columns(room), out)
 
@@ -92,7 +92,7 @@ def divided(j, p, i, room):  # type: ignore[no-untyped-def]
     every = views.primes(j)
     first, prime = every[left], every[k]
     rest, found = views.spare(j, room, 0), views.spare(j, room, 1)
-    top = views.kept(j, abi.DIVIDED, (2 * b + part) * dropped, dropped)
+    top = views.kept(j, p, abi.DIVIDED, (2 * b + part) * dropped, dropped)
     words.modulo(top, first, prime, views.half_down(j, prime), views.tables(j), views.columns(room), rest)
     q, by = views.constants(j, prime)[abi.PRIME], some_inverse(j, k)
     given, out = row(j, p[abi.SOURCE] + b, part, k), row(j, p[abi.OUT] + b, part, k)
@@ -129,7 +129,8 @@ def switched(j, p, i, room):  # type: ignore[no-untyped-def]
     first, second = row(j, p[abi.KEPT] + b, 0, k), row(j, p[abi.KEPT] + b, 1, k)
     blocks = size // key.shape[4]
     begin, end = blocks * part // parts, blocks * (part + 1) // parts
-    digits = views.some(j[abi.APARTS], (number(j, abi.DIGITS), taken, size))
+    begin_apart = views.after(j[abi.APARTS], p[abi.TRACK] * number(j, abi.APART_BY) * size)
+    digits = views.some(begin_apart, (number(j, abi.DIGITS), taken, size))
     every, held = views.primes(j), views.sums(j, room)
     words.switch(digits, own, key, k, every, dropped, views.tables(j)[0], held, begin, end, first, second)
     if p[abi.KIND] == abi.ADDED_UP:

@@ -188,7 +188,7 @@ class Switching:
     def _turn(self, tape: Tape, cts: Sequence[Rows], keys: Sequence[Key]) -> None:
         self.execute(tape, tape.shape.table(cts), np.array([key.words for key in keys], np.uint64), NOTHING)
 
-    def _tape(self, write: Callable[[Tape], None], given: Rows, places: int, *name: Hashable) -> Tape:
+    def _tape(self, write: Callable[[Tape], object], given: Rows, places: int, *name: Hashable) -> Tape:
         """One of so many places for a ciphertext's level: written when it is first wanted."""
         level = given.shape[1] - 1
         key = level, *name

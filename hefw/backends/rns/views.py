@@ -94,10 +94,10 @@ def half_down(j, prime):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def kept(j, which, first, count):  # type: ignore[no-untyped-def]
-    """Polynomials (count, N) that are kept meanwhile, from one on."""
+def kept(j, p, which, first, count):  # type: ignore[no-untyped-def]
+    """Polynomials (count, N) that are kept meanwhile by the track of a phase, from one on."""
     size = number(j, abi.RING)
-    return some(after(j[which], first * size), (count, size))
+    return some(after(j[which], (p[abi.TRACK] * number(j, abi.APART_BY) + first) * size), (count, size))
 
 
 @inlined
