@@ -662,7 +662,7 @@ class Evaluator(ABC):
             else:
                 rotated.append(dict(zip(steps, self.rotate_many(ct, steps), strict=True)))
         sums = [self.sum_of_strands(rotated, transform.strands(k), weights) for k in range(len(transform.outputs))]
-        return [self.fold(total, transform.folds) for total in sums]
+        return [self.fold(total, transform.folds, given_up=True) for total in sums]
 
     def turn(self, ct: Ciphertext, strands: Iterable[Sequence[Link]]) -> dict[int, Ciphertext]:
         """A ciphertext by all these steps, some made of others, and by 0."""
@@ -702,8 +702,11 @@ class Evaluator(ABC):
         for group in groups:
             yield self.sum_of_products((rotated[t.source][t.baby], weights[t.weight]) for t in group.terms)
 
-    def fold(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
-        """Partial sums added up, by one group of steps after the other (`turning.folded_at_once`); the level stays."""
+    def fold(self, total: Ciphertext, folds: Sequence[int], *, given_up: bool = False) -> Ciphertext:
+        """Partial sums added up, by one group of steps after the other (`turning.folded_at_once`); the level stays.
+
+        A ciphertext that is `given_up` may be written over.
+        """
         for steps in folded_at_once(folds):
             total = self.add_rotations(total, steps)
         return total

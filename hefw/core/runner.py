@@ -330,7 +330,7 @@ class Runner:
         for name in spent:
             values.pop(name, None)  # one that a scalar of 0 multiplies may not be there
         if op.folds:
-            total = [self.evaluator.fold(self._rescaled(ct, op), op.folds) for ct in total]
+            total = [self.evaluator.fold(self._rescaled(ct, op), op.folds, given_up=True) for ct in total]
         if op.addend is not None:
             total = _add(self.evaluator, total, values[op.addend])
         return self._finished(op, step, total)

@@ -75,18 +75,29 @@ class RnsEvaluator(Evaluator):
         turned = iter(native.rotate_many(a, names))
         return [Ciphertext(next(turned), a.level, a.scale) if step else a for step in wanted]
 
-    def fold(self, total: Ciphertext, folds: Sequence[int]) -> Ciphertext:
+    def square(self, a: Ciphertext, *, relinearise: bool = True) -> Ciphertext:
+        """a * a; the level stays, the scale is squared."""
+        native = self._faster(a, "relinearisation") if relinearise and a.size == 2 else None
+        if native is None:
+            return super().square(a, relinearise=relinearise)
+        scale = self._product("square", a, a)
+        self.require_keys(["relinearisation"])
+        self.counts["mul"] += 1
+        self.counts["relinearise"] += 1
+        return Ciphertext(native.squared(a), a.level, scale)
+
+    def fold(self, total: Ciphertext, folds: Sequence[int], *, given_up: bool = False) -> Ciphertext:
         """As the default: hoisted, and each group of steps is divided together."""
         groups = [[f"rotation/{step % self.params.slots}" for step in steps] for steps in folded_at_once(folds)]
         names = list(itertools.chain.from_iterable(groups))
         native = self._faster(total, *names) if names else None
         if native is None:
-            return super().fold(total, folds)
+            return super().fold(total, folds, given_up=given_up)
         self._two_parts("rotate", total)
         self.require_keys(names, total.level)
         self.counts["rotate"] += len(names)
         self.counts["add"] += len(names)
-        return Ciphertext(native.fold(total, groups), total.level, total.scale)
+        return Ciphertext(native.fold(total, groups, given_up=given_up), total.level, total.scale)
 
     def linear_transform(
         self, inputs: Sequence[Ciphertext], transform: Transform, weights: Sequence[Plaintext]

@@ -49,14 +49,14 @@ class Native:
         self.switching.rotations(self.memory.rows(a.handle), keys, rows)
         return outs
 
-    def fold(self, a: Ciphertext, names: Sequence[Sequence[str]]) -> Any:
-        """A copy of a ciphertext plus itself turned by each of several keys, and that again by each of others, and so
-        on."""
-        out = self._blank(a)
+    def fold(self, a: Ciphertext, names: Sequence[Sequence[str]], *, given_up: bool = False) -> Any:
+        """A ciphertext plus itself turned by each of several keys, and that again by each of others, and so on: a copy,
+        unless it is given up."""
+        out = a.handle if given_up else self._blank(a)
         rows = self.memory.rows(out)
-        loops.copy(self.memory.rows(a.handle), rows, self.params.params.ring_dimension)
-        for some in names:
-            self.switching.add_rotations([self._keys[name] for name in some], rows)
+        if not given_up:
+            loops.copy(self.memory.rows(a.handle), rows, self.params.params.ring_dimension)
+        self.switching.fold([[self._keys[name] for name in some] for some in names], rows)
         return out
 
     def relinearise(self, a: Ciphertext) -> Any:
@@ -70,6 +70,13 @@ class Native:
         """Three parts of two."""
         out = self.memory.blank(a.level, 3)
         self.switching.square(self.memory.rows(a.handle), self.memory.rows(out))
+        return out
+
+    def squared(self, a: Ciphertext) -> Any:
+        """Two parts of two: relinearised."""
+        out = self._blank(a)
+        key = self._keys["relinearisation"]
+        self.switching.squared(self.memory.rows(a.handle), key, self.memory.rows(out))
         return out
 
     def rescale(self, a: Ciphertext) -> Any:

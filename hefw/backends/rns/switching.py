@@ -128,15 +128,32 @@ class Switching:
 
         self._turn(self._tape(write, given, 2, "relinearise"), [given, out], [key])
 
-    def add_rotations(self, keys: Sequence[Key], out: Rows) -> None:
-        """Add a ciphertext's rotations by some keys to it, with one division for all of them."""
-        count = len(keys)
-        self._turn(self._tape(lambda tape: tape.add_turned(0, range(count)), out, 1, "add", count), [out], keys)
+    def fold(self, groups: Sequence[Sequence[Key]], out: Rows) -> None:
+        """Add a ciphertext's rotations by each of some keys to it, with one division for all of them, and again those
+        by others, and so on."""
+        counts = [*itertools.accumulate(map(len, groups), initial=0)]
+
+        def write(tape: Tape) -> None:
+            for some in itertools.pairwise(counts):
+                tape.add_turned(0, range(*some))
+
+        keys = [*itertools.chain.from_iterable(groups)]
+        self._turn(self._tape(write, out, 1, "fold", *counts), [out], keys)
 
     def square(self, given: Rows, out: Rows) -> None:
         """Write the square, of three parts, of a ciphertext of two."""
         tape = self._tape(lambda tape: tape.square(0, 1), given, 2, "square")
         self.execute(tape, tape.shape.table([given, out]), NO_KEYS, NOTHING)
+
+    def squared(self, given: Rows, key: Key, out: Rows) -> None:
+        """Write the square of a ciphertext, relinearised by a key: of two parts."""
+
+        def write(tape: Tape) -> None:
+            tape.square(0, 1)
+            tape.turn(1, [2], range(1), part=2, added=2)
+
+        three = loops.rows(self.room.array("square", abi.MOST_PARTS, given.shape[1], self._size))
+        self._turn(self._tape(write, given, 3, "squared"), [given, three, out], [key])
 
     def rescale(self, given: Rows, out: Rows) -> None:
         """Divide a ciphertext of two parts by its last prime."""

@@ -20,7 +20,7 @@ from hefw.core.backend import Ciphertext
 
 WARNING = (
     "this build of TenSEAL keeps its residues where hefw does not find them: it goes on with the library's own calls, "
-    "in one process"
+    "by one thread"
 )
 
 
