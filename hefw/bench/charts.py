@@ -192,8 +192,9 @@ def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: C
             _line(axes, x, y, [cell for cell in cells if group(cell) == name and cell.number in chosen], colours)
         for cell in cells:
             assert cell.figures is not None
-            colour = cycle[colour_values.index(cell.settings[by_colour]) % len(cycle)]
-            marker = MARKERS[marker_values.index(cell.settings[by_marker]) % len(MARKERS)] if by_marker else MARKERS[0]
+            colour, marker = _look(colour_values.index(cell.settings[by_colour]), cycle)
+            if by_marker:
+                marker = MARKERS[marker_values.index(cell.settings[by_marker]) % len(MARKERS)]
             place = (x.value(cell.figures), y.value(cell.figures))
             face = "none" if cell.figures.simulated else colour
             axes.plot(*place, marker=marker, markersize=8, color=colour, markerfacecolor=face, linestyle="none")
@@ -207,10 +208,11 @@ def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: C
             if min(values) > 0 and max(values) > 20 * min(values):
                 axis.axes.set(**{f"{axis.axis_name}scale": "log"})
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        handles = [
-            Line2D([], [], marker="s", linestyle="none", color=cycle[place % len(cycle)], label=_told(by_colour, text))
-            for place, text in enumerate(colour_values)
-        ]
+        handles = []
+        for place, text in enumerate(colour_values):
+            colour, marker = _look(place, cycle)
+            shown = "s" if by_marker else marker
+            handles.append(Line2D([], [], marker=shown, linestyle="none", color=colour, label=_told(by_colour, text)))
         handles += [
             Line2D(
                 [],
@@ -225,6 +227,11 @@ def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: C
         handles.append(Line2D([], [], linestyle=(0, (3, 2)), color=colours.faint, label=FRONT))
         figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
         return svg(figure)
+
+
+def _look(place: int, cycle: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of one value of many: colours repeat with other markers."""
+    return cycle[place % len(cycle)], MARKERS[place // len(cycle) % len(MARKERS)]
 
 
 def _line(axes: Axes, x: Objective, y: Objective, cells: Sequence[CellRecord], colours: Colours) -> None:

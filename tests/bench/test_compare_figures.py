@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefw.bench import schedule
+from hefw.bench.charts import CYCLE, CYCLE_DARK, MARKERS, _look
 from hefw.bench.expansion import Cell
 from hefw.bench.front import front
 from hefw.bench.intervals import interval
@@ -89,3 +90,10 @@ def test_the_time_left_is_that_of_the_same_cells_and_what_failed_is_not_tried_ag
     assert schedule.seconds_left(schedule.todo(every, kept), kept) == 2 * 30.0 + 2 * 2.0
     kept[every[2].name] = run(every[2], 5.0, "over time")
     assert {job.cell.digest for job in schedule.todo(every, kept)} == {slow.digest}
+
+
+@pytest.mark.parametrize("cycle", [CYCLE, CYCLE_DARK])
+def test_more_values_than_colours_look_different(cycle) -> None:
+    looks = [_look(place, cycle) for place in range(len(cycle) * len(MARKERS))]
+    assert len(set(looks)) == len(looks)
+    assert [marker for _, marker in looks[: len(cycle)]] == [MARKERS[0]] * len(cycle)
