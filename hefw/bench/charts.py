@@ -208,9 +208,9 @@ def _scatter(x: Objective, y: Objective, cells: Sequence[CellRecord], colours: C
             if min(values) > 0 and max(values) > 20 * min(values):
                 axis.axes.set(**{f"{axis.axis_name}scale": "log"})
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        handles = []
-        for place, text in enumerate(colour_values):
-            colour, marker = _look(place, cycle)
+        handles: list[Line2D] = []
+        for number, text in enumerate(colour_values):
+            colour, marker = _look(number, cycle)
             shown = "s" if by_marker else marker
             handles.append(Line2D([], [], marker=shown, linestyle="none", color=colour, label=_told(by_colour, text)))
         handles += [
