@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from hefw.backends.openfhe.sizes import MOST_SPECIAL, SPECIAL_BITS, own_calls
 from hefw.backends.rns.costs import FAST_COSTS, LOOP_COSTS, fast
 from hefw.core.backend import (
     Backend,
@@ -60,8 +61,8 @@ class OpenfheBackend(Backend):
         self.capabilities = replace(
             OWN_CALLS,
             joined_rotations=False,
-            special_primes=4,
-            largest_special_bits=59,
+            special_primes=MOST_SPECIAL,
+            largest_special_bits=SPECIAL_BITS - 1,
             costs=LOOP_COSTS,
             fast_prime_bits=49 if fast() else 0,  # OpenFHE's primes lie on both sides of a power of two
             fast_costs=FAST_COSTS[fast()],
@@ -90,8 +91,6 @@ class OpenfheBackend(Backend):
 
     def evaluator(self, params: Resolved) -> Evaluator:
         """A server's side: by OpenFHE's own key switches, or by compiled ones, as the special primes say."""
-        from hefw.backends.openfhe.sizes import own_calls
-
         if own_calls(params.params):
             from hefw.backends.openfhe.evaluator import OpenfheEvaluator
 
@@ -134,7 +133,7 @@ class OpenfheBackend(Backend):
 
 def _missing() -> str | None:
     """Why compiled loops cannot be used, as far as that is known without compiling them."""
-    from hefw.backends.openfhe.memory import layout
+    from hefw.backends.openfhe.memory import HIDDEN, layout
 
     try:
         absent = [name for name in ("llvmlite", "numba") if find_spec(name) is None]
@@ -142,4 +141,4 @@ def _missing() -> str | None:
         absent = ["numba"]
     if absent:
         return f"no module named {' and '.join(absent)}"
-    return None if layout() is not None else "this build keeps its residues where hefw does not find them"
+    return None if layout() is not None else HIDDEN

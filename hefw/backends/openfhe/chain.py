@@ -10,7 +10,7 @@ import numpy as np
 
 from hefw.backends.openfhe import bootstrap
 from hefw.backends.openfhe.library import openfhe, reason
-from hefw.backends.openfhe.memory import layout
+from hefw.backends.openfhe.memory import HIDDEN, layout
 from hefw.backends.openfhe.residues import split
 from hefw.backends.openfhe.sizes import MOST_SPECIAL, SPECIAL_BITS, own_calls
 from hefw.backends.primes import chain
@@ -95,7 +95,7 @@ def _for_loops(params: CkksParams) -> tuple[Any, tuple[int, ...]]:
             f"special primes of {given} bits are not allowed: at most {MOST_SPECIAL}, each of as many bits as the "
             f"largest other one ({max(params.modulus_bits)}); or of {SPECIAL_BITS} bits, which are OpenFHE's own"
         )
-    reason = "this build of OpenFHE keeps its residues where hefw does not find them" if layout() is None else missing()
+    reason = HIDDEN if layout() is None else missing()
     if reason is not None:
         raise ParameterError(
             f"special primes of {given} bits need compiled loops, which cannot be used here ({reason}); ask for "

@@ -41,15 +41,17 @@ class Maker:
 
     def squared(self, level: int) -> list[Digit]:
         """Of the secret times itself."""
-        return self._made(np.stack([self._times_secret(k, row) for k, row in enumerate(self._secret)]), level)
+        return self._made(np.stack([self.times_secret(row, k) for k, row in enumerate(self._secret)]), level)
 
     def coefficients(self, residues: Residues) -> NDArray[np.int64]:
         """Of a polynomial that is given modulo the first prime, the nearest to 0."""
         return coefficients(self._tables, 0, residues)
 
-    def times_secret(self, values: Residues) -> Residues:
-        """Residues (N,) modulo the first prime times the secret's."""
-        return self._times_secret(0, values)
+    def times_secret(self, values: Residues, k: int = 0) -> Residues:
+        """Residues (N,) modulo prime number k times the secret's."""
+        found = np.empty_like(values)
+        loops.multiply(values, self._secret[k], self._quotients[k], self._primes[k], found)
+        return found
 
     def _made(self, replaced: NDArray[np.uint64], level: int) -> list[Digit]:
         form, special = Form(self._params, level), math.prod(self._params.special_primes)
@@ -60,7 +62,7 @@ class Maker:
         found = []
         for row, second in zip(form.rows, second_part(seed, form, self._size), strict=True):
             prime = self._primes[row]
-            first = residues(self._tables, row, error) + np.uint64(prime) - self._times_secret(row, second)
+            first = residues(self._tables, row, error) + np.uint64(prime) - self.times_secret(second, row)
             if row in group:
                 factor, quotient = np.empty((2, self._size), np.uint64)
                 factor[:], quotient[:] = special % prime, (special % prime << 64) // prime
@@ -69,8 +71,3 @@ class Maker:
                 first += times
             found.append(first % np.uint64(prime))
         return Digit(found, seed)
-
-    def _times_secret(self, k: int, values: Residues) -> Residues:
-        found = np.empty_like(values)
-        loops.multiply(values, self._secret[k], self._quotients[k], self._primes[k], found)
-        return found

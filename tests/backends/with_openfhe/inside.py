@@ -6,13 +6,12 @@ python inside.py    one line of JSON: each check's name, and how it failed or ""
 from __future__ import annotations
 
 import gc
-import json
 import threading
-import traceback
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+from checks import check, main
 
 from hefw.backends import packing
 from hefw.backends.openfhe import bootstrap, cache, chain, context, residues
@@ -27,15 +26,6 @@ from hefw.testing.parties import Precision, make_parties, small_params
 
 PARTIES = make_parties(OpenfheBackend(), small_params(OpenfheBackend.capabilities), Precision())
 SMALL = PARTIES.params.params
-
-
-CHECKS = []
-
-
-def check(function):
-    """Adds one to what `main` runs."""
-    CHECKS.append(function)
-    return function
 
 
 class Counting:
@@ -211,19 +201,6 @@ def two_level_budgets_on_one_chain_do_not_mix() -> None:
     for promised, holder, evaluator in both * 2:
         ct = evaluator.bootstrap(evaluator.load(holder.encrypt_bytes(values, 1, promised.scale)))
         assert np.abs(holder.decrypt(ct) - values).max() < 1e-3
-
-
-def main() -> None:
-    """Every check, whatever came of those before."""
-    found = {}
-    for one in CHECKS:
-        try:
-            one()
-        except Exception:
-            found[one.__name__] = traceback.format_exc()
-        else:
-            found[one.__name__] = ""
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ python inside_loops.py    one line of JSON: each check's name, and how it failed
 from __future__ import annotations
 
 import itertools
-import json
-import traceback
 import warnings
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import numpy as np
+from checks import check, main
 
 from hefw.backends.openfhe import backend as backends
 from hefw.backends.openfhe import chain, context, memory, residues
@@ -28,14 +27,6 @@ BACKEND = OpenfheBackend()
 N = 2048
 #: Sizes of the chain and of special primes: small ones and large ones, one special prime to four.
 CHAINS = [((49, 45, 45, 45), (49,)), ((49,) * 4, (49, 49)), ((49,) * 5, (49,) * 4), ((57, 50, 50, 50), (57, 58))]
-
-CHECKS = []
-
-
-def check(function):
-    """Adds one to what `main` runs."""
-    CHECKS.append(function)
-    return function
 
 
 def parties(sizes: tuple[int, ...], special: tuple[int, ...], low: int = 1):
@@ -246,19 +237,6 @@ def special_primes_are_others_than_the_chains() -> None:
             assert BACKEND.resolve(changed).special_primes[1].bit_length() == 50
         else:
             assert wanted in message(ParameterError, lambda changed=changed: BACKEND.resolve(changed))
-
-
-def main() -> None:
-    """Every check, whatever came of those before."""
-    found = {}
-    for one in CHECKS:
-        try:
-            one()
-        except Exception:
-            found[one.__name__] = traceback.format_exc()
-        else:
-            found[one.__name__] = ""
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":
