@@ -21,6 +21,8 @@ LANES = 8
 BLOCK = 512
 #: Fours of residues that the last layers of a transform work on at a time.
 ENDS = 64
+#: Words that a thread writes over, besides two rows: for the last layers of a transform, and for sums of products.
+ROOM = 4 * ENDS + 6 * BLOCK
 #: Columns of a table of one prime's constants: the prime, 2^64 // prime, then numbers modulo it with their quotients
 #: (factor * 2^64 // prime): 2^60, 1 / N and 2^52.
 PRIME, ONE, WORD, WORD_, SIZE, SIZE_, NEAR, NEAR_, COLUMNS = range(9)

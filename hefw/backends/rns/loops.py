@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hefw.backends.rns import abi
-from hefw.backends.rns.abi import BLOCK, ENDS, PREFIX, SIGNATURES, description, machine
+from hefw.backends.rns.abi import ENDS, PREFIX, SIGNATURES, description, machine
 from hefw.backends.rns.tape import AT_ONCE, EACH, Rows, Section, Tape
 from hefw.backends.rns.threads import helped
 from hefw.core.errors import line
@@ -221,7 +221,7 @@ class Job:
 
     def numbers(self, thread: int) -> tuple[int, int, int]:
         """What the loop is called with by one of the threads."""
-        return address(self._words), thread, address(_room.array("thread", 4 * ENDS + 6 * BLOCK + 2 * self._size))
+        return address(self._words), thread, address(_room.array("thread", abi.ROOM + 2 * self._size))
 
 
 def run(job: Job) -> None:

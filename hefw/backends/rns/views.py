@@ -118,9 +118,6 @@ def order(j, k):  # type: ignore[no-untyped-def]
 
 # -- what a thread writes over ----------------------------------------------------------------------------------------
 
-#: Words of it beside two rows.
-ROOM = 4 * abi.ENDS + 6 * abi.BLOCK
-
 
 @inlined
 def columns(room):  # type: ignore[no-untyped-def]
@@ -138,4 +135,4 @@ def sums(j, room):  # type: ignore[no-untyped-def]
 def spare(j, room, which):  # type: ignore[no-untyped-def]
     """One of two rows."""
     size = number(j, abi.RING)
-    return some(after(room, ROOM + which * size), (size,))
+    return some(after(room, abi.ROOM + which * size), (size,))
